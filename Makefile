@@ -1,0 +1,50 @@
+# Every target works on a bare machine with Python 3.11 to 3.13 and make; PYTHON=python3.13 picks another.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# a .venv made by another version of Python is made again
+ifneq ($(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),$(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null))
+$(shell rm -rf $(VENV))
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check format lint types bench clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@echo "installing into $(VENV) (once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with the ottoscaler command in .venv/bin
+
+demo: setup ## See events become pods, on this machine alone
+	@$(BIN)/ottoscaler demo
+
+dev: setup ## Run Valkey, a local cluster and the scaler until Ctrl-C
+	@$(BIN)/ottoscaler dev
+
+test: setup ## Run the whole test suite
+	@$(BIN)/python -m pytest
+
+check: setup lint types test ## Format, lint, types, then the tests
+
+format: setup ## Rewrite the code in the one format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: setup
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: setup
+	@$(BIN)/mypy
+
+bench: setup ## Measure, print the figures and write them to build/bench
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
