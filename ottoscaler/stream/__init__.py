@@ -1,0 +1,1 @@
+"""Boundary: Redis Streams and everything kept beside them (sessions, progress, results, dead letters)."""

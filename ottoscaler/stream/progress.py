@@ -1,0 +1,95 @@
+"""The progress of one event as it stands in Redis, and how its hash is read.
+
+Fields of the hash (version 1), all text:
+
+| field | content |
+|---|---|
+| `v` | `1` |
+| `lane` | `work` (scale_up) or `control` (scale_down) |
+| `owner`, `epoch` | session that holds it (empty: offered), and how often it was taken: the fencing token |
+| `entry` | JSON list of the original `[name, value]` pairs |
+| `task_id`, `planned` | the task (or empty) and the number of workers asked for |
+| `registered` | server time (ms) at which it was first written down |
+| `adopted:{epoch}` | JSON `{session, at}`: who took it over and when |
+| `started` | time (ms) at which the API accepted its first pod |
+| `clean` | `1` after a hand-over in which no create was left without an answer |
+| `a:{index}:{attempt}` | JSON `{uid, at}`: the API accepted this attempt's pod |
+| `o:{index}` | JSON outcome of the worker, final |
+| `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
+| `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |
+| `o:{event id}:{index}` | scale_down: the outcome of a victim, written with the victim's own |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is known of one event; `outcomes` and `accepted` hold decoded JSON."""
+
+    event_id: str
+    lane: str
+    owner: str
+    epoch: int
+    entry: tuple[tuple[str, str], ...]
+    task_id: str
+    planned: int
+    registered: int = 0
+    started: int | None = None
+    clean: bool = False
+    version: int = VERSION
+    accepted: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    stops: dict[int, dict[str, Any]] = field(default_factory=dict)
+    victims: tuple[tuple[str, int], ...] = ()
+    victims_chosen: bool = False
+    victim_outcomes: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    adopted: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+def read_progress(event_id: str, hash_: Mapping[str, str]) -> Progress:
+    """Decode the hash of one event; fields this version does not know are left alone."""
+    progress = Progress(
+        event_id=event_id,
+        lane=hash_.get("lane", "work"),
+        owner=hash_.get("owner", ""),
+        epoch=int(hash_.get("epoch", 0)),
+        entry=tuple((name, value) for name, value in _json(hash_.get("entry", "[]"))),
+        task_id=hash_.get("task_id", ""),
+        planned=int(hash_.get("planned", 0)),
+        registered=int(hash_.get("registered", 0)),
+        started=int(hash_["started"]) if "started" in hash_ else None,
+        clean=hash_.get("clean") == "1",
+        version=int(hash_.get("v", VERSION)),
+        victims=tuple((event, int(index)) for event, index in _json(hash_.get("victims", "[]"))),
+        victims_chosen=hash_.get("chosen") == "1",
+    )
+    for name, value in hash_.items():
+        _read_numbered(progress, name.split(":"), value)
+    return progress
+
+
+def _read_numbered(progress: Progress, parts: list[str], value: str) -> None:
+    match parts:
+        case ["a", index, attempt]:
+            progress.accepted[int(index), int(attempt)] = _json(value)
+        case ["o", index]:
+            progress.outcomes[int(index)] = _json(value)
+        case ["o", event_id, index]:
+            progress.victim_outcomes[event_id, int(index)] = _json(value)
+        case ["s", index]:
+            progress.stops[int(index)] = _json(value)
+        case ["adopted", epoch]:
+            progress.adopted[int(epoch)] = _json(value)
+
+
+def _json(text: str) -> Any:
+    return msgspec.json.decode(text)
