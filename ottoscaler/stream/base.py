@@ -261,9 +261,7 @@ class Stream(ABC):
         a repeated call chooses no more."""
 
     @abstractmethod
-    async def offer(
-        self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0
-    ) -> None:
+    async def offer(self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0) -> None:
         """Hand events over: whoever has room may take them after the delay. Not ours any more: nothing happens."""
 
     @abstractmethod
