@@ -1,10 +1,109 @@
-"""Errors, grouped by what the caller can do about them."""
+"""Errors, grouped by what the caller can do about them: try again, give up on this object, fix the call.
+
+Foreign errors (of httpx, of Redis) are translated into these once, at the boundary, with the original as their cause.
+An error names the object it is about, and carries the server's own words where there was an answer.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 
 class OttoscalerError(Exception):
     """Base of every error that Ottoscaler raises on purpose."""
+
+
+# try again: what stood in the way passes
+
+
+class TryAgain(OttoscalerError):
+    """What stood in the way passes by itself; the same call may go through later."""
+
+
+class Unavailable(TryAgain):
+    """A server is away, or refuses for now.
+
+    `address` is the server that was tried, without secrets; `retry_after` the seconds it asked to wait, None where it
+    said nothing; `status` its answer, None where there was none.
+    """
+
+    def __init__(
+        self, message: str, *, address: str = "", retry_after: float | None = None, status: Status | None = None
+    ) -> None:
+        super().__init__(message)
+        self.address = address
+        self.retry_after = retry_after
+        self.status = status
+
+
+class Ambiguous(Unavailable):
+    """A write was sent and its end is unknown: it was carried out, or not, or will be later."""
+
+
+class WritesSuspended(TryAgain):
+    """Our lease has run out, so nothing was sent; a renewal that goes through ends it."""
+
+
+class Expired(TryAgain):
+    """The resource version is too old to go on from (410): list again."""
+
+
+# give up: final for this object
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A Kubernetes `Status`: the HTTP code, the reason in one word (may be empty), the message, and its details."""
+
+    code: int
+    reason: str = ""
+    message: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class GiveUp(OttoscalerError):
+    """Final for this object: repeating the same call gives the same answer."""
+
+
+class Answered(GiveUp):
+    """The API answered no. `target` names the object in words; the answer itself is in `status`."""
+
+    def __init__(self, target: str, status: Status) -> None:
+        self.target = target
+        self.status = status
+        super().__init__(f"{target}: {status.message or status.reason or 'refused'} ({status.code})")
+
+    @property
+    def code(self) -> int:
+        """The HTTP status code."""
+        return self.status.code
+
+    @property
+    def reason(self) -> str:
+        """The reason in one word, as Kubernetes has it; empty where it has none."""
+        return self.status.reason
+
+    @property
+    def message(self) -> str:
+        """The server's own sentence."""
+        return self.status.message
+
+
+class NotFound(Answered):
+    """The object, or the namespace it was to be created in, does not exist (404)."""
+
+
+class Conflict(Answered):
+    """The name is taken, or a precondition (uid, resource version) does not hold (409)."""
+
+
+class Refused(Answered):
+    """Forbidden, invalid, or refused for good in another way (400, 403, 413, 415, 422, ...)."""
+
+
+# fix your call: settings, templates, arguments
 
 
 class FixYourCall(OttoscalerError):
@@ -17,3 +116,7 @@ class SettingsError(FixYourCall):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class UnknownTemplate(FixYourCall):
+    """An event names a template that is not there; the message lists those that are."""
