@@ -119,7 +119,8 @@ def implied_phase(spec: Json, containers: dict[str, ContainerState]) -> Phase:
     regular = [containers[container["name"]] for container in spec["containers"]]
     if any("waiting" in state.state and not state.last_state for state in regular):
         return "Pending"
-    if any(state.running for state in regular) or policy == "Always":
+    staying = [containers[container["name"]] for container in spec.get("initContainers", []) if is_sidecar(container)]
+    if any(state.running for state in [*regular, *staying]) or policy == "Always":
         return "Running"
     codes = [(state.terminated or state.last_state["terminated"])["exitCode"] for state in regular]
     if not any(codes):
