@@ -80,7 +80,8 @@ def whole(least: int, most: int, unit: str = "count") -> Kind:
             raise ValueError
         return int(raw)
 
-    return Kind(parse, f"a whole number from {least} to {most}", unit)
+    of_unit = " of bytes" if unit == "bytes" else ""
+    return Kind(parse, f"a whole number{of_unit} from {least} to {most}", unit)
 
 
 def port() -> Kind:

@@ -70,7 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_host: Annotated[str, Field(text("a host name or address"), "localhost", "Host of Redis.")]
     redis_port: Annotated[int, Field(port(), "6379", "Port of Redis.")]
     redis_password: Annotated[
-        Secret | None, Field(secret(), None, "Password of Redis, where REDIS_URL has none in it.")
+        Secret | None,
+        Field(
+            secret(), None, "Password of Redis, where REDIS_URL has none in it; a flag shows in the list of processes."
+        ),
     ]
     redis_url: Annotated[
         RedisAddress | None,
@@ -326,7 +329,7 @@ def load_settings(environ: Mapping[str, str], flags: Mapping[str, str] | None = 
 def _value(field: Field, given: str, environ: Mapping[str, str]) -> Any:
     """The value of one field; a password keeps inner and outer spaces, but not the line end a file put behind it."""
     raw = given.rstrip("\r\n") if field.kind.parse is Secret else given.strip()
-    if raw:
+    if raw.strip():
         return field.kind.parse(raw)
     default = field.default(environ) if callable(field.default) else field.default
     return None if default is None else field.kind.parse(default)

@@ -1,0 +1,86 @@
+"""The command line: one module per command, of which only the chosen one is imported.
+
+A command's module has `configure(parser)`, which adds its arguments, and `run(args) -> int`, which returns the exit
+code. One that ends in its own way at SIGTERM and SIGINT says `HANDLES_SIGNALS = True`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Collection
+from importlib import import_module
+from typing import NoReturn
+
+from ottoscaler import __version__, signals
+from ottoscaler.errors import FixYourCall, OttoscalerError, SettingsError
+
+COMMANDS = {
+    "serve": "turn events into worker pods, until SIGTERM",
+    "dev": "run Valkey, a local cluster and the scaler on this machine, until Ctrl-C",
+    "demo": "see three events become pods and results, on this machine alone",
+    "localcluster": "run a small Kubernetes API whose pods are local processes",
+    "send": "send an event and, if wanted, wait for its result",
+    "workers": "list the worker pods",
+    "results": "list the results of events",
+    "check": "look whether settings, Redis and the Kubernetes API are as they must be",
+    "completion": "print the script that completes commands in a shell",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence on stderr, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the call and where help is."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(configured: Collection[str]) -> Parser:
+    """The parser of the whole command line, in which only the `configured` commands have their arguments."""
+    parser = Parser(
+        prog="ottoscaler", description="Events become Kubernetes worker pods.", allow_abbrev=False, add_help=True
+    )
+    parser.add_argument("--version", action="version", version=f"ottoscaler {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        if name in configured:
+            import_module(f"ottoscaler.cli.{name}").configure(command)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line, given without the program's name; the result is the exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser(COMMANDS))
+    name = argv[0] if argv else "--help"
+    if not name.startswith("-") and name not in COMMANDS:
+        return _fail(f"there is no command {name!r}{_suggestion(name)}", 2)
+    args = build_parser({name}).parse_args(argv or ["--help"])
+    module = import_module(f"ottoscaler.cli.{name}")
+    if not getattr(module, "HANDLES_SIGNALS", False):
+        signals.restore_signals()
+    try:
+        return int(module.run(args))
+    except SettingsError as error:
+        return _fail("\n".join(error.problems), 2)
+    except OttoscalerError as error:
+        return _fail(str(error), 2 if isinstance(error, FixYourCall) else 1)
+
+
+def _suggestion(name: str) -> str:
+    import difflib  # only for someone who mistyped
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(COMMANDS)}"
+
+
+def _fail(problems: str, code: int) -> int:
+    """Write each line of `problems` to stderr as a sentence of its own and return `code`."""
+    for line in problems.splitlines():
+        print(f"ottoscaler: {line}", file=sys.stderr)
+    return code

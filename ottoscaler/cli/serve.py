@@ -1,0 +1,23 @@
+"""`ottoscaler serve`: the scaler itself. SIGTERM drains it; a second signal ends it now."""
+
+import argparse
+
+from ottoscaler.cli.flags import add_setting_flags, settings_from
+from ottoscaler.settings import FIELDS
+
+HANDLES_SIGNALS = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting."""
+    parser.usage = "ottoscaler serve [--help] [--SETTING VALUE]..."
+    add_setting_flags(parser, FIELDS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the settings, begin to log, and run the service to its end."""
+    settings = settings_from(args)
+    from ottoscaler import log, service
+
+    log.start_logging(settings.log_level, settings.log_format)
+    return service.run(settings)

@@ -1,0 +1,200 @@
+"""The log: one line per fact, as text for people or as JSON for machines, on stdout.
+
+`log.info("worker ended", event_id=..., cause=...)`: a constant message and facts by name (event_id, task_id, worker,
+attempt, stage, cause, ...). It rides on the standard `logging`: the facts are the record's `facts`, so that handlers
+and tests see them. A log call never raises and never waits long, whatever becomes of stdout.
+"""
+
+import json
+import logging
+import os
+import select
+import sys
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_COLOURS = {logging.DEBUG: "\x1b[2m", logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m"}
+_CHUNK = select.PIPE_BUF  # bytes that a pipe which polls as writable takes without blocking
+
+
+class Log:
+    """Writes facts under a logger's name; `bind` gives one whose lines all carry some facts."""
+
+    def __init__(self, name: str, facts: dict[str, object] | None = None) -> None:
+        self._logger = logging.getLogger(name)
+        self._facts = facts or {}
+
+    def bind(self, **facts: object) -> "Log":
+        """The same log with `facts` on every line."""
+        return Log(self._logger.name, {**self._facts, **facts})
+
+    def debug(self, message: str, /, **facts: object) -> None:
+        """Say what only someone who searches for a fault wants to know."""
+        self._write(logging.DEBUG, message, facts, None)
+
+    def info(self, message: str, /, **facts: object) -> None:
+        """Say what happened."""
+        self._write(logging.INFO, message, facts, None)
+
+    def warning(self, message: str, /, *, error: BaseException | None = None, **facts: object) -> None:
+        """Say what went wrong and is coped with; an `error` adds its traceback."""
+        self._write(logging.WARNING, message, facts, error)
+
+    def error(self, message: str, /, *, error: BaseException | None = None, **facts: object) -> None:
+        """Say what someone must look at; an `error` adds its traceback."""
+        self._write(logging.ERROR, message, facts, error)
+
+    def _write(self, level: int, message: str, facts: dict[str, object], error: BaseException | None) -> None:
+        logger = self._logger
+        if not logger.isEnabledFor(level):
+            return
+        exc_info = None if error is None else (type(error), error, error.__traceback__)
+        # made by hand: Logger.log would walk the stack for the caller's line, which nobody prints
+        record = logger.makeRecord(logger.name, level, "", 0, message, (), exc_info)
+        record.facts = {**self._facts, **facts}
+        logger.handle(record)
+
+
+log = Log("ottoscaler")
+
+
+def start_logging(level: str, form: str, descriptor: int = 1) -> None:
+    """Write what `level` (debug, info, warning, error) allows as `form` (text, json, auto) to a file descriptor.
+
+    Other libraries are heard from warnings on: their debug lines may hold secrets. Exceptions that nobody caught are
+    logged too. Calling it again replaces what was set before.
+    """
+    is_terminal = os.isatty(descriptor)
+    as_text = form == "text" or (form == "auto" and is_terminal)
+    handler = DescriptorHandler(descriptor)
+    handler.setFormatter(TextFormatter(is_terminal and not os.environ.get("NO_COLOR")) if as_text else JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("ottoscaler").setLevel(LEVELS[level])
+    logging.captureWarnings(capture=True)
+    sys.excepthook = lambda kind, error, trace: log.error("crashed", error=error)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    """The record's time as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    """The record's facts; a line of another library has its logger's name instead."""
+    return getattr(record, "facts", None) or ({} if record.name == "ottoscaler" else {"logger": record.name})
+
+
+def _trace(record: logging.LogRecord) -> str:
+    """The traceback, the first time that its exception is logged; after that only what it says."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return ""
+    if getattr(error, "_is_logged", False):
+        return f"{type(error).__name__}: {error}"
+    with suppress(AttributeError):  # the odd exception class takes no attribute
+        error._is_logged = True  # type: ignore[attr-defined]  # a mark of our own on the exception object
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, message, the facts, and error with the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        line: dict[str, Any] = {
+            "time": _stamp(record),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if trace := _trace(record):
+            line["error"] = trace
+        for name, value in _facts(record).items():
+            line[f"{name}_" if name in line else name] = value
+        try:
+            return json.dumps(line, default=str, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError):  # odd keys, circles, NaN
+            return json.dumps({name: str(value) for name, value in line.items()}, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """`time level message name=value ...` in columns, the traceback below; with colours where wanted."""
+
+    def __init__(self, colours: bool = False) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        facts = "".join(f"  {name}={_shown(value)}" for name, value in _facts(record).items())
+        line = f"{_stamp(record)} {record.levelname.lower():7} {_printable(record.getMessage())}{facts}"
+        if self._colours and (colour := _COLOURS.get(record.levelno)):
+            line = f"{colour}{line}\x1b[0m"
+        return "\n".join(filter(None, (line, _trace(record))))
+
+
+def _shown(value: object) -> str:
+    """A fact's value on a text line: in quotes where it is empty or has spaces, quotes or line ends."""
+    plain = str(value)
+    is_plain = plain.isprintable() and plain and not set(plain) & set(" \"'=")
+    return plain if is_plain else _printable(json.dumps(plain, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """`text` with line ends and control characters as escapes: they could forge a line or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class DescriptorHandler(logging.Handler):
+    """Writes to a file descriptor, and drops lines rather than wait for a reader that stands still.
+
+    A reader that is merely slow gets `patience` seconds once; while it stands still every line is dropped at once.
+    When it reads again, a line says how many are missing. A closed descriptor is silence.
+    """
+
+    def __init__(self, descriptor: int, patience: float = 0.1) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._patience = patience
+        self._dropped = 0
+        self._torn = ""  # the line end that a half-written line still needs
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; whatever goes wrong, the caller's work goes on."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  a value whose str() fails must not stop the work that it describes
+            line = f"a log line could not be written: {record.msg!r}: {error!r}"
+        if not self._can_write():
+            self._dropped += 1
+            return
+        if self._dropped:
+            line = f"{self._torn}{self._lost_line(record)}\n{line}"
+            self._dropped, self._torn = 0, ""
+        self._send(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def _lost_line(self, like: logging.LogRecord) -> str:
+        lost = logging.LogRecord("ottoscaler", logging.WARNING, "", 0, "log lines were dropped", (), None)
+        lost.created = like.created
+        lost.facts = {"dropped": self._dropped, "cause": "the reader of the log stood still"}
+        return self.format(lost)
+
+    def _can_write(self) -> bool:
+        return bool(self._poll.poll(0 if self._dropped else self._patience * 1000))
+
+    def _send(self, data: bytes) -> None:
+        """Write piece by piece, each only when it fits; a line that does not fit in time is cut off and counted."""
+        try:
+            while data and self._can_write():
+                written = os.write(self._descriptor, data[:_CHUNK])
+                data = data[written:]
+            if data:
+                self._dropped, self._torn = self._dropped + 1, "\n"
+        except OSError:  # closed, or its reader is gone: there is nobody to tell
+            return
