@@ -66,7 +66,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """Answer to a renewal: whether the session had still been known, how many events it holds, whether the era stands."""
+    """Answer to a renewal: was the session still known, how many events does it hold, does the era stand."""
 
     existed: bool
     held: int
@@ -86,7 +86,7 @@ class Tending:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A finished pod that stays for a while, because a create that was never answered might still arrive. `due` in ms."""
+    """A finished pod that stays for a while, as a create that was never answered might still arrive. `due` in ms."""
 
     name: str
     uid: str
@@ -190,8 +190,8 @@ class Stream(ABC):
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
     (loading, read-only, out of memory), or answers later than the call's limit: the change may or may not have been
-    made, and the same call may be repeated. None retries by itself. All can be cancelled: a call that Redis does not answer
-    ends within 0.2 s of its cancel.
+    made, and the same call may be repeated. None retries by itself. All can be cancelled: a call that Redis does not
+    answer ends within 0.2 s of its cancel.
     """
 
     @abstractmethod
@@ -203,7 +203,8 @@ class Stream(ABC):
         """Deliver up to `count` new entries to this session, waiting `block_seconds` for the first. Raises `GroupLost`.
 
         A cancel ends the wait at once; entries that arrive with the cancel are kept and given by the next `read`, or
-        by `take_unread()`.
+        by `take_unread()`. Where the answer to an earlier `read` or `tend` got lost, the entries that were in it come
+        first.
         """
 
     @abstractmethod
@@ -226,11 +227,13 @@ class Stream(ABC):
     @abstractmethod
     async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:
         """One look at all that is due: notices for this session, offered events taken (up to the room per lane, oldest
-        first, epoch counted up, pending entries claimed), due fences (each lent for 10 s), how many wait in the work lane.
+        first, epoch counted up, pending entries claimed), due fences (each lent for 10 s), how many wait in the work
+        lane. Repeated after an answer that got lost, it gives again what was in that answer.
 
         `expire`: events of sessions that have expired become offered first, and entries delivered to such a session
-        that it never registered come back as `strays`, claimed by this session. `audit`: consumers with pending entries and no session
-        are treated as expired sessions, too."""
+        that it never registered come back as `strays`, claimed by this session (one that was trimmed away comes back
+        until it is closed). `audit`: consumers with pending entries and no session are treated as expired sessions,
+        too, by the next call with `expire`."""
 
     @abstractmethod
     async def adopt(self, claim: Claim) -> bool:
@@ -238,8 +241,9 @@ class Stream(ABC):
 
     @abstractmethod
     async def record(self, writings: Sequence[Writing]) -> list[Written]:
-        """Record accepted attempts and outcomes. The first outcome of a worker stands for ever. Where the worker bears a stop
-        mark, the outcome is also written into the progress of the event that asked, and that event's owner gets a notice."""
+        """Record accepted attempts and outcomes. The first outcome of a worker stands for ever. Where the worker bears
+        a stop mark, the outcome is also written into the progress of the event that asked, and that event's owner gets
+        a notice."""
 
     @abstractmethod
     async def read_progress(self, event_id: str) -> Progress | None:
@@ -255,10 +259,10 @@ class Stream(ABC):
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given until `wanted` are chosen, and mark them; the list so far, None = not ours.
 
-        A candidate is passed over when its event is gone or its worker has an outcome or a stop mark. Otherwise the mark is set
-        and the owner gets a notice; where nobody ever began the event the outcome is written at once. An offered event that bears
-        marks moves to the control lane, so that it waits for no scaling. `last`, or the number reached: the list is complete, and
-        a repeated call chooses no more."""
+        A candidate is passed over when its event is gone or its worker has an outcome or a stop mark. Otherwise the
+        mark is set and the owner gets a notice; where nobody ever began the event the outcome is written at once. An
+        offered event that bears marks, or whose workers all have outcomes, moves to the control lane, so that it waits
+        for no scaling. `last`, or the number reached: the list is complete, and a repeated call chooses no more."""
 
     @abstractmethod
     async def offer(self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0) -> None:
@@ -272,8 +276,9 @@ class Stream(ABC):
     async def close(self, closing: Closing) -> Closed:
         """End an event in one script: write its one entry, acknowledge, remove the progress, remember for a day.
 
-        Without a claim the entry must be pending and have no progress (a bad entry). The closed entry is deleted from the event stream where
-        `REDIS_TRIM` says so and no other group still needs it; results are trimmed by number and bytes."""
+        Without a claim the entry must be pending and have no progress (a bad entry). The closed entry is deleted from
+        the event stream where `REDIS_TRIM` says so and no other group still needs it; results are trimmed by number
+        and bytes."""
 
     @abstractmethod
     async def drop_fences(self, fences: Sequence[Fence]) -> None:
@@ -282,8 +287,8 @@ class Stream(ABC):
     @abstractmethod
     async def wait_durable(self) -> None:
         """Return when all that this process recorded before the call would survive a `kill -9` of Redis, as far as its
-        configuration promises it: WAITAOF where there is an append-only file and the server knows it, at once with fsync `always`,
-        without persistence or in memory, else after 3 s."""
+        configuration promises it: WAITAOF where there is an append-only file and the server knows it, at once with
+        fsync `always`, without persistence or in memory, else after 3 s."""
 
     @abstractmethod
     async def add_event(self, pairs: Pairs, token: str) -> str:
@@ -291,7 +296,8 @@ class Stream(ABC):
 
     @abstractmethod
     async def read_ending(self, event_id: str) -> tuple[str, dict[str, str]] | None:
-        """`("results" | "dlq", fields)` of an event that ended within the last day, else None."""
+        """`("results" | "dlq", fields)` of an event that ended within the last day, else None; no fields where its
+        entry was trimmed since."""
 
     @abstractmethod
     async def read_entries(

@@ -1,4 +1,4 @@
-"""Names of every key in Redis, all derived from the stream's name so that a hash tag in it covers them (Redis Cluster)."""
+"""Names of every key in Redis, all derived from the stream's name, so that a hash tag in it covers them all."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ class Keys:
         return f"{self.prefix}:results"
 
     @property
+    def results_kept(self) -> str:
+        """Hash `entries`, `bytes`: how many results there are and how large, counted by the closing script."""
+        return f"{self.prefix}:results:kept"
+
+    @property
     def dead_letters(self) -> str:
         """Stream of dead letters, one entry per refused event."""
         return f"{self.prefix}:dlq"
@@ -50,6 +55,11 @@ class Keys:
         return f"{self.prefix}:live"
 
     @property
+    def marker(self) -> str:
+        """String without a meaning, written so that WAITAOF has a write of its own connection to wait for."""
+        return f"{self.prefix}:marker"
+
+    @property
     def fences(self) -> str:
         """Sorted set of JSON `[pod name, uid]` that are to be deleted later, by when (ms)."""
         return f"{self.prefix}:fences"
@@ -61,6 +71,10 @@ class Keys:
     def notices(self, session: str) -> str:
         """Set of the event ids of a session in which another process changed something."""
         return f"{self.prefix}:notices:{session}"
+
+    def tended(self, session: str) -> str:
+        """Hash `call`, `notices`, `taken`: what a session's last `tend` gave, so that a repeat gives it again."""
+        return f"{self.prefix}:tended:{session}"
 
     def offered(self, lane: str) -> str:
         """Sorted set of the events of a lane that nobody holds, by when they may be taken (ms)."""

@@ -16,6 +16,7 @@ Fields of the hash (version 1), all text:
 | `a:{index}:{attempt}` | JSON `{uid, at}`: the API accepted this attempt's pod |
 | `o:{index}` | JSON outcome of the worker, final |
 | `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
+| `stopping` | how many stop marks wait for an outcome |
 | `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |
 | `o:{event id}:{index}` | scale_down: the outcome of a victim, written with the victim's own |
 """
@@ -93,3 +94,15 @@ def _read_numbered(progress: Progress, parts: list[str], value: str) -> None:
 
 def _json(text: str) -> Any:
     return msgspec.json.decode(text)
+
+
+def encode_accepted(uid: str, at: int) -> str:
+    """The content of an `a:` field."""
+    return msgspec.json.encode({"uid": uid, "at": at}).decode()
+
+
+def indices(hash_: Mapping[str, str], kind: str) -> frozenset[int]:
+    """Worker indices that have a field of a kind (`a`, `o` or `s`); outcomes of a scale_down's victims do not count."""
+    length = 3 if kind == "a" else 2
+    named = (name.split(":") for name in hash_)
+    return frozenset(int(parts[1]) for parts in named if parts[0] == kind and len(parts) == length)

@@ -1,0 +1,145 @@
+"""The scripts on who works on what, as they run in the in-memory twin: each function is one file of `lua/`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ottoscaler.stream.base import Claim, Entry, Era, Registration, Renewal
+from ottoscaler.stream.memory_log import Group, format_id, parse_id
+from ottoscaler.stream.memory_state import MemoryServer, milliseconds, text_of
+
+PAGE = 500  # at most so many values are handled or unpacked at once
+
+
+def open_group(server: MemoryServer, start: str, namespace: str, new_era: str) -> Era:
+    """Create group and era where they are missing."""
+    if server.keys.group not in server.events.groups:
+        last = server.events.last if start == "$" else parse_id(start)
+        server.events.groups[server.keys.group] = Group(last)
+    if server.era is None:
+        server.era = Era(new_era, namespace, server.now())
+    return server.era
+
+
+def renew(server: MemoryServer, session: str, lease_ms: int, era: str) -> Renewal:
+    """Keep a session for another lease; writes nothing where the era is another one."""
+    if server.era is None or server.era.id != era:
+        return Renewal(existed=False, held=0, era_stands=False)
+    existed = session in server.sessions
+    server.sessions[session] = server.now() + lease_ms
+    return Renewal(existed=existed, held=len(server.held.get(session, ())), era_stands=True)
+
+
+def register(server: MemoryServer, session: str, registration: Registration) -> int:
+    """Write one delivered event down; its epoch, 0 = offered, -1 = not ours."""
+    event_id, group = registration.event_id, server.keys.group
+    if progress := server.progress.get(event_id):
+        if progress["owner"] == session:
+            return int(progress["epoch"])
+        return -1 if progress["owner"] else 0
+    if server.ending(event_id):
+        server.events.acknowledge(group, parse_id(event_id))
+        return -1
+    pending = server.events.pending(group, parse_id(event_id))
+    if pending is None or pending.consumer != session:
+        return -1
+    epoch = 0 if registration.offer else 1
+    server.progress[event_id] = {
+        "v": "1",
+        "lane": registration.lane,
+        "owner": "" if registration.offer else session,
+        "epoch": str(epoch),
+        "entry": text_of(registration.entry),
+        "task_id": registration.task_id,
+        "planned": str(registration.planned),
+        "registered": str(server.now()),
+    }
+    if registration.offer:
+        server.offered[registration.lane][event_id] = milliseconds(event_id)
+    else:
+        hold(server, session, event_id)
+    return epoch
+
+
+def hold(server: MemoryServer, session: str, event_id: str) -> None:
+    """Let a session hold an event; an unknown session becomes one that has expired, so that others look at it."""
+    server.held[session].add(event_id)
+    server.sessions.setdefault(session, server.now())
+
+
+def make_offered(server: MemoryServer, event_id: str, due: int) -> None:
+    """Nobody's any more from now on; where a stop mark waits for an outcome it waits for no scaling."""
+    progress = server.progress[event_id]
+    progress["owner"] = ""
+    lane = "control" if int(progress.get("stopping", 0)) > 0 else progress["lane"]
+    server.offered[lane][event_id] = due
+
+
+def adopt(server: MemoryServer, claim: Claim) -> bool:
+    """Note that the session has read the progress and goes on."""
+    if not server.is_held(claim.event_id, claim.session, claim.epoch):
+        return False
+    note = text_of({"session": claim.session, "at": server.now()})
+    server.progress[claim.event_id].setdefault(f"adopted:{claim.epoch}", note)
+    return True
+
+
+def offer(server: MemoryServer, claim: Claim, clean: bool, delay_ms: int) -> None:
+    """Hand one event over."""
+    if not server.is_held(claim.event_id, claim.session, claim.epoch):
+        return
+    progress = server.progress[claim.event_id]
+    progress.pop("clean", None)
+    if clean:
+        progress["clean"] = "1"
+    server.held[claim.session].discard(claim.event_id)
+    make_offered(server, claim.event_id, server.now() + delay_ms)
+
+
+def leave(server: MemoryServer, session: str) -> None:
+    """End a session: forgotten where nothing is left of it, else expired at once."""
+    group = server.events.groups.get(server.keys.group)
+    if server.held.get(session) or (group and group.pending_of(session)):
+        server.sessions[session] = 0
+    else:
+        forget_session(server, session)
+
+
+def forget_session(server: MemoryServer, session: str) -> None:
+    """Remove every key of a session that holds nothing."""
+    server.sessions.pop(session, None)
+    server.notices.pop(session, None)
+    server.tended.pop(session, None)
+    server.held.pop(session, None)
+
+
+def unregistered(server: MemoryServer, consumer: str) -> list[Entry]:
+    """Entries pending for a consumer that have no progress; those that have ended are acknowledged on the way."""
+    found = []
+    group = server.events.groups.get(server.keys.group)
+    for id_ in group.pending_of(consumer) if group else ():
+        event_id = format_id(id_)
+        if event_id in server.progress:
+            continue
+        if server.ending(event_id):
+            server.events.acknowledge(server.keys.group, id_)
+            continue
+        pending = server.events.pending(server.keys.group, id_)
+        assert pending is not None
+        found.append(Entry(event_id, server.events.entries.get(id_), pending.deliveries))
+    return found
+
+
+def held(server: MemoryServer, session: str) -> frozenset[str]:
+    """What a session holds."""
+    return frozenset(server.held.get(session, ()))
+
+
+def offer_all(server: MemoryServer, session: str, budget: int) -> int:
+    """Offer up to `budget` events of a session that has expired; how many they were."""
+    ids: Sequence[str] = sorted(server.held.get(session, ()))[:budget]
+    for event_id in ids:
+        server.held[session].discard(event_id)
+        if server.progress.get(event_id, {}).get("owner") == session:
+            make_offered(server, event_id, milliseconds(event_id))
+    return len(ids)

@@ -1,0 +1,181 @@
+"""What the in-memory twin of Redis holds, and the harm that tests can do to it.
+
+One `MemoryServer` is shared by the streams of all sessions, as one Redis is. Its contents are plain dictionaries under
+the same names as the keys; `as_keys()` gives them as Redis would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import trio
+
+from ottoscaler.stream.base import Era
+from ottoscaler.stream.keys import DEFAULT_GROUP, Keys
+from ottoscaler.stream.memory_log import Log
+from ottoscaler.stream.retention import Retention
+
+Weather = Literal["fine", "refusing", "silent"]
+Text = str | bytes
+
+
+@dataclass(slots=True)
+class Tended:
+    """What the last `tend` of a session gave it."""
+
+    call: int
+    notices: tuple[str, ...]
+    taken: tuple[str, ...]
+
+
+class MemoryServer:
+    """The state that all sessions share.
+
+    `clock` gives monotonic seconds; `started_at` is the Unix time (seconds) that belongs to its first reading. For
+    tests: `weather` (`refusing`: every call fails; `silent`: calls wait until it is another), and `lose_answer_of`,
+    names of methods whose next call is carried out but fails all the same.
+    """
+
+    def __init__(
+        self,
+        keys: Keys | None = None,
+        *,
+        retention: Retention | None = None,
+        clock: Callable[[], float] = trio.current_time,
+        started_at: float | None = None,
+    ) -> None:
+        self.keys = keys or Keys("otto:scale:events", DEFAULT_GROUP)
+        self.retention = retention or Retention()
+        self.lose_answer_of: set[str] = set()
+        self.changed = trio.Event()
+        self._clock = clock
+        self._started_at = time.time() if started_at is None else started_at
+        self._clock_start: float | None = None
+        self._weather: Weather = "fine"
+        self.flush()
+
+    def flush(self) -> None:
+        """Forget everything, as FLUSHALL does."""
+        self.events = Log()
+        self.results = Log()
+        self.dead_letters = Log()
+        self.results_kept = [0, 0]  # entries, bytes
+        self.era: Era | None = None
+        self.sessions: dict[str, int] = {}
+        self.held: defaultdict[str, set[str]] = defaultdict(set)
+        self.notices: defaultdict[str, set[str]] = defaultdict(set)
+        self.tended: dict[str, Tended] = {}
+        self.offered: dict[str, dict[str, int]] = {"work": {}, "control": {}}
+        self.fences: dict[tuple[str, str], int] = {}
+        self.progress: dict[str, dict[str, str]] = {}
+        self.done: dict[str, tuple[str, int]] = {}
+        self.tokens: dict[str, tuple[str, int]] = {}
+        self.wake()
+
+    @property
+    def weather(self) -> Weather:
+        """How the server answers at present."""
+        return self._weather
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def now(self) -> int:
+        """Server time, Unix milliseconds."""
+        reading = self._clock()
+        if self._clock_start is None:
+            self._clock_start = reading
+        return int((self._started_at + reading - self._clock_start) * 1000)
+
+    def add_entry(self, pairs: Iterable[tuple[Text, Text]]) -> str:
+        """XADD to the event stream, as a foreign producer does it."""
+        entry_id = self.events.add(((_bytes(name), _bytes(value)) for name, value in pairs), self.now())
+        self.wake()
+        return entry_id
+
+    def log(self, which: str) -> Log:
+        """The stream of `results` or of dead letters (`dlq`)."""
+        return self.results if which == "results" else self.dead_letters
+
+    def ending(self, event_id: str) -> str | None:
+        """The `done` key of an event, while it is kept."""
+        text, until = self.done.get(event_id, ("", 0))
+        return text if until > self.now() else None
+
+    def is_held(self, event_id: str, session: str, epoch: int) -> bool:
+        """Whether the fencing token still stands: every writing script begins with it."""
+        progress = self.progress.get(event_id, {})
+        return progress.get("owner") == session and progress.get("epoch") == str(epoch)
+
+    def live_ids(self) -> list[str]:
+        """Events with progress, oldest first."""
+        return sorted(self.progress, key=order_of)
+
+    def as_keys(self) -> dict[str, Any]:
+        """All keys with their values as Redis shows them; streams as lists of entries, expiry times left out."""
+        keys, now = self.keys, self.now()
+        shown: dict[str, Any] = {
+            keys.stream: list(self.events.entries.values()),
+            keys.results: list(self.results.entries.values()),
+            keys.dead_letters: list(self.dead_letters.entries.values()),
+            keys.sessions: dict(self.sessions),
+            keys.live: {id_: milliseconds(id_) for id_ in self.progress},
+            keys.fences: {text_of(fence): due for fence, due in self.fences.items()},
+        }
+        if self.results_kept != [0, 0]:
+            shown[keys.results_kept] = dict(zip(("entries", "bytes"), map(str, self.results_kept), strict=True))
+        if self.era:
+            shown[keys.era] = {"id": self.era.id, "namespace": self.era.namespace, "created": str(self.era.created)}
+        shown |= {keys.held(session): set(ids) for session, ids in self.held.items()}
+        shown |= {keys.notices(session): set(ids) for session, ids in self.notices.items()}
+        shown |= {keys.offered(lane): dict(ids) for lane, ids in self.offered.items()}
+        shown |= {keys.progress(id_): dict(fields) for id_, fields in self.progress.items()}
+        shown |= {keys.done(id_): text for id_, (text, until) in self.done.items() if until > now}
+        shown |= {keys.token(token): text for token, (text, until) in self.tokens.items() if until > now}
+        shown |= {
+            keys.tended(session): {
+                "call": str(last.call),
+                "notices": text_of(last.notices),
+                "taken": text_of(last.taken),
+            }
+            for session, last in self.tended.items()
+        }
+        return {key: value for key, value in shown.items() if value}
+
+
+def milliseconds(event_id: str) -> int:
+    """The time in an entry id."""
+    return int(event_id.partition("-")[0])
+
+
+def order_of(event_id: str) -> tuple[int, int]:
+    """Sorting key: the order in which entries were added."""
+    first, _, second = event_id.partition("-")
+    return int(first), int(second)
+
+
+def due(scores: dict[str, int], now: int, limit: int) -> list[str]:
+    """ZRANGEBYSCORE -inf now LIMIT 0 limit: members in order of score, equal ones in order of their bytes."""
+    members = sorted((score, member) for member, score in scores.items() if score <= now)
+    return [member for _, member in members[: max(limit, 0)]]
+
+
+def text_of(value: Any) -> str:
+    """Compact JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def _bytes(text: Text) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()

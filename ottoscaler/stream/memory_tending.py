@@ -1,0 +1,96 @@
+"""The script `tend` as it runs in the in-memory twin: notices, dead sessions, taking, fences, in one look."""
+
+from __future__ import annotations
+
+from ottoscaler.stream.base import Entry, Fence, Lane, Tending
+from ottoscaler.stream.memory_log import parse_id
+from ottoscaler.stream.memory_ownership import PAGE, forget_session, hold, offer_all, unregistered
+from ottoscaler.stream.memory_state import MemoryServer, Tended, due
+from ottoscaler.stream.progress import Progress, read_progress
+
+STRAYS = 100  # entries claimed from dead sessions in one call
+FENCES = 100  # fences lent in one call
+FENCE_LOAN = 10_000  # ms
+
+
+def tend(
+    server: MemoryServer, session: str, call: int, work_room: int, control_room: int, *, expire: bool, audit: bool
+) -> Tending:
+    """One look at all that is due. The same `call` again gives again what it gave, and what is due since."""
+    last = server.tended.get(session)
+    again = last if last and last.call == call else None
+    notices = tuple(sorted({*(again.notices if again else ()), *server.notices.pop(session, ())}))
+    if audit:
+        _expire_unknown_consumers(server, session)
+    strays = _expire(server, session) if expire else []
+    taken = {id_: read_progress(id_, server.progress[id_]) for id_ in _still_held(server, session, again)}
+    for lane, room in _rooms(work_room - len(taken), control_room):
+        taken |= _take(server, session, lane, room)
+    if notices or taken:
+        server.tended[session] = Tended(call, notices, tuple(taken))
+    return Tending(
+        notices=notices,
+        taken=tuple(taken.values()),
+        strays=tuple(strays),
+        fences=_lend_fences(server),
+        offered=len(server.offered["work"]),
+    )
+
+
+def _rooms(work_room: int, control_room: int) -> tuple[tuple[Lane, int], tuple[Lane, int]]:
+    return ("work", work_room), ("control", control_room)
+
+
+def _still_held(server: MemoryServer, session: str, again: Tended | None) -> list[str]:
+    return [id_ for id_ in (again.taken if again else ()) if server.progress.get(id_, {}).get("owner") == session]
+
+
+def _take(server: MemoryServer, session: str, lane: Lane, room: int) -> dict[str, Progress]:
+    taken = {}
+    for event_id in due(server.offered[lane], server.now(), min(room, PAGE)):
+        del server.offered[lane][event_id]
+        if event_id not in server.progress:
+            continue
+        fields = server.progress[event_id]
+        fields |= {"owner": session, "epoch": str(int(fields["epoch"]) + 1)}
+        hold(server, session, event_id)
+        server.events.claim(server.keys.group, session, parse_id(event_id))
+        taken[event_id] = read_progress(event_id, fields)
+        fields.pop("clean", None)
+    return taken
+
+
+def _expire_unknown_consumers(server: MemoryServer, session: str) -> None:
+    group = server.events.groups.get(server.keys.group)
+    for consumer in group.consumers() if group else ():
+        if consumer != session:
+            server.sessions.setdefault(consumer, 0)
+
+
+def _expire(server: MemoryServer, session: str) -> list[Entry]:
+    """Offer what expired sessions held, claim what was delivered to them only, forget those that have nothing left."""
+    budget, strays = PAGE, list[Entry]()
+    for expired in due(server.sessions, server.now(), 20):
+        if expired == session:
+            continue
+        budget -= offer_all(server, expired, budget)
+        if server.held.get(expired) or budget <= 0:
+            break
+        found = unregistered(server, expired)[: STRAYS - len(strays)]
+        for entry in found:
+            if entry.fields is not None:  # a trimmed entry stays: a claim would remove it from the pending ones
+                server.events.claim(server.keys.group, session, parse_id(entry.id))
+        strays += found
+        if len(strays) >= STRAYS:
+            break
+        if not any(entry.fields is None for entry in found):
+            forget_session(server, expired)
+    return strays
+
+
+def _lend_fences(server: MemoryServer) -> tuple[Fence, ...]:
+    now = server.now()
+    found = sorted((due_at, fence) for fence, due_at in server.fences.items() if due_at <= now)[:FENCES]
+    for _, fence in found:
+        server.fences[fence] = now + FENCE_LOAN
+    return tuple(Fence(name, uid, due_at) for due_at, (name, uid) in found)
