@@ -6,8 +6,7 @@ An error names the object it is about, and carries the server's own words where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -26,11 +25,11 @@ class Unavailable(TryAgain):
     """A server is away, or refuses for now.
 
     `address` is the server that was tried, without secrets; `retry_after` the seconds it asked to wait, None where it
-    said nothing; `status` its answer, None where there was none.
+    said nothing; `status` the HTTP code of its answer, None where there was none.
     """
 
     def __init__(
-        self, message: str, *, address: str = "", retry_after: float | None = None, status: Status | None = None
+        self, message: str, *, address: str = "", retry_after: float | None = None, status: int | None = None
     ) -> None:
         super().__init__(message)
         self.address = address
@@ -53,42 +52,33 @@ class Expired(TryAgain):
 # give up: final for this object
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A Kubernetes `Status`: the HTTP code, the reason in one word (may be empty), the message, and its details."""
-
-    code: int
-    reason: str = ""
-    message: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-
-
 class GiveUp(OttoscalerError):
     """Final for this object: repeating the same call gives the same answer."""
 
 
 class Answered(GiveUp):
-    """The API answered no. `target` names the object in words; the answer itself is in `status`."""
+    """The API answered no.
 
-    def __init__(self, target: str, status: Status) -> None:
-        self.target = target
+    `message` is the server's own sentence, `reason` its one word (empty where it has none), `status` the HTTP code,
+    `details` what else its Kubernetes `Status` says, `target` the object in words such as `pod otto/otto-agent-1-5-0`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        reason: str = "",
+        details: Mapping[str, Any] | None = None,
+        target: str = "",
+    ) -> None:
+        self.message = message
         self.status = status
-        super().__init__(f"{target}: {status.message or status.reason or 'refused'} ({status.code})")
-
-    @property
-    def code(self) -> int:
-        """The HTTP status code."""
-        return self.status.code
-
-    @property
-    def reason(self) -> str:
-        """The reason in one word, as Kubernetes has it; empty where it has none."""
-        return self.status.reason
-
-    @property
-    def message(self) -> str:
-        """The server's own sentence."""
-        return self.status.message
+        self.reason = reason
+        self.details = details or {}
+        self.target = target
+        said = message or reason or "refused without a reason"
+        super().__init__((f"{target}: " if target else "") + said + (f" ({status})" if status else ""))
 
 
 class NotFound(Answered):
