@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Collection
 from importlib import import_module
+from types import ModuleType
 from typing import NoReturn
 
 from ottoscaler import __version__, signals
@@ -65,11 +66,31 @@ def main(argv: list[str]) -> int:
     if not getattr(module, "HANDLES_SIGNALS", False):
         signals.restore_signals()
     try:
-        return int(module.run(args))
+        return _run(module, args)
     except SettingsError as error:
         return _fail("\n".join(error.problems), 2)
     except OttoscalerError as error:
         return _fail(str(error), 2 if isinstance(error, FixYourCall) else 1)
+
+
+def _run(module: ModuleType, args: argparse.Namespace) -> int:
+    """Run the command; of a group that a nursery made, the one exception that explains it is raised alone."""
+    try:
+        return int(module.run(args))
+    except BaseExceptionGroup as group:
+        for kind in (KeyboardInterrupt, BrokenPipeError, OttoscalerError):
+            if (first := _first(group, kind)) is not None and group.split(kind)[1] is None:
+                raise first from None
+        raise
+
+
+def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) -> BaseException | None:
+    """The first exception of a kind in a group, however deep."""
+    for error in group.exceptions:
+        found = _first(error, kind) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, kind):
+            return found
+    return None
 
 
 def _suggestion(name: str) -> str:

@@ -1,0 +1,76 @@
+"""`ottoscaler dev`: a whole Ottoscaler on this machine until Ctrl-C, with three lines to copy into another shell."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import trio
+
+HANDLES_SIGNALS = True
+OURS = {"DRAIN_SECONDS": "2", "LOG_FORMAT": "text"}
+NOT_TAKEN = ("REDIS_", "KUBECONFIG", "NAMESPACE")  # of the environment: they mean some other place
+EVENT = "type scale_up pod_count 3 task_id task-123"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add no argument: what the scaler shall do differently stands in the environment."""
+    parser.epilog = "The environment's settings of workers, limits and times apply; see ottoscaler serve --help."
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until a signal; Ctrl-C and SIGTERM are how it is meant to end, so they are a success."""
+    import trio
+
+    from ottoscaler.cli.running import run_until_signal
+    from ottoscaler.settings import FIELDS, load_settings
+
+    chosen = {name: os.environ[name] for name in FIELDS if os.environ.get(name) and not name.startswith(NOT_TAKEN)}
+    load_settings(chosen)  # wrong ones are named before anything starts
+
+    async def dev(nursery: trio.Nursery) -> int:
+        return await _dev(nursery, {**OURS, **chosen})
+
+    code = trio.run(run_until_signal, dev)
+    return 0 if code in (130, 143) else code
+
+
+async def _dev(nursery: "trio.Nursery", settings: dict[str, str]) -> int:
+    from ottoscaler.cli.playground import open_playground
+
+    _show("starting Valkey, a local cluster and the scaler ...")
+    async with open_playground(nursery, settings, show=_show) as playground:
+        _show(instructions(playground.redis_port, playground.kubeconfig))
+        try:
+            await playground.fail_when_ended()
+        finally:
+            _show("ending: first the scaler drains, then the cluster and Valkey end")
+    return 0
+
+
+def instructions(port: int, kubeconfig: Path, has_tool: Callable[[str], object] = shutil.which) -> str:
+    """The lines to copy into another shell, for kubectl, redis-cli and send; other ways where a tool is missing."""
+    ours = f"{Path(sys.executable).parent / 'ottoscaler'}"
+    reach = f"KUBECONFIG={kubeconfig} REDIS_URL=redis://127.0.0.1:{port}/0"
+    watch = f"KUBECONFIG={kubeconfig} kubectl get pods -w" if has_tool("kubectl") else f"{reach} {ours} workers -w"
+    redis_cli = next(filter(has_tool, ("redis-cli", "valkey-cli")), None)
+    add = f"XADD otto:scale:events '*' {EVENT}"
+    by_bash = f"""bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "{add.replace("'", "")}" >&3; head -2 <&3'"""
+    return "\n".join(
+        (
+            "ready until Ctrl-C; in another shell:",
+            "",
+            f"  {watch}",
+            f"  {redis_cli} -p {port} {add}" if redis_cli else f"  {by_bash}",
+            f"  {reach} {ours} send scale_up --pods 3 --wait",
+            "",
+        )
+    )
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
