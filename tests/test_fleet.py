@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,11 @@ def pod(name: str, version: int, *, uid: str = "", phase: str = "Pending", event
 def bookmark(version: int) -> dict[str, Any]:
     """The object of a BOOKMARK event."""
     return {"kind": "Pod", "metadata": {"resourceVersion": str(version)}}
+
+
+def is_in(phase: str, record: PodRecord | None) -> bool:
+    """Whether the record says this phase."""
+    return record is not None and record.phase == phase
 
 
 def versions(fleet: Fleet) -> dict[str, int]:
@@ -155,7 +161,7 @@ async def test_a_follower_waits_for_values(autojump_clock: MockClock) -> None:
         with fleet.follow("a") as follow:
             assert follow.record is None
             for phase in ("Running", "Succeeded"):
-                record = await follow.wait(lambda r, phase=phase: r is not None and r.phase == phase)
+                record = await follow.wait(partial(is_in, phase))
                 assert record is not None
                 seen.append((record.phase, record.gone))
             last = await follow.wait(lambda r: r is not None and r.gone)

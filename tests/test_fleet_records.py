@@ -28,7 +28,7 @@ def last_record(name: str, pod: str) -> PodRecord:
     return PodRecord.from_pod(last["object"], gone=last["type"] == "DELETED")
 
 
-ENDS = {
+ENDS: dict[tuple[str, str], dict[str, Any]] = {
     ("life", "life-ok"): {"phase": "Succeeded", "exit_code": 0, "gone": True, "deleting": True},
     ("life", "life-fail"): {"phase": "Failed", "exit_code": 3, "term_reason": "Error", "gone": False},
     ("failures", "f-image"): {"phase": "Pending", "waiting_reason": "ImagePullBackOff", "started_at": None},
@@ -116,9 +116,12 @@ def test_identity_is_read_from_labels_and_the_task_id_from_its_annotation() -> N
 def test_the_judged_container_is_the_one_named_worker_else_the_first_of_the_spec() -> None:
     """Statuses come sorted by name, so the spec's order decides, and the name `worker` before it."""
     statuses = [{"name": name, "state": {"terminated": {"exitCode": code}}} for name, code in [("a", 1), ("b", 2)]]
-    pod = {"spec": {"containers": [{"name": "b"}, {"name": "a"}]}, "status": {"containerStatuses": statuses}}
+    pod: dict[str, Any] = {
+        "spec": {"containers": [{"name": "b"}, {"name": "a"}]},
+        "status": {"containerStatuses": statuses},
+    }
     assert PodRecord.from_pod(pod).exit_code == 2
-    pod["spec"]["containers"].append({"name": "worker"})  # type: ignore[attr-defined]  # a plain dict of the test
+    pod["spec"]["containers"].append({"name": "worker"})
     assert PodRecord.from_pod(pod).exit_code is None
 
 
