@@ -1,0 +1,21 @@
+"""How a command reaches the Redis and the Kubernetes API of a running scaler."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from ottoscaler.errors import SettingsError
+from ottoscaler.settings import Settings
+
+if TYPE_CHECKING:
+    from ottoscaler.stream.base import Stream
+
+
+def open_stream_of(settings: Settings) -> "AbstractAsyncContextManager[Stream]":
+    """The stream that a scaler with the same settings serves; SettingsError for memory://, which nobody else sees."""
+    if settings.redis_address.scheme == "memory":
+        raise SettingsError(
+            ["REDIS_URL is 'memory://', expected the address of a Redis: that stream lives in the scaler's own process"]
+        )
+    from ottoscaler.stream import open_stream
+
+    return open_stream(settings)

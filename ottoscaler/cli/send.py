@@ -1,0 +1,163 @@
+"""`ottoscaler send`: add an event to the stream and, with --wait, show how it goes until it has its result."""
+
+import argparse
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
+from ottoscaler.errors import FixYourCall
+
+if TYPE_CHECKING:
+    from ottoscaler.events import Limits
+    from ottoscaler.stream.base import Pairs, Stream
+    from ottoscaler.stream.progress import Progress
+
+Show = Callable[[str], None]
+LOOK_SECONDS = 0.25
+ATTEMPTS = 5
+
+
+class BadEvent(FixYourCall):
+    """The event would be refused; the message is the sentence that its dead letter would have."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("type", choices=["scale_up", "scale_down"], help="start workers, or stop running ones")
+    parser.add_argument("--pods", required=True, metavar="COUNT", help="how many workers to start or to stop")
+    parser.add_argument("--task-id", default="", metavar="TEXT", help="the task they belong to; stops only its workers")
+    parser.add_argument("--template", default="", metavar="NAME", help="the worker template to use")
+    parser.add_argument(
+        "--meta", action="append", default=[], metavar="NAME=VALUE", help="metadata for the workers; may be repeated"
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for the result; exit code 1 when a worker failed")
+    add_setting_flags(parser, REDIS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send; print the event's id, or with --wait its progress and result."""
+    import trio
+
+    from ottoscaler.cli.reach import open_stream_of
+
+    pairs = event_pairs(args)
+    settings = settings_from(args)
+
+    async def main() -> int:
+        async with open_stream_of(settings) as stream:
+            event_id = await add_event(stream, pairs)
+            if not args.wait:
+                _show(event_id)
+                return 0
+            _show(f"event {event_id} sent")
+            return await wait_result(stream, event_id, _show)
+
+    return trio.run(main)
+
+
+def event_pairs(args: argparse.Namespace) -> "Pairs":
+    """The entry for the stream; BadEvent where the scaler would refuse it."""
+    from ottoscaler.events import BadEntry, parse_entry
+
+    pairs = [("type", args.type), ("pod_count", args.pods)]
+    pairs += [(name, value) for name, value in (("task_id", args.task_id), ("template", args.template)) if value]
+    for item in args.meta:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise BadEvent(f"--meta is {item!r}, expected NAME=VALUE")
+        pairs.append((name, value))
+    entry = tuple(
+        (name.encode(errors="surrogateescape"), value.encode(errors="surrogateescape")) for name, value in pairs
+    )
+    parsed = parse_entry("0-0", entry, _no_limits())
+    if isinstance(parsed, BadEntry):
+        raise BadEvent(parsed.reason)
+    return pairs
+
+
+def _no_limits() -> "Limits":
+    """Only the scaler knows its limits and templates; what passes here may still be refused there."""
+    from ottoscaler.events import Limits
+
+    return Limits(max_pods=1_000_000, max_metadata_bytes=131_000)
+
+
+async def add_event(stream: "Stream", pairs: "Pairs") -> str:
+    """Append the event and return its id; a call without an answer is repeated, and adds nothing twice."""
+    import trio
+
+    from ottoscaler.errors import Unavailable
+
+    token = secrets.token_hex(16)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await stream.add_event(pairs, token)
+        except Unavailable:
+            if attempt == ATTEMPTS:
+                raise
+            await trio.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+async def wait_result(stream: "Stream", event_id: str, show: Show) -> int:
+    """Show each step until the event has ended: 0, or 1 when a worker failed or the event was refused."""
+    import trio
+
+    shown = Shown(show)
+    while True:
+        progress = await stream.read_progress(event_id)
+        if progress is None and (ending := await stream.read_ending(event_id)) is not None:
+            return shown.end(*ending)
+        shown.step(progress)
+        await trio.sleep(LOOK_SECONDS)
+
+
+class Shown:
+    """What was already shown of one event's progress; shows only what is new."""
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._created = 0
+        self._ended: set[object] = set()
+        self._looks = 0
+
+    def step(self, progress: "Progress | None") -> None:
+        """Show what is new; after a while without any progress say that nobody took the event yet."""
+        self._looks += 1
+        if progress is None:
+            if self._looks == round(3 / LOOK_SECONDS):
+                self._show("no scaler has taken the event yet")
+            return
+        created = len({index for index, _ in progress.accepted})
+        if created > self._created:
+            self._show(f"{created} of {progress.planned} pods created")
+            self._created = created
+        for outcome in (*progress.outcomes.values(), *progress.victim_outcomes.values()):
+            self._worker(outcome)
+
+    def end(self, where: str, fields: Mapping[str, str]) -> int:
+        """Show what is still missing and the result; return the exit code."""
+        if where == "dlq":
+            self._show(f"refused: {fields.get('reason', '')}")
+            return 1
+        from ottoscaler.cli.results import NUMBERS, decoded
+
+        result = decoded(fields)
+        for worker in result["workers"]:
+            self._worker(worker)
+        counts = ", ".join(f"{result[name]} {name}" for name in NUMBERS[1:] if result[name])
+        self._show(f"{result['status']}: {counts or 'none'} of {result['requested']}")
+        return 1 if result["failed"] else 0
+
+    def _worker(self, outcome: Mapping[str, object]) -> None:
+        name = outcome.get("name")
+        if name in self._ended:
+            return
+        self._ended.add(name)
+        because = f"  {outcome['cause']}: {outcome.get('reason', '')}" if outcome.get("cause") else ""
+        self._show(f"{name}  {outcome.get('outcome')}{because}")
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,30 @@
+"""`dev`: the lines to copy fit the tools that are there."""
+
+from pathlib import Path
+
+from ottoscaler.cli.dev import instructions
+
+
+def lines(*tools: str) -> list[str]:
+    """The lines to copy on a machine that has these tools."""
+    shown = instructions(7000, Path("/tmp/x/kubeconfig"), set(tools).__contains__).splitlines()
+    return [line for line in shown if line.startswith("  ")]
+
+
+def test_three_lines_are_there_to_copy() -> None:
+    """One line each for kubectl, redis-cli and send."""
+    kubectl, redis, send = lines("kubectl", "redis-cli")
+    assert kubectl == "  KUBECONFIG=/tmp/x/kubeconfig kubectl get pods -w"
+    assert redis == "  redis-cli -p 7000 XADD otto:scale:events '*' type scale_up pod_count 3 task_id task-123"
+    assert send.startswith("  KUBECONFIG=/tmp/x/kubeconfig REDIS_URL=redis://127.0.0.1:7000/0 ")
+    assert send.endswith("/ottoscaler send scale_up --pods 3 --wait")
+
+
+def test_missing_tools_are_replaced() -> None:
+    """Without kubectl our own command watches, without redis-cli bash speaks to Redis."""
+    workers, redis, _ = lines()
+    assert workers.endswith("/ottoscaler workers -w")
+    assert redis == (
+        """  bash -c 'exec 3<>/dev/tcp/127.0.0.1/7000; """
+        """echo "XADD otto:scale:events * type scale_up pod_count 3 task_id task-123" >&3; head -2 <&3'"""
+    )
