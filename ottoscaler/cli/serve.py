@@ -17,7 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the settings, begin to log, and run the service to its end."""
     settings = settings_from(args)
-    from ottoscaler import log, service
+    from ottoscaler.log import start_logging
+    from ottoscaler.service import run as run_service
 
-    log.start_logging(settings.log_level, settings.log_format)
-    return service.run(settings)
+    start_logging(settings.log_level, settings.log_format)
+    return run_service(settings)

@@ -1,0 +1,85 @@
+"""`ottoscaler workers`: the worker pods, in columns like kubectl's or as one JSON object per line."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ottoscaler.cli.columns import Columns, shown_age
+from ottoscaler.cli.flags import add_setting_flags, settings_from
+
+if TYPE_CHECKING:
+    from ottoscaler.pods import PodRecord
+
+Show = Callable[[str], None]
+HEADER = ("NAME", "STATUS", "EXIT", "TASK", "AGE")
+WIDE = (*HEADER, "EVENT", "INDEX", "ATTEMPT", "NODE", "IP", "REASON")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("-w", "--watch", action="store_true", help="go on with each change, until Ctrl-C")
+    parser.add_argument("-o", "--output", choices=["wide", "json"], help="more columns, or one JSON object per line")
+    add_setting_flags(parser, ("KUBECONFIG", "NAMESPACE"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, and with --watch go on until a signal."""
+    import trio
+
+    from ottoscaler.cli.following import follow_records, list_records
+    from ottoscaler.cli.reach import open_kube_of
+
+    settings = settings_from(args)
+    show = rows_as(args.output)
+
+    async def main() -> None:
+        async with open_kube_of(settings) as kube:
+            if args.watch:
+                await follow_records(kube, settings.namespace, show, lambda record: show([record]))
+            else:
+                show((await list_records(kube, settings.namespace))[0])
+
+    trio.run(main)
+    return 0
+
+
+def rows_as(
+    output: str | None, show: Show = lambda line: print(line, flush=True), now: Callable[[], float] = time.time
+) -> Callable[[Sequence["PodRecord"]], None]:
+    """A function that shows some workers, in the form asked for."""
+    columns = Columns(WIDE if output == "wide" else HEADER)
+
+    def as_table(records: Sequence["PodRecord"]) -> None:
+        for line in columns.lines(row(record, now(), is_wide=output == "wide") for record in records):
+            show(line)
+
+    def as_json(records: Sequence["PodRecord"]) -> None:
+        for record in records:
+            show(json.dumps(facts(record), ensure_ascii=False))
+
+    return as_json if output == "json" else as_table
+
+
+def row(record: "PodRecord", now: float, *, is_wide: bool) -> list[str]:
+    """One worker as the cells of the table; `now` in Unix seconds."""
+    from ottoscaler.cli.following import status_of
+
+    age = "" if record.created_at is None else shown_age(now - record.created_at)
+    exit_code = "" if record.exit_code is None else str(record.exit_code)
+    cells = [record.name, status_of(record), exit_code, record.task_id, age]
+    if not is_wide:
+        return cells
+    reason = record.message or record.waiting_message or record.unschedulable_message or record.term_message
+    numbers = [str(record.index or ""), str(record.attempt or "")]
+    return [*cells, record.event_id, *numbers, record.node, record.pod_ip, " ".join(reason.split())]
+
+
+def facts(record: "PodRecord") -> dict[str, object]:
+    """One worker with all that is known of it, and its status as the table shows it."""
+    import msgspec
+
+    from ottoscaler.cli.following import status_of
+
+    return {"name": record.name, "status": status_of(record), **msgspec.to_builtins(record)}
