@@ -25,7 +25,7 @@ HISTORY_LENGTH = 10_000  # changes kept per resource: what a watch that comes ba
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
-class NotFound(LookupError):  # noqa: N818 - the API's own word for this answer
+class NotFound(LookupError):
     """No such object: `resource` (plural) and `name` say which."""
 
     def __init__(self, resource: str, namespace: str, name: str) -> None:
@@ -33,7 +33,7 @@ class NotFound(LookupError):  # noqa: N818 - the API's own word for this answer
         self.resource, self.namespace, self.name = resource, namespace, name
 
 
-class AlreadyExists(Exception):  # noqa: N818 - the API's own word for this answer
+class AlreadyExists(Exception):
     """An object of that `resource` and `name` is there already."""
 
     def __init__(self, resource: str, namespace: str, name: str) -> None:
@@ -41,7 +41,7 @@ class AlreadyExists(Exception):  # noqa: N818 - the API's own word for this answ
         self.resource, self.namespace, self.name = resource, namespace, name
 
 
-class Expired(Exception):  # noqa: N818 - the API's own word for this answer
+class Expired(Exception):
     """The history asked for is compacted away: `revision` was asked, `oldest` is the first that is left."""
 
     def __init__(self, revision: int, oldest: int) -> None:
@@ -54,8 +54,8 @@ class Published(dict[str, Any]):
 
     @cached_property
     def json(self) -> bytes:
-        """The object as JSON, shared by every list and watch that sends it."""
-        return msgspec.json.encode(dict(self))
+        """The object as JSON, shared by every list and watch that sends it; kind and apiVersion are added there."""
+        return msgspec.json.encode({key: value for key, value in self.items() if key not in ("kind", "apiVersion")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +175,7 @@ class Store:
                 objects[key] = change.previous
         return [objects[key] for key in sorted(objects)]
 
-    def update(
-        self, resource: str, namespace: str, name: str, change: Callable[[dict[str, Any]], None]
-    ) -> Published:
+    def update(self, resource: str, namespace: str, name: str, change: Callable[[dict[str, Any]], None]) -> Published:
         """Let `change` edit a copy; publish MODIFIED if anything differs. Raises NotFound."""
         before = self.get(resource, namespace, name)
         after = copy_json(before)

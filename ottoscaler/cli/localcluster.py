@@ -1,0 +1,75 @@
+"""`ottoscaler localcluster`: a small Kubernetes API on 127.0.0.1 whose pods are local processes, until a signal."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from pathlib import Path
+
+HANDLES_SIGNALS = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the port, the kubeconfig's path and the folder of the pods."""
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="where to write it (default: kubeconfig in DIR)"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of pods and logs (default: a temporary one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, which is how it is meant to end: then all pods' processes end too, exit 0."""
+    import trio
+
+    from ottoscaler.cli.running import run_until_signal
+
+    with _folder(args.data) as data:
+        kubeconfig = args.kubeconfig or data / "kubeconfig"
+
+        async def serve(_: trio.Nursery) -> int:
+            return await _serve(args.port, kubeconfig.absolute(), data)
+
+        try:
+            code = trio.run(run_until_signal, serve)
+        except* OSError as group:
+            print(f"ottoscaler localcluster: {_first(group)}", file=sys.stderr)
+            code = 1
+    return 0 if code in (130, 143) else code
+
+
+async def _serve(port: int, kubeconfig: Path, data: Path) -> int:
+    """Serve for ever; print one line when ready."""
+    import trio
+
+    from ottoscaler.localcluster.cluster import open_cluster
+
+    async with open_cluster(data_dir=data, port=port) as cluster:
+        cluster.write_kubeconfig(kubeconfig)
+        print(f"ready at {cluster.url}; export KUBECONFIG={kubeconfig}", flush=True)
+        await trio.sleep(inf)
+    return 0
+
+
+@contextmanager
+def _folder(chosen: Path | None) -> Iterator[Path]:
+    if chosen is None:
+        with tempfile.TemporaryDirectory(prefix="localcluster-") as made:
+            yield Path(made)
+    else:
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen.absolute()
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 0 (a free one) to 65535")
+    return int(text)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first single error of a group."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
