@@ -54,10 +54,20 @@ class ContainerState:
         waiting = {"reason": reason} | ({"message": message} if message else {})
         return replace(self, state={"waiting": waiting}, ready=False)
 
+    @property
+    def next_run(self) -> int:
+        """The number of its next run: 0 for the first, then the restart count that it will have."""
+        return self.restart_count + bool(self.last_state or self.terminated)
+
     def start(self, container_id: str, started_at: str, *, ready: bool = True) -> ContainerState:
-        """The same container with a living process."""
-        running = {"running": {"startedAt": started_at}}
-        return replace(self, state=running, container_id=container_id, ready=ready)
+        """The same container with a living process; after a restart the count goes up."""
+        return ContainerState(
+            {"running": {"startedAt": started_at}},
+            self.state if self.terminated else self.last_state,
+            self.next_run,
+            container_id,
+            ready,
+        )
 
     def end(
         self, exit_code: int, finished_at: str, *, reason: str = "", message: str = "", ready: bool = False
@@ -75,9 +85,9 @@ class ContainerState:
         ended = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": NOT_LOCATED}
         return replace(self, state={"terminated": ended | {"startedAt": None, "finishedAt": None}}, ready=False)
 
-    def restart(self, reason: str, message: str) -> ContainerState:
+    def wait_to_restart(self, reason: str, message: str = "") -> ContainerState:
         """The same container waiting to run again, its end moved to `lastState`."""
-        return replace(self, last_state=self.state, restart_count=self.restart_count + 1).wait(reason, message)
+        return replace(self, last_state=self.state).wait(reason, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +241,9 @@ def _verdict(holds: bool, reason: str = "", message: str = "") -> Json:
 
 
 def _judged_phase(spec: Json, known: PodState) -> Phase:
-    return "Failed" if known.failing else implied_phase(spec, known.containers)
+    if known.failing or known.phase in TERMINAL_PHASES:
+        return "Failed" if known.failing else known.phase
+    return implied_phase(spec, known.containers)
 
 
 def _initialized(spec: Json, known: PodState) -> Json:
