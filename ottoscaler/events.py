@@ -1,0 +1,243 @@
+"""Scale events: what an entry of the stream means, and why an entry is refused.
+
+In: the raw pairs of one entry. Out: an `Event`, or a `BadEntry` that says which field is wrong, what it held and
+what was expected. Any bytes give one of the two, never an exception. Pure; knows nothing of Redis.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+EventType = Literal["scale_up", "scale_down"]
+RESERVED = "otto."
+KNOWN_RESERVED = frozenset({"otto.parent", "otto.request_id", "otto.replay_of"})
+KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template", "traceparent"})
+MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
+"""Linux refuses to start a program with one environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts
+too.
+"""
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_SHOWN = 80
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+
+
+class Limits(NamedTuple):
+    """What an event may ask for; `templates` are the names known, None = not judged (an event taken over)."""
+
+    max_pods: int = 10_000
+    max_metadata_bytes: int = 65_536
+    templates: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One well-formed scale event. `timestamp` is kept as it came; `note` says what is odd about it, if anything."""
+
+    id: str
+    type: EventType
+    pod_count: int
+    task_id: str = ""
+    timestamp: str = ""
+    template: str = ""
+    traceparent: str = ""
+    replay_of: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    entry: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """An entry that is refused: `cause` in one word, `reason` a sentence with field, value and what was expected."""
+
+    id: str
+    cause: str
+    reason: str
+    entry: Pairs = ()
+
+
+class _RefusedError(Exception):
+    def __init__(self, cause: str, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+
+
+def environment_name(name: str) -> str:
+    """`OTTO_META_<NAME>`: upper case, everything outside A-Z and 0-9 becomes `_`."""
+    return "OTTO_META_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry:
+    """Read the pairs of one entry. Every refusal is a value, so that a bad entry stops nothing."""
+    try:
+        return _parse(entry_id, pairs, limits)
+    except _RefusedError as refused:
+        return BadEntry(entry_id, refused.cause, refused.reason, pairs)
+
+
+def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
+    entry = tuple((_text("a field's name", name), _text(f"field {_show(name)}", value)) for name, value in pairs)
+    fields = _named_once((name, value) for name, value in entry if name in KNOWN or name.startswith(RESERVED))
+    _refuse_reserved(fields)
+    metadata = tuple((name, value) for name, value in entry if name not in fields)
+    _check_metadata(metadata, fields.get("task_id", ""), limits)
+    return Event(
+        id=entry_id,
+        type=_type(fields),
+        pod_count=_pod_count(fields, limits.max_pods),
+        task_id=fields.get("task_id", ""),
+        timestamp=fields.get("timestamp", ""),
+        template=_template(fields, limits.templates),
+        traceparent=fields.get("traceparent", ""),
+        replay_of=fields.get("otto.replay_of", ""),
+        metadata=metadata,
+        entry=entry,
+        note=_timestamp_note(fields.get("timestamp")),
+    )
+
+
+def _text(what: str, raw: bytes) -> str:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise _RefusedError("NotUtf8", f"{what} holds {_show(raw)}, expected UTF-8 text") from None
+    if "\0" in text:
+        raise _RefusedError("BadMetadata", f"{what} holds {_show(raw)}, expected text without a NUL byte")
+    return text
+
+
+def _named_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _RefusedError("DuplicateField", f"field {name} is given twice ({_show(value)} last), expected once")
+        fields[name] = value
+    return fields
+
+
+def _refuse_reserved(fields: Iterable[str]) -> None:
+    for name in fields:
+        if name.startswith(RESERVED) and name not in KNOWN_RESERVED:
+            expected = ", ".join(sorted(KNOWN_RESERVED))
+            raise _RefusedError(
+                "UnknownField", f"field {_show(name)} begins with the reserved {RESERVED}, expected one of {expected}"
+            )
+
+
+def _type(fields: dict[str, str]) -> EventType:
+    match fields.get("type"):
+        case "scale_up":
+            return "scale_up"
+        case "scale_down":
+            return "scale_down"
+        case None:
+            raise _RefusedError("MissingType", "field type is missing, expected scale_up or scale_down")
+        case other:
+            raise _RefusedError("UnknownType", f"field type is {_show(other)}, expected scale_up or scale_down")
+
+
+def _pod_count(fields: dict[str, str], maximum: int) -> int:
+    raw = fields.get("pod_count")
+    expected = f"expected a whole number from 1 to {maximum}"
+    if raw is None:
+        raise _RefusedError("BadPodCount", f"field pod_count is missing, {expected}")
+    if not _WHOLE.fullmatch(raw) or int(raw) < 1:
+        raise _RefusedError("BadPodCount", f"field pod_count is {_show(raw)}, {expected}")
+    if int(raw) > maximum:
+        raise _RefusedError("TooManyPods", f"field pod_count is {_show(raw)}, {expected} (MAX_PODS_PER_EVENT)")
+    return int(raw)
+
+
+def _template(fields: dict[str, str], known: Collection[str] | None) -> str:
+    name = fields.get("template", "")
+    if name and known is not None and name not in known:
+        expected = ", ".join(sorted(known)) or "no template (none is configured)"
+        raise _RefusedError("UnknownTemplate", f"field template is {_show(name)}, expected {expected}")
+    return name
+
+
+def _check_metadata(metadata: tuple[tuple[str, str], ...], task_id: str, limits: Limits) -> None:
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in metadata) + len(task_id.encode())
+    if size > limits.max_metadata_bytes:
+        raise _RefusedError(
+            "MetadataTooLarge",
+            f"metadata and task_id are {size} bytes, expected at most {limits.max_metadata_bytes} (MAX_METADATA_BYTES)",
+        )
+    by_variable: dict[str, str] = {}
+    for name, _ in metadata:
+        variable = environment_name(name)
+        if variable in by_variable:
+            raise _RefusedError(
+                "DuplicateName",
+                f"metadata {_show(by_variable[variable])} and {_show(name)} both become {variable}, "
+                "expected names that differ in letters or digits",
+            )
+        by_variable[variable] = name
+    _check_environment(metadata, task_id)
+
+
+def _check_environment(metadata: tuple[tuple[str, str], ...], task_id: str) -> None:
+    whole = len(msgspec.json.encode(dict(metadata)))
+    longest = max([whole, len(task_id.encode()), *(len(n.encode()) + len(v.encode()) for n, v in metadata)])
+    if longest > MAX_ENVIRONMENT_STRING:
+        raise _RefusedError(
+            "MetadataTooLarge",
+            f"metadata makes an environment string of {longest} bytes, expected at most {MAX_ENVIRONMENT_STRING}",
+        )
+
+
+def _timestamp_note(raw: str | None) -> str:
+    if raw is None:
+        return ""
+    try:
+        if not float(raw) < float("inf"):
+            raise ValueError
+    except ValueError:
+        try:
+            datetime.fromisoformat(raw)
+        except ValueError:
+            return f"timestamp is {_show(raw)}, neither Unix seconds nor RFC 3339; kept as it is"
+    return ""
+
+
+def _show(value: str | bytes) -> str:
+    shown = repr(value if isinstance(value, str) else _readable(value))
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+def _readable(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def dump_entry(pairs: Pairs | None) -> str:
+    """The original pairs as one JSON text for a dead letter: `[name, value]`, or `{"base64": …}` for what is no UTF-8."""
+    return msgspec.json.encode([[_json_part(name), _json_part(value)] for name, value in pairs or ()]).decode()
+
+
+def load_entry(text: str) -> Pairs:
+    """Exactly the pairs that `dump_entry` was given."""
+    return tuple((_raw_part(name), _raw_part(value)) for name, value in msgspec.json.decode(text))
+
+
+def _json_part(raw: bytes) -> str | dict[str, str]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def _raw_part(part: str | dict[str, str]) -> bytes:
+    return part.encode() if isinstance(part, str) else base64.b64decode(part["base64"])

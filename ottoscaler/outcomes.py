@@ -1,0 +1,114 @@
+"""How workers and events end: the records that go into progress, results and dead letters. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from ottoscaler.events import BadEntry, Event, dump_entry
+
+RESULT_VERSION = "1"
+STOPPED_REASON = "a scale_down stopped the worker"
+OutcomeWord = Literal["succeeded", "failed", "terminated"]
+
+
+class WorkerOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end of one worker. Times are RFC 3339 with milliseconds, empty where the worker never got so far."""
+
+    name: str
+    index: int
+    attempt: int
+    outcome: OutcomeWord
+    cause: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    started_at: str = ""
+    completed_at: str = ""
+    fence_until: float = 0.0
+    """Unix seconds until which the pod must stay, because a create that was never answered may still be carried out."""
+
+    def stopped(self) -> WorkerOutcome:
+        """The same end, seen as what it is where a stop mark explains it."""
+        return msgspec.structs.replace(self, outcome="terminated", cause="Stopped", reason=STOPPED_REASON)
+
+    def public(self) -> WorkerOutcome:
+        """Without what only we need."""
+        return msgspec.structs.replace(self, fence_until=0.0)
+
+    def to_json(self) -> str:
+        """The text that is recorded in the progress."""
+        return msgspec.json.encode(self).decode()
+
+
+def read_outcome(text: str | bytes) -> WorkerOutcome:
+    """Decode what `to_json` wrote."""
+    return msgspec.json.decode(text, type=WorkerOutcome)
+
+
+def outcome_from(decoded: Mapping[str, Any]) -> WorkerOutcome:
+    """The same from JSON that was decoded already."""
+    return msgspec.convert(decoded, WorkerOutcome)
+
+
+def rfc3339(seconds: float | None) -> str:
+    """`2026-01-02T03:04:05.678Z` for Unix seconds, empty for None."""
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def status_of_scale_up(outcomes: Sequence[WorkerOutcome]) -> str:
+    """All succeeded → succeeded; else all stopped → terminated; else none succeeded and one failed → failed; else
+    partial.
+    """
+    words = {outcome.outcome for outcome in outcomes}
+    if words == {"succeeded"}:
+        return "succeeded"
+    if words == {"terminated"}:
+        return "terminated"
+    return "partial" if "succeeded" in words else "failed"
+
+
+def result_pairs(
+    event: Event, outcomes: Sequence[WorkerOutcome], *, started: float | None, completed: float
+) -> tuple[tuple[str, str], ...]:
+    """The entry for the results stream. `outcomes`: of a scale_up all its workers, of a scale_down its victims.
+
+    `started` and `completed` are Unix seconds; `started` is when the API accepted the first pod, None if it never did.
+    """
+    listed = sorted(outcomes, key=lambda outcome: (outcome.index, outcome.name))
+    if event.type == "scale_down":
+        listed = [outcome for outcome in listed if outcome.outcome == "terminated"]
+        status = "succeeded" if len(listed) >= event.pod_count else "partial"
+    else:
+        status = status_of_scale_up(listed)
+    count = {word: sum(outcome.outcome == word for outcome in listed) for word in ("succeeded", "failed", "terminated")}
+    pairs = (
+        ("v", RESULT_VERSION),
+        ("event_id", event.id),
+        ("type", event.type),
+        ("task_id", event.task_id),
+        ("status", status),
+        ("requested", str(event.pod_count)),
+        *((word, str(number)) for word, number in count.items()),
+        ("started_at", rfc3339(started)),
+        ("completed_at", rfc3339(completed)),
+        ("workers", msgspec.json.encode([outcome.public() for outcome in listed]).decode()),
+    )
+    return (*pairs, ("replay_of", event.replay_of)) if event.replay_of else pairs
+
+
+def dead_letter_pairs(bad: BadEntry, *, deliveries: int, failed: float) -> tuple[tuple[str, str], ...]:
+    """The entry for the dead letters; `entry` restores exactly the pairs that came in."""
+    return (
+        ("v", RESULT_VERSION),
+        ("event_id", bad.id),
+        ("cause", bad.cause),
+        ("reason", bad.reason),
+        ("deliveries", str(deliveries)),
+        ("failed_at", rfc3339(failed)),
+        ("entry", dump_entry(bad.entry)),
+    )

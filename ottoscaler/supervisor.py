@@ -1,0 +1,90 @@
+"""How long-lived parts are kept running: a crash is logged once, counted, and the part is started again after a
+backoff.
+
+A part is an async callable `run(*, task_status)` that reports ready through `task_status.started()` and returns
+only when it is cancelled or has nothing left to do. What a part retries by itself (Redis away, a watch cut) never
+comes here: an exception that leaves a part is a bug. A part that crashes too often ends the process:
+`Unrecoverable` leaves the nursery.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Awaitable
+from typing import Protocol
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import OttoscalerError
+from ottoscaler.log import log
+
+WINDOW_SECONDS = 60.0
+
+
+class Unrecoverable(OttoscalerError):
+    """A part crashed too often, or its state cannot be trusted any more; the process must end after a hand-over."""
+
+
+class Part(Protocol):
+    """A long-lived part."""
+
+    def __call__(self, *, task_status: trio.TaskStatus[None]) -> Awaitable[None]:
+        """Run until cancelled; call `task_status.started()` when ready."""
+
+
+class Supervisor:
+    """Starts parts in nurseries that their owner hands in, and starts them again when they crash.
+
+    `max_restarts` crashes of one part within a minute are too many. `crashes` counts them by part for ever.
+    """
+
+    def __init__(self, max_restarts: int, backoff: Backoff) -> None:
+        self.crashes: Counter[str] = Counter()
+        self._max_restarts = max_restarts
+        self._backoff = backoff
+
+    async def run(
+        self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run one part until it returns; ready once it was ready for the first time."""
+        status = _FirstStart(task_status)
+        recent: deque[float] = deque(maxlen=self._max_restarts)
+        delays = self._backoff.delays()
+        while True:
+            try:
+                await part(task_status=status)
+            except Unrecoverable:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a bug raises, the other parts must live
+                self._note_crash(name, error, recent)
+                if len(recent) == 1:
+                    delays = self._backoff.delays()
+                await trio.sleep(next(delays))
+            else:
+                return
+
+    def _note_crash(self, name: str, error: Exception, recent: deque[float]) -> None:
+        now = trio.current_time()
+        while recent and recent[0] <= now - WINDOW_SECONDS:
+            recent.popleft()
+        recent.append(now)
+        self.crashes[name] += 1
+        log.error("a part crashed", error=error, part=name, crashes=self.crashes[name])
+        if len(recent) >= self._max_restarts:
+            raise Unrecoverable(
+                f"{name} crashed {len(recent)} times within {WINDOW_SECONDS:.0f} s, last by {error!r}"
+            ) from error
+
+
+class _FirstStart:
+    """A task status that may be reported again after a restart; only the first report counts."""
+
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+        self._reported = False
+
+    def started(self, value: None = None) -> None:
+        if not self._reported:
+            self._reported = True
+            self._task_status.started(value)

@@ -1,0 +1,1 @@
+"""Tests of the spine: from the entry on the stream to the result."""
