@@ -1,0 +1,177 @@
+"""`ottoscaler check`: settings, Redis and the Kubernetes API, one line each, with the mend where something is wrong."""
+
+import argparse
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ottoscaler.cli.flags import add_setting_flags, settings_from
+from ottoscaler.errors import OttoscalerError, SettingsError
+from ottoscaler.settings import FIELDS, Settings
+
+if TYPE_CHECKING:
+    from ottoscaler.stream.base import ServerReport
+
+LIMIT_SECONDS = 10.0
+NEEDED = (("pods", ("create", "get", "list", "watch", "delete", "deletecollection")),)
+OLDEST_REDIS = (6, 2)
+
+
+class Finding(NamedTuple):
+    """What one look found: `ok`, `warn` (it works, with a risk) or `FAIL`; `mend` says what to do about it."""
+
+    verdict: str
+    subject: str
+    words: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict:4}  {self.subject:11}  {self.words}" + (f"; {self.mend}" if self.mend else "")
+
+
+class Api(Protocol):
+    """What is needed of the API here; `ottoscaler.kube.client.Kube` has it."""
+
+    async def version(self) -> str:
+        """The server's version."""
+
+    async def review_access(self, namespace: str, verb: str, resource: str) -> tuple[bool, str]:
+        """Whether we may do this, and why."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting, so that a change can be tried out."""
+    parser.usage = "ottoscaler check [--help] [--SETTING VALUE]..."
+    add_setting_flags(parser, FIELDS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line per finding as it is found; 1 when any failed, else 0."""
+    import trio
+
+    try:
+        settings = settings_from(args)
+    except SettingsError as error:
+        return show_all([Finding("FAIL", "settings", problem) for problem in error.problems])
+    given = sum(bool(os.environ.get(name) or getattr(args, name)) for name in FIELDS)
+
+    async def main() -> int:
+        failed = show_all([Finding("ok", "settings", f"all {len(FIELDS)} are valid, {given} of them given")])
+        for look in (look_at_templates, look_at_redis, look_at_kubernetes):
+            async for finding in look(settings):
+                failed |= show_all([finding])
+        return failed
+
+    return trio.run(main)
+
+
+def show_all(findings: list[Finding], show: Callable[[str], None] = lambda line: print(line, flush=True)) -> int:
+    """Print findings; 1 when one of them failed, else 0."""
+    for finding in findings:
+        show(str(finding))
+    return int(any(finding.verdict == "FAIL" for finding in findings))
+
+
+async def look_at_templates(settings: Settings) -> AsyncIterator[Finding]:
+    """The worker templates, where there are any."""
+    if settings.worker_template is None:
+        return
+    from ottoscaler.kube.templates import load_templates
+
+    try:
+        load_templates(settings.worker_template)
+    except SettingsError as error:
+        for problem in error.problems:
+            yield Finding("FAIL", "templates", problem)
+    else:
+        yield Finding("ok", "templates", f"{settings.worker_template} can be used")
+
+
+async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether Redis answers, is new enough, and what it promises of what it accepted."""
+    import trio
+
+    from ottoscaler.cli.reach import open_stream_of
+
+    address = str(settings.redis_address)
+    if settings.redis_address.scheme == "memory":
+        yield Finding("warn", "redis", "memory:// keeps the stream in the scaler: a crash loses accepted events")
+        return
+    mend = "check REDIS_HOST, REDIS_PORT or REDIS_URL, and that Redis runs and lets this user in"
+    try:
+        with trio.fail_after(LIMIT_SECONDS):
+            async with open_stream_of(settings) as stream:
+                report = await stream.report()
+    except OttoscalerError as error:
+        yield Finding("FAIL", "redis", _naming(address, str(error)), mend)
+    except trio.TooSlowError:
+        yield Finding("FAIL", "redis", f"{address} did not answer within {LIMIT_SECONDS:g} s", mend)
+    else:
+        for finding in judge_report(address, report):
+            yield finding
+
+
+def judge_report(address: str, report: "ServerReport") -> list[Finding]:
+    """What the server says of itself, judged."""
+    numbers = tuple(map(int, re.findall(r"\d+", report.version)[:2]))
+    is_old = bool(numbers) and numbers < OLDEST_REDIS
+    version = Finding(
+        "FAIL" if is_old else "ok",
+        "redis",
+        f"{address} answers: {report.version}",
+        "Redis 6.2 or later, or Valkey, is needed" if is_old else "",
+    )
+    keeps = bool(report.append_only) and report.fsync == "always"
+    persistence = Finding(
+        "ok" if keeps else "warn",
+        "persistence",
+        report.promise,
+        "" if keeps else "appendonly yes with appendfsync always loses nothing",
+    )
+    if report.eviction in (None, "noeviction"):
+        return [version, persistence]
+    words = f"maxmemory-policy is {report.eviction}: a full Redis may drop our keys"
+    return [version, persistence, Finding("warn", "eviction", words, "set it to noeviction")]
+
+
+async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the API answers, and each permission that the scaler needs."""
+    import trio
+
+    from ottoscaler.cli.reach import open_kube_of
+
+    mend = "check KUBECONFIG, and that the API can be reached from here"
+    try:
+        with trio.fail_after(LIMIT_SECONDS):
+            async with open_kube_of(settings) as kube:
+                findings = await ask_api(kube, kube.address, settings.namespace)
+    except SettingsError as error:
+        findings = [Finding("FAIL", "kubernetes", problem) for problem in error.problems]
+    except OttoscalerError as error:
+        findings = [Finding("FAIL", "kubernetes", str(error), mend)]
+    except trio.TooSlowError:
+        findings = [Finding("FAIL", "kubernetes", f"the API did not answer within {LIMIT_SECONDS:g} s", mend)]
+    for finding in findings:
+        yield finding
+
+
+async def ask_api(kube: Api, address: str, namespace: str) -> list[Finding]:
+    """The API's version, and one finding per permission."""
+    findings = [Finding("ok", "kubernetes", f"{address} answers: {await kube.version()}")]
+    for resource, verbs in NEEDED:
+        for verb in verbs:
+            is_allowed, reason = await kube.review_access(namespace, verb, resource)
+            words = f"{verb} {resource} in namespace {namespace}"
+            if is_allowed:
+                findings.append(Finding("ok", "permission", words))
+            else:
+                mend = f"add the verb {verb} on {resource} to the Role of the scaler's account"
+                why = f"{words} is not allowed" + (f" ({reason})" if reason else "")
+                findings.append(Finding("FAIL", "permission", why, mend))
+    return findings
+
+
+def _naming(address: str, sentence: str) -> str:
+    """A sentence that names the address, which it may do already."""
+    return sentence if address in sentence else f"{address}: {sentence}"
