@@ -24,7 +24,6 @@ from ottoscaler.stream.base import (
     Entry,
     Era,
     Fence,
-    GroupLost,
     LiveEvent,
     Pairs,
     Registration,
@@ -35,7 +34,8 @@ from ottoscaler.stream.base import (
     Writing,
     Written,
 )
-from ottoscaler.stream.memory_log import BytePairs, parse_id
+from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.memory_log import BytePairs
 from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
 from ottoscaler.stream.progress import Progress, read_progress
@@ -80,19 +80,18 @@ class MemoryStream(Stream):
             found = await self._call("recover", lambda: ownership.unregistered(self._server, self._session))
             self._deliveries.recover(found)
         with trio.CancelScope() as patience:
-            while not self._deliveries.has_unread:
+            while not self._deliveries.has_unread():
                 changed = self._server.changed
                 with self._deliveries.doubt():
                     await self._call("read", lambda: self._deliver(count))
-                if self._deliveries.has_unread:
+                if self._deliveries.has_unread():
                     break
                 patience.deadline = min(patience.deadline, trio.current_time() + block_seconds)
                 await changed.wait()
         return self._deliveries.take(count)
 
     def _deliver(self, count: int) -> None:
-        if self._server.keys.group not in self._server.events.groups:
-            raise GroupLost(f"the consumer group {self._server.keys.group} of {self._server.keys.stream} is gone")
+        self._server.group()
         found = self._server.events.deliver(self._server.keys.group, self._session, count)
         if "read" not in self._server.lose_answer_of:
             self._deliveries.arrive([Entry(entry_id, pairs) for entry_id, pairs in found])

@@ -10,19 +10,9 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-Id = tuple[int, int]
+from ottoscaler.stream.entry_id import Id, format_id, parse_id
+
 BytePairs = tuple[tuple[bytes, bytes], ...]
-
-
-def parse_id(text: str) -> Id:
-    """`1756659802903-0` as numbers; a missing sequence is 0."""
-    milliseconds, _, sequence = text.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def format_id(id_: Id) -> str:
-    """The text of an id."""
-    return f"{id_[0]}-{id_[1]}"
 
 
 @dataclass(slots=True)
@@ -96,10 +86,6 @@ class Log:
         """XACK of one entry."""
         if group in self.groups:
             self.groups[group].pending.pop(id_, None)
-
-    def pending(self, group: str, id_: Id) -> Pending | None:
-        """XPENDING of one id."""
-        return self.groups[group].pending.get(id_) if group in self.groups else None
 
     def delete(self, id_: Id) -> None:
         """XDEL of one entry."""

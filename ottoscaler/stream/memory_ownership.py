@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ottoscaler.stream.base import Claim, Entry, Era, Registration, Renewal
-from ottoscaler.stream.memory_log import Group, format_id, parse_id
-from ottoscaler.stream.memory_state import MemoryServer, milliseconds, text_of
+from ottoscaler.stream.entry_id import format_id, parse_id
+from ottoscaler.stream.memory_log import Group
+from ottoscaler.stream.memory_state import MemoryServer, text_of
 
 PAGE = 500  # at most so many values are handled or unpacked at once
 
@@ -40,7 +41,7 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
     if server.ending(event_id):
         server.events.acknowledge(group, parse_id(event_id))
         return -1
-    pending = server.events.pending(group, parse_id(event_id))
+    pending = server.group().pending.get(parse_id(event_id))
     if pending is None or pending.consumer != session:
         return -1
     epoch = 0 if registration.offer else 1
@@ -55,7 +56,7 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
         "registered": str(server.now()),
     }
     if registration.offer:
-        server.offered[registration.lane][event_id] = milliseconds(event_id)
+        server.offered[registration.lane][event_id] = parse_id(event_id)[0]
     else:
         hold(server, session, event_id)
     return epoch
@@ -115,18 +116,15 @@ def forget_session(server: MemoryServer, session: str) -> None:
 
 def unregistered(server: MemoryServer, consumer: str) -> list[Entry]:
     """Entries pending for a consumer that have no progress; those that have ended are acknowledged on the way."""
-    found = []
-    group = server.events.groups.get(server.keys.group)
-    for id_ in group.pending_of(consumer) if group else ():
+    found, group = [], server.group()
+    for id_ in group.pending_of(consumer):
         event_id = format_id(id_)
         if event_id in server.progress:
             continue
         if server.ending(event_id):
             server.events.acknowledge(server.keys.group, id_)
             continue
-        pending = server.events.pending(server.keys.group, id_)
-        assert pending is not None
-        found.append(Entry(event_id, server.events.entries.get(id_), pending.deliveries))
+        found.append(Entry(event_id, server.events.entries.get(id_), group.pending[id_].deliveries))
     return found
 
 
@@ -141,5 +139,5 @@ def offer_all(server: MemoryServer, session: str, budget: int) -> int:
     for event_id in ids:
         server.held[session].discard(event_id)
         if server.progress.get(event_id, {}).get("owner") == session:
-            make_offered(server, event_id, milliseconds(event_id))
+            make_offered(server, event_id, parse_id(event_id)[0])
     return len(ids)

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from ottoscaler.stream.base import Era
+from ottoscaler.stream.base import Era, GroupLost
+from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.keys import DEFAULT_GROUP, Keys
-from ottoscaler.stream.memory_log import Log
+from ottoscaler.stream.memory_log import Group, Log
 from ottoscaler.stream.retention import Retention
 
 Weather = Literal["fine", "refusing", "silent"]
@@ -105,6 +106,16 @@ class MemoryServer:
         self.wake()
         return entry_id
 
+    def add_group(self, name: str) -> None:
+        """Another consumer group on the event stream, which has read nothing yet."""
+        self.events.groups[name] = Group((0, 0))
+
+    def group(self) -> Group:
+        """Our consumer group. Raises `GroupLost`."""
+        if group := self.events.groups.get(self.keys.group):
+            return group
+        raise GroupLost(f"the consumer group {self.keys.group} of {self.keys.stream} is gone")
+
     def log(self, which: str) -> Log:
         """The stream of `results` or of dead letters (`dlq`)."""
         return self.results if which == "results" else self.dead_letters
@@ -121,7 +132,7 @@ class MemoryServer:
 
     def live_ids(self) -> list[str]:
         """Events with progress, oldest first."""
-        return sorted(self.progress, key=order_of)
+        return sorted(self.progress, key=parse_id)
 
     def as_keys(self) -> dict[str, Any]:
         """All keys with their values as Redis shows them; streams as lists of entries, expiry times left out."""
@@ -131,7 +142,7 @@ class MemoryServer:
             keys.results: list(self.results.entries.values()),
             keys.dead_letters: list(self.dead_letters.entries.values()),
             keys.sessions: dict(self.sessions),
-            keys.live: {id_: milliseconds(id_) for id_ in self.progress},
+            keys.live: {id_: parse_id(id_)[0] for id_ in self.progress},
             keys.fences: {text_of(fence): due for fence, due in self.fences.items()},
         }
         if self.results_kept != [0, 0]:
@@ -153,17 +164,6 @@ class MemoryServer:
             for session, last in self.tended.items()
         }
         return {key: value for key, value in shown.items() if value}
-
-
-def milliseconds(event_id: str) -> int:
-    """The time in an entry id."""
-    return int(event_id.partition("-")[0])
-
-
-def order_of(event_id: str) -> tuple[int, int]:
-    """Sorting key: the order in which entries were added."""
-    first, _, second = event_id.partition("-")
-    return int(first), int(second)
 
 
 def due(scores: dict[str, int], now: int, limit: int) -> list[str]:

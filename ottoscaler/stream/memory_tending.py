@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ottoscaler.stream.base import Entry, Fence, Lane, Tending
-from ottoscaler.stream.memory_log import parse_id
+from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_ownership import PAGE, forget_session, hold, offer_all, unregistered
 from ottoscaler.stream.memory_state import MemoryServer, Tended, due
 from ottoscaler.stream.progress import Progress, read_progress
@@ -61,8 +61,7 @@ def _take(server: MemoryServer, session: str, lane: Lane, room: int) -> dict[str
 
 
 def _expire_unknown_consumers(server: MemoryServer, session: str) -> None:
-    group = server.events.groups.get(server.keys.group)
-    for consumer in group.consumers() if group else ():
+    for consumer in server.group().consumers():
         if consumer != session:
             server.sessions.setdefault(consumer, 0)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ottoscaler.stream.base import Candidate, Claim, Closed, Closing, LiveEvent, Outcome, Pairs, Writing, Written
-from ottoscaler.stream.memory_log import Id, parse_id
+from ottoscaler.stream.entry_id import Id, parse_id
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.progress import encode_accepted, indices
 
@@ -118,7 +118,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
     if ending := server.ending(event_id):
         return Closed("before", ending.partition(" ")[2])
     if claim is None:
-        is_ours = event_id not in server.progress and server.events.pending(server.keys.group, id_) is not None
+        is_ours = event_id not in server.progress and id_ in server.group().pending
     else:
         is_ours = server.is_held(event_id, claim.session, claim.epoch)
     if not is_ours:

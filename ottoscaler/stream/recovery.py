@@ -21,7 +21,6 @@ class Deliveries:
         self._given: set[str] = set()
         self._is_doubtful = False
 
-    @property
     def has_unread(self) -> bool:
         """Whether entries wait to be taken."""
         return bool(self._unread)

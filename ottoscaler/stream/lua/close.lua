@@ -1,0 +1,93 @@
+-- End an event: its one entry, acknowledged, progress removed, remembered for a day. Answers {how, entry id}.
+local DAY = 86400000 -- ms
+local TRIMMED = 100 -- results removed by one close
+local id, done = args.id, key('done', args.id)
+
+local function is_ours()
+  if args.claim then
+    return is_held(unpack(args.claim))
+  end
+  return redis.call('EXISTS', key('progress', id)) == 0 and pending(id) ~= nil
+end
+
+local function size_of(flat)
+  local size = 0
+  for _, part in ipairs(flat) do
+    size = size + #part
+  end
+  return size
+end
+
+-- Drop the oldest results beyond the limits; what others removed since is taken to have been of average size.
+local function trim_results(before, added)
+  local results, kept = key('results'), key('results', 'kept')
+  local counted = redis.call('HMGET', kept, 'entries', 'bytes')
+  local entries, size = tonumber(counted[1] or 0), tonumber(counted[2] or 0)
+  size = (entries > 0 and math.floor(size * before / entries) or 0) + added
+  local length = before + 1
+  for _ = 1, TRIMMED do
+    if length == 1 or (length <= args.results_keep and size <= args.results_max_bytes) then
+      break
+    end
+    local oldest = redis.call('XRANGE', results, '-', '+', 'COUNT', 1)[1]
+    redis.call('XDEL', results, oldest[1])
+    size = size - size_of(oldest[2])
+    length = length - 1
+  end
+  redis.call('HSET', kept, 'entries', text(length), 'bytes', text(size))
+end
+
+local function is_at_or_before(first, second)
+  local a, b = string.match(first, '^(%d+)-(%d+)$')
+  local c, d = string.match(second, '^(%d+)-(%d+)$')
+  if a ~= c then
+    return tonumber(a) < tonumber(c)
+  end
+  return tonumber(b) <= tonumber(d)
+end
+
+-- Whether the entry may leave the event stream: no group has still to read it, none has it pending.
+local function is_needed_no_more()
+  local groups = args.trim ~= 'off' and redis.pcall('XINFO', 'GROUPS', stream) or { err = 'not asked' }
+  if groups.err or (args.trim == 'auto' and #groups ~= 1) then
+    return false
+  end
+  for _, flat in ipairs(groups) do
+    local facts = {}
+    for position = 1, #flat, 2 do
+      facts[flat[position]] = flat[position + 1]
+    end
+    if not is_at_or_before(id, facts['last-delivered-id']) or pending(id, facts.name) then
+      return false
+    end
+  end
+  return true
+end
+
+local ending = redis.call('GET', done)
+if ending then
+  return { 'before', string.match(ending, ' (.*)$') }
+end
+if not is_ours() then
+  return { 'lost', '' }
+end
+if args.claim then
+  redis.call('DEL', key('progress', id))
+  redis.call('ZREM', key('live'), id)
+  redis.call('SREM', key('held', args.claim[2]), id)
+end
+local target = key(args.target)
+local before = redis.call('XLEN', target)
+local entry_id = redis.call('XADD', target, '*', unpack(args.pairs))
+if args.target == 'results' then
+  trim_results(before, size_of(args.pairs))
+end
+redis.call('SET', done, args.target .. ' ' .. entry_id, 'PX', DAY)
+redis.call('XACK', stream, group, id)
+for _, fence in ipairs(args.fences) do
+  redis.call('ZADD', key('fences'), fence[2], fence[1])
+end
+if is_needed_no_more() then
+  redis.call('XDEL', stream, id)
+end
+return { 'here', entry_id }

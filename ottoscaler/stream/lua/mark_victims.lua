@@ -1,0 +1,66 @@
+-- Choose victims in order and mark them; the list so far as JSON, 0 = not ours.
+local asker = args.claim[1]
+if not is_held(unpack(args.claim)) then
+  return 0
+end
+local own = key('progress', asker)
+local stands = redis.call('HMGET', own, 'victims', 'chosen')
+if stands[2] == '1' then
+  return stands[1]
+end
+local victims = cjson.decode(stands[1] or '[]')
+
+local function wait_for_no_scaling(id)
+  local due = redis.call('ZSCORE', key('offered', 'work'), id)
+  if due then
+    redis.call('ZREM', key('offered', 'work'), id)
+    redis.call('ZADD', key('offered', 'control'), due, id)
+  end
+end
+
+local function is_settled(progress, planned)
+  for index = 1, planned do
+    if redis.call('HEXISTS', progress, 'o:' .. index) == 0 then
+      return false
+    end
+  end
+  return true
+end
+
+local function mark(id, index, outcome)
+  local progress = key('progress', id)
+  local fields = redis.call('HMGET', progress, 'owner', 'epoch', 'planned', 'o:' .. index, 's:' .. index)
+  if not fields[1] or fields[4] or fields[5] then
+    return false
+  end
+  if fields[2] == '0' then
+    redis.call('HSET', progress, 'o:' .. index, outcome)
+    redis.call('HSET', own, 'o:' .. id .. ':' .. index, outcome)
+    if is_settled(progress, tonumber(fields[3])) then
+      wait_for_no_scaling(id)
+    end
+    return true
+  end
+  redis.call('HSET', progress, 's:' .. index, '{"by":"' .. asker .. '","cause":"Stopped"}')
+  redis.call('HINCRBY', progress, 'stopping', 1)
+  if fields[1] == '' then
+    wait_for_no_scaling(id)
+  else
+    redis.call('SADD', key('notices', fields[1]), id)
+  end
+  return true
+end
+
+for _, candidate in ipairs(args.candidates) do
+  if #victims >= args.wanted then
+    break
+  end
+  if mark(unpack(candidate)) then
+    victims[#victims + 1] = { candidate[1], candidate[2] }
+  end
+end
+redis.call('HSET', own, 'victims', list_text(victims))
+if args.last or #victims >= args.wanted then
+  redis.call('HSET', own, 'chosen', '1')
+end
+return list_text(victims)

@@ -1,0 +1,79 @@
+-- What every script begins with. KEYS[1] is the event stream; ARGV: prefix of all other keys, group, session, and the
+-- arguments as JSON. Numbers that become part of a text go through `text`: `..` would round a time in milliseconds.
+local stream, prefix, group, me = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local args = cjson.decode(ARGV[4])
+local PAGE = 500 -- at most so many values are handled or unpacked at once
+
+local function key(...)
+  return table.concat({ prefix, ... }, ':')
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function list_text(list)
+  return #list == 0 and '[]' or cjson.encode(list)
+end
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function time_in(id)
+  return tonumber(string.match(id, '^%d+'))
+end
+
+-- The fencing token: every writing script begins with it.
+local function is_held(id, session, epoch)
+  local stands = redis.call('HMGET', key('progress', id), 'owner', 'epoch')
+  return stands[1] == session and stands[2] == epoch
+end
+
+-- Hold an event; an unknown session becomes one that has expired, so that others look at it.
+local function hold(id)
+  redis.call('SADD', key('held', me), id)
+  redis.call('ZADD', key('sessions'), 'NX', now(), me)
+end
+
+-- Nobody's any more from `due` on; where a stop mark waits for an outcome it waits for no scaling.
+local function make_offered(id, due)
+  local progress = key('progress', id)
+  redis.call('HSET', progress, 'owner', '')
+  local fields = redis.call('HMGET', progress, 'lane', 'stopping')
+  local lane = tonumber(fields[2] or 0) > 0 and 'control' or fields[1]
+  redis.call('ZADD', key('offered', lane), due, id)
+end
+
+-- XPENDING of one entry: {id, consumer, idle, deliveries} or nil.
+local function pending(id, of_group)
+  return redis.call('XPENDING', stream, of_group or group, id, id, 1)[1]
+end
+
+local function forget_session(session)
+  redis.call('ZREM', key('sessions'), session)
+  redis.call('DEL', key('notices', session), key('tended', session), key('held', session))
+end
+
+-- Entries pending for a consumer that have no progress, at most `limit`; those that have ended are acknowledged.
+local function unregistered(consumer, limit)
+  local found, from = {}, '-'
+  repeat
+    local entries = redis.call('XPENDING', stream, group, from, '+', PAGE, consumer)
+    for _, entry in ipairs(entries) do
+      local id = entry[1]
+      if redis.call('EXISTS', key('done', id)) == 1 then
+        redis.call('XACK', stream, group, id)
+      elseif redis.call('EXISTS', key('progress', id)) == 0 then
+        local kept = redis.call('XRANGE', stream, id, id)[1]
+        found[#found + 1] = { id, kept and kept[2] or false, entry[4] }
+        if #found >= limit then
+          return found
+        end
+      end
+      from = '(' .. id
+    end
+  until #entries < PAGE
+  return found
+end

@@ -1,0 +1,53 @@
+-- Record accepted attempts and outcomes. Per event false = not ours, or the outcomes that now stand.
+local function set_once(id, field, value)
+  if redis.call('HEXISTS', key('progress', id), field) == 0 then
+    redis.call('HSET', key('progress', id), field, value)
+  end
+end
+
+local function tell_asker(asker, id, index, outcome)
+  local owner = redis.call('HGET', key('progress', asker), 'owner')
+  if owner then
+    redis.call('HSET', key('progress', asker), 'o:' .. id .. ':' .. index, outcome)
+    if owner ~= '' then
+      redis.call('SADD', key('notices', owner), asker)
+    end
+  end
+end
+
+local function settle(id, index, outcome, if_stopped)
+  local progress = key('progress', id)
+  local stands = redis.call('HMGET', progress, 'o:' .. index, 's:' .. index)
+  if stands[1] then
+    return stands[1]
+  end
+  if stands[2] and if_stopped ~= '' then
+    outcome = if_stopped
+  end
+  redis.call('HSET', progress, 'o:' .. index, outcome)
+  if stands[2] then
+    redis.call('HINCRBY', progress, 'stopping', -1)
+    tell_asker(cjson.decode(stands[2]).by, id, index, outcome)
+  end
+  return outcome
+end
+
+local written = {}
+for position, writing in ipairs(args.writings) do
+  local claim, accepted, outcomes = unpack(writing)
+  local id = claim[1]
+  if is_held(unpack(claim)) then
+    for _, attempt in ipairs(accepted) do
+      set_once(id, attempt[1], attempt[2])
+      set_once(id, 'started', attempt[3])
+    end
+    local standing = {}
+    for number, outcome in ipairs(outcomes) do
+      standing[number] = settle(id, unpack(outcome))
+    end
+    written[position] = standing
+  else
+    written[position] = false
+  end
+end
+return written

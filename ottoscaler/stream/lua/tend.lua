@@ -1,0 +1,137 @@
+-- One look at all that is due: {notices, taken, strays, fences, offered}. The same `call` again gives again what it
+-- gave, and what is due since.
+local STRAYS = 100 -- entries claimed from dead sessions in one call
+local FENCES = 100 -- fences lent in one call
+local FENCE_LOAN = 10000 -- ms
+local SESSIONS = 20 -- expired sessions looked at in one call
+local at = now()
+local taken, taken_ids, notices, strays = {}, {}, {}, {}
+
+local function add_taken(id)
+  taken[#taken + 1] = { id, redis.call('HGETALL', key('progress', id)) }
+  taken_ids[#taken_ids + 1] = id
+end
+
+local function notice_all(ids, seen)
+  for _, id in ipairs(ids) do
+    if not seen[id] then
+      seen[id] = true
+      notices[#notices + 1] = id
+    end
+  end
+end
+
+local function look_at_notices(again)
+  local seen = {}
+  notice_all(again, seen)
+  notice_all(redis.call('SMEMBERS', key('notices', me)), seen)
+  redis.call('DEL', key('notices', me))
+  table.sort(notices)
+end
+
+local function audit()
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local facts = {}
+    for position = 1, #consumer, 2 do
+      facts[consumer[position]] = consumer[position + 1]
+    end
+    if facts.name ~= me and facts.pending > 0 then
+      redis.call('ZADD', key('sessions'), 'NX', 0, facts.name)
+    end
+  end
+end
+
+-- Offer up to `budget` events that an expired session held; how many they were.
+local function offer_all(session, budget)
+  local ids = redis.call('SPOP', key('held', session), budget)
+  for _, id in ipairs(ids) do
+    if redis.call('HGET', key('progress', id), 'owner') == session then
+      make_offered(id, time_in(id))
+    end
+  end
+  return #ids
+end
+
+-- Claim what was delivered to an expired session only; true where some of it was trimmed away and stays pending,
+-- because a claim would remove a trimmed entry from the pending ones.
+local function claim_strays(session)
+  local is_trimmed = false
+  for _, entry in ipairs(unregistered(session, STRAYS - #strays)) do
+    if entry[2] then
+      redis.call('XCLAIM', stream, group, me, 0, entry[1], 'JUSTID')
+    else
+      is_trimmed = true
+    end
+    strays[#strays + 1] = entry
+  end
+  return is_trimmed
+end
+
+local function expire()
+  local budget = PAGE
+  for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', at, 'LIMIT', 0, SESSIONS)) do
+    if session ~= me then
+      budget = budget - offer_all(session, budget)
+      if budget <= 0 or redis.call('SCARD', key('held', session)) > 0 then
+        return
+      end
+      local is_trimmed = claim_strays(session)
+      if #strays >= STRAYS then
+        return
+      end
+      if not is_trimmed then
+        forget_session(session)
+      end
+    end
+  end
+end
+
+local function take(lane, room)
+  if room <= 0 then
+    return
+  end
+  local offered = key('offered', lane)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', offered, '-inf', at, 'LIMIT', 0, math.min(room, PAGE))) do
+    redis.call('ZREM', offered, id)
+    local progress = key('progress', id)
+    if redis.call('EXISTS', progress) == 1 then
+      redis.call('HSET', progress, 'owner', me)
+      redis.call('HINCRBY', progress, 'epoch', 1)
+      hold(id)
+      redis.pcall('XCLAIM', stream, group, me, 0, id, 'JUSTID') -- without the group the progress says enough
+      add_taken(id)
+      redis.call('HDEL', progress, 'clean')
+    end
+  end
+end
+
+local function lend_fences()
+  local due = redis.call('ZRANGEBYSCORE', key('fences'), '-inf', at, 'WITHSCORES', 'LIMIT', 0, FENCES)
+  for position = 1, #due, 2 do
+    redis.call('ZADD', key('fences'), at + FENCE_LOAN, due[position])
+  end
+  return due
+end
+
+local last = redis.call('HMGET', key('tended', me), 'call', 'notices', 'taken')
+local is_repeated = last[1] == args.call
+look_at_notices(is_repeated and cjson.decode(last[2]) or {})
+if args.audit then
+  audit()
+end
+if args.expire then
+  expire()
+end
+for _, id in ipairs(is_repeated and cjson.decode(last[3]) or {}) do
+  if redis.call('HGET', key('progress', id), 'owner') == me then
+    add_taken(id)
+  end
+end
+local work_room = args.work - #taken
+take('work', work_room)
+take('control', args.control)
+if #notices > 0 or #taken > 0 then
+  redis.call('HSET', key('tended', me), 'call', args.call,
+    'notices', list_text(notices), 'taken', list_text(taken_ids))
+end
+return { notices, taken, strays, lend_fences(), redis.call('ZCARD', key('offered', 'work')) }

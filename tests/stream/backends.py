@@ -1,0 +1,144 @@
+"""The keepers of the stream as the contract suite sees them: the twin, and real servers behind the same few verbs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ottoscaler.parsing import RedisAddress
+from ottoscaler.stream.base import Stream
+from ottoscaler.stream.keys import Keys
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from ottoscaler.stream.redis import RedisStream
+from ottoscaler.stream.retention import Retention
+from tests.stream.servers import Server
+
+KEEP_ALL = Retention(trim="off")
+TIMEOUT = 5.0  # seconds: generous, for a machine that is busy
+Field = tuple[str | bytes, str | bytes]
+
+
+class Backend(Protocol):
+    """What a test may do from outside."""
+
+    keys: Keys
+    lease: float
+
+    def open(self, session: str, retention: Retention = KEEP_ALL) -> Stream:
+        """A session's stream."""
+
+    def add(self, *pairs: Field) -> str:
+        """Add an entry to the event stream, as a foreign producer does."""
+
+    def trim(self, keep: int) -> None:
+        """Trim the event stream, as a producer's MAXLEN does."""
+
+    def flush(self) -> None:
+        """Empty everything."""
+
+    def add_group(self, name: str) -> None:
+        """Another consumer group on the event stream."""
+
+    def contents(self) -> dict[str, Any]:
+        """Every key and its value."""
+
+
+class MemoryBackend:
+    """The twin. `retention` of the first session opened holds for all, as the server keeps it."""
+
+    lease = 3.0
+
+    def __init__(self, keys: Keys, **options: Any) -> None:
+        self.keys = keys
+        self.server = MemoryServer(keys, started_at=1_756_659_802.0, **options)
+
+    def open(self, session: str, retention: Retention = KEEP_ALL) -> MemoryStream:
+        """A session's stream."""
+        self.server.retention = retention
+        return MemoryStream(self.server, session)
+
+    def add(self, *pairs: Field) -> str:
+        """Add an entry to the event stream."""
+        return self.server.add_entry(pairs)
+
+    def trim(self, keep: int) -> None:
+        """Trim the event stream."""
+        self.server.events.trim(keep)
+
+    def flush(self) -> None:
+        """Empty everything."""
+        self.server.flush()
+
+    def add_group(self, name: str) -> None:
+        """Another consumer group on the event stream."""
+        self.server.add_group(name)
+
+    def contents(self) -> dict[str, Any]:
+        """Every key and its value."""
+        return self.server.as_keys()
+
+
+class RedisBackend:
+    """A real server; each backend has a stream name of its own."""
+
+    lease = 0.4
+    _numbers = itertools.count()
+
+    def __init__(self, server: Server, address: RedisAddress | None = None) -> None:
+        self.server = server
+        self.address = address or server.address
+        self.keys = Keys(f"test{next(self._numbers)}:events", "ottoscaler")
+        self._opened: list[RedisStream] = []
+
+    def open(self, session: str, retention: Retention = KEEP_ALL, timeout: float = TIMEOUT) -> RedisStream:
+        """A session's stream."""
+        stream = RedisStream(self.address, self.keys, session, retention=retention, timeout=timeout)
+        self._opened.append(stream)
+        return stream
+
+    def disconnect(self) -> None:
+        """Close all connections of the streams that were opened."""
+        for stream in self._opened:
+            stream.disconnect()
+
+    def add(self, *pairs: Field) -> str:
+        """Add an entry to the event stream."""
+        words = [part for pair in pairs for part in pair]
+        return str(self.server.command("XADD", self.keys.stream, "*", *words).decode())
+
+    def trim(self, keep: int) -> None:
+        """Trim the event stream."""
+        self.server.command("XTRIM", self.keys.stream, "MAXLEN", keep)
+
+    def flush(self) -> None:
+        """Empty everything."""
+        self.server.command("FLUSHALL")
+
+    def add_group(self, name: str) -> None:
+        """Another consumer group on the event stream."""
+        self.server.command("XGROUP", "CREATE", self.keys.stream, name, "0", "MKSTREAM")
+
+    def contents(self) -> dict[str, Any]:
+        """Every key and its value."""
+        found = self.server.command("KEYS", f"{self.keys.prefix}:*")
+        return {key.decode(): self._value(key) for key in found}
+
+    def _value(self, key: bytes) -> Any:
+        command = self.server.command
+        match command("TYPE", key).decode():
+            case "hash":
+                return _paired([part.decode() for part in command("HGETALL", key)])
+            case "set":
+                return {member.decode() for member in command("SMEMBERS", key)}
+            case "zset":
+                flat = command("ZRANGE", key, 0, -1, "WITHSCORES")
+                return {name.decode(): int(float(score)) for name, score in _paired(flat).items()}
+            case "stream":
+                return [tuple(_paired(flat).items()) for _, flat in command("XRANGE", key, "-", "+")]
+            case _:
+                return command("GET", key).decode()
+
+
+def _paired(flat: Sequence[Any]) -> dict[Any, Any]:
+    return {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
