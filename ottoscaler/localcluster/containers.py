@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from ottoscaler.localcluster.pod_worker import PodWorker
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a run ended; no reason: Completed or Error, by the code."""
+
+    code: int
+    reason: str = ""
+    message: str = ""
 
 
 async def run_container(
@@ -128,32 +138,33 @@ async def _run_once(
         pod.set_container(name, pod.state.containers[name].start(identity, pod.node.now, ready=ready))
         note_run()
 
-    reason = message = ""
     try:
         if isinstance(plan, Simulation):
             await pod.pause(plan.start_delay)
             if pod.no_more_starts.is_set():
                 return
-            code, reason = await run_simulated(plan, log, started)
+            end = _End(*await run_simulated(plan, log, started))
         else:
-            code, reason = await _run_real(pod, container, plan, log, started)
-    except StartError as error:
-        code, reason, message = 128, "StartError", str(error)
-        pod.emit("Failed", f"Error: {error}", warning=True, container=container)
-        state = pod.state.containers[name].start(container_id(pod.uid, name, restart), NEVER_STARTED)
-    else:
-        state = pod.state.containers[name]
+            end = await _run_real(pod, container, plan, log, started)
     finally:
         pod.running.pop(name, None)
         log.close()
-    ready = code == 0 and container not in pod.spec["containers"] and not is_sidecar(container)
-    pod.set_container(name, state.end(code, pod.node.now, reason=reason, message=message, ready=ready))
+    state = pod.state.containers[name]
+    if end.reason == "StartError":
+        pod.emit("Failed", f"Error: {end.message}", warning=True, container=container)
+        state = state.start(container_id(pod.uid, name, restart), NEVER_STARTED)
+    ready = end.code == 0 and container not in pod.spec["containers"] and not is_sidecar(container)
+    pod.set_container(name, state.end(end.code, pod.node.now, reason=end.reason, message=end.message, ready=ready))
 
 
 async def _run_real(
-    pod: PodWorker, container: Json, plan: ProcessPlan, log: ContainerLog, started: Any
-) -> tuple[int, str]:
-    """Run a process group, with its memory limit and its liveness probe; (exit code, reason or "")."""
+    pod: PodWorker,
+    container: Json,
+    plan: ProcessPlan,
+    log: ContainerLog,
+    started: Callable[[ContainerProcess], None],
+) -> _End:
+    """Run a process group, with its memory limit and its liveness probe."""
     limit = container.get("resources", {}).get("limits", {}).get("memory")
     process: ContainerProcess | None = None
     pod.emit("Pulled", f'Container image "{container["image"]}" already present on machine', container=container)
@@ -161,26 +172,27 @@ async def _run_real(
     await pod.node.guard.ensure_started()
     log.create()
 
+    def note(lives: ContainerProcess) -> None:
+        nonlocal process
+        process = lives
+        if limit is not None:
+            pod.node.memory.watch(lives, as_bytes(limit))
+        pod.emit("Started", f"Started container {container['name']}", container=container)
+        started(lives)
+        if "exec" in container.get("livenessProbe", {}):
+            probes.start_soon(check_liveness, pod, container, plan, lives)
+
     async with trio.open_nursery() as probes:
-
-        def note(lives: ContainerProcess) -> None:
-            nonlocal process
-            process = lives
-            if limit is not None:
-                pod.node.memory.watch(lives, as_bytes(limit))
-            pod.emit("Started", f"Started container {container['name']}", container=container)
-            started(lives)
-            if "exec" in container.get("livenessProbe", {}):
-                probes.start_soon(check_liveness, pod, container, plan, lives)
-
         try:
-            code = await run_process(plan, log, note)
+            end = _End(await run_process(plan, log, note))
+        except StartError as error:
+            end = _End(128, "StartError", str(error))
         finally:
             if process is not None:
                 pod.node.memory.forget(process)
                 pod.node.note_ended(plan.mark)
         probes.cancel_scope.cancel(reason="the container has ended")
-    return code, "OOMKilled" if process is not None and process.out_of_memory else ""
+    return _End(end.code, "OOMKilled") if process is not None and process.out_of_memory else end
 
 
 def _open_log(pod: PodWorker, name: str, restart: int) -> ContainerLog:

@@ -7,7 +7,7 @@ kill their groups, and the guard kills what left its group.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Kubelet:
             await self.node.guard.close()
             self.node.remove_files()
 
-    def read_log(self, namespace: str, name: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+    def read_log(self, namespace: str, name: str, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
         """A container's log in pieces; raises LogNotAvailable with the API's message where there is none.
 
         A container that has not begun to write gives an empty log, which `follow` waits on.

@@ -9,7 +9,7 @@ file is served, and a follower changes to the new file without reading the old o
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -173,7 +173,7 @@ class _Renderer:
         return text
 
 
-async def read_log(log: ContainerLog, options: LogOptions) -> AsyncIterator[bytes]:
+async def read_log(log: ContainerLog, options: LogOptions) -> AsyncGenerator[bytes, None]:
     """The log in pieces of whole lines; with `follow` it goes on until the log is closed."""
     renderer = _Renderer(options, log.now_ns())
     tail = options.tail_lines

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,8 @@ import trio
 
 MARK = "LOCALCLUSTER_CONTAINER"
 _MARK_BYTES = f"{MARK}=".encode()
-_ROUNDS = 50  # a process may fork while it is looked for: look again until nothing is left
+_ROUNDS = 100  # a process may fork while it is looked for: look again until nothing is left
+_ROUND_SECONDS = 0.01
 _GUARD_ENDS_WITHIN = 5.0  # seconds
 
 
@@ -37,16 +39,17 @@ def marked_processes(root: Path) -> list[tuple[int, str]]:
 
 
 def kill_marked(root: Path) -> int:
-    """Kill, by signal 9, every process that carries a mark below `root`; the number of kills."""
-    kills = 0
+    """Kill, by signal 9, every process that carries a mark below `root`; how many. Blocks for some milliseconds."""
+    killed: set[int] = set()
     for _ in range(_ROUNDS):
-        found = marked_processes(root)
-        for pid, _mark in found:
-            kill(pid)
-        kills += len(found)
+        found = {pid for pid, _mark in marked_processes(root)}
         if not found:
             break
-    return kills
+        for pid in found:
+            kill(pid)
+        killed |= found
+        time.sleep(_ROUND_SECONDS)
+    return len(killed)
 
 
 def kill(pid: int) -> None:
