@@ -1,0 +1,75 @@
+"""Opening the stream that the settings name: Redis, or the twin in memory for `memory://`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, cast
+
+from ottoscaler.parsing import RedisAddress
+from ottoscaler.stream.base import Stream
+from ottoscaler.stream.keys import Keys
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from ottoscaler.stream.redis import RedisStream
+from ottoscaler.stream.retention import Retention, Trim
+
+LONGEST_TIMEOUT = 5.0  # seconds
+
+
+class StreamSettings(Protocol):
+    """What of the settings concerns the stream."""
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where Redis is and how to get in."""
+
+    @property
+    def redis_stream(self) -> str:
+        """The event stream."""
+
+    @property
+    def redis_consumer_group(self) -> str:
+        """The consumer group."""
+
+    @property
+    def redis_consumer(self) -> str:
+        """First part of the session's name."""
+
+    @property
+    def redis_trim(self) -> str:
+        """`auto`, `on` or `off`: whether closed entries leave the event stream."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a session lasts without a renewal."""
+
+    @property
+    def results_keep(self) -> int:
+        """How many results are kept."""
+
+    @property
+    def results_max_bytes(self) -> int:
+        """How large the results may be together."""
+
+
+def new_session_name(consumer: str) -> str:
+    """A name that no other process start has: consumer names come back after a restart."""
+    return f"{consumer}-{secrets.token_hex(4)}"
+
+
+@asynccontextmanager
+async def open_stream(settings: StreamSettings) -> AsyncIterator[Stream]:
+    """The stream, for one session with a new name. Nothing is connected before the first call; the end closes all."""
+    keys = Keys(settings.redis_stream, settings.redis_consumer_group)
+    session = new_session_name(settings.redis_consumer)
+    retention = Retention(settings.results_keep, settings.results_max_bytes, cast(Trim, settings.redis_trim))
+    if settings.redis_address.scheme == "memory":
+        yield MemoryStream(MemoryServer(keys, retention=retention), session)
+        return
+    timeout = min(settings.lease_seconds * 0.6, LONGEST_TIMEOUT)  # a call ends before the lease does
+    stream = RedisStream(settings.redis_address, keys, session, retention=retention, timeout=timeout)
+    try:
+        yield stream
+    finally:
+        stream.disconnect()
