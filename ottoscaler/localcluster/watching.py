@@ -123,9 +123,10 @@ class Watch:
         """When bookmarks are due: now and then, and twice shortly before the end, as the real server sends them."""
         if not self.has_bookmarks:
             return
-        last = [start + self.timeout - before for before in _LAST_BOOKMARKS if before < self.timeout]
+        is_long = self.timeout > _LAST_BOOKMARKS[0]  # a watch of 2 s was recorded without any
+        last = [start + self.timeout - before for before in _LAST_BOOKMARKS] if is_long else []
         moment = start + self.bookmark_seconds
-        while last and moment < last[0]:
+        while is_long and moment < last[0]:
             yield moment
             moment += self.bookmark_seconds
         yield from last
