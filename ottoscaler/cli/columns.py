@@ -1,16 +1,17 @@
 """Tables as kubectl prints them: upper-case headers, columns three spaces apart, no lines."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 GAP = "   "
 
 
 class Columns:
-    """Prints rows under a header; widths grow with what was seen, so that rows may come one by one."""
+    """Rows under a header, each column at least `least` wide; widths grow with what was seen, for later rows."""
 
-    def __init__(self, header: Sequence[str]) -> None:
+    def __init__(self, header: Sequence[str], least: Sequence[int] = ()) -> None:
         self._header = header
-        self._widths = [len(name) for name in header]
+        self._widths = [max(len(name), width or 0) for name, width in zip_longest(header, least)]
         self._has_begun = False
 
     def lines(self, rows: Iterable[Sequence[str]]) -> list[str]:

@@ -86,3 +86,9 @@ def decoded(fields: Mapping[str, str]) -> dict[str, Any]:
     found |= {name: int(fields[name]) for name in NUMBERS if fields.get(name, "").isdecimal()}
     found["workers"] = json.loads(fields.get("workers") or "[]")
     return found
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """A decoded result in half a line: `partial: 4 succeeded, 1 failed of 5`."""
+    counts = ", ".join(f"{result[name]} {name}" for name in NUMBERS[1:] if result[name])
+    return f"{result['status']}: {counts or 'none'} of {result['requested']}"

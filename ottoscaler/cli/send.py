@@ -141,13 +141,12 @@ class Shown:
         if where == "dlq":
             self._show(f"refused: {fields.get('reason', '')}")
             return 1
-        from ottoscaler.cli.results import NUMBERS, decoded
+        from ottoscaler.cli.results import decoded, summary
 
         result = decoded(fields)
         for worker in result["workers"]:
             self._worker(worker)
-        counts = ", ".join(f"{result[name]} {name}" for name in NUMBERS[1:] if result[name])
-        self._show(f"{result['status']}: {counts or 'none'} of {result['requested']}")
+        self._show(summary(result))
         return 1 if result["failed"] else 0
 
     def _worker(self, outcome: Mapping[str, object]) -> None:

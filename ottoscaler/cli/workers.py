@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Show = Callable[[str], None]
 HEADER = ("NAME", "STATUS", "EXIT", "TASK", "AGE")
 WIDE = (*HEADER, "EVENT", "INDEX", "ATTEMPT", "NODE", "IP", "REASON")
+WATCHED = (len("otto-agent-1-1756659802903-0"), len("ContainerCreating"), 4, 8, 6)  # widths for what is yet to come
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ottoscaler.cli.reach import open_kube_of
 
     settings = settings_from(args)
-    show = rows_as(args.output)
+    show = rows_as(args.output, least=WATCHED if args.watch else ())
 
     async def main() -> None:
         async with open_kube_of(settings) as kube:
@@ -46,10 +47,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def rows_as(
-    output: str | None, show: Show = lambda line: print(line, flush=True), now: Callable[[], float] = time.time
+    output: str | None,
+    show: Show = lambda line: print(line, flush=True),
+    now: Callable[[], float] = time.time,
+    least: Sequence[int] = (),
 ) -> Callable[[Sequence["PodRecord"]], None]:
-    """A function that shows some workers, in the form asked for."""
-    columns = Columns(WIDE if output == "wide" else HEADER)
+    """A function that shows some workers, in the form asked for; `least` are widths of columns."""
+    columns = Columns(WIDE if output == "wide" else HEADER, least)
 
     def as_table(records: Sequence["PodRecord"]) -> None:
         for line in columns.lines(row(record, now(), is_wide=output == "wide") for record in records):
