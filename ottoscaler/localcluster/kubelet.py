@@ -69,6 +69,14 @@ class Kubelet:
             raise LogNotAvailable(f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating')
         return read_log(logs[container], options)
 
+    def kill_containers(self, namespace: str, name: str, *, container: str = "", out_of_memory: bool = False) -> None:
+        """Kill by signal 9 the running containers of a pod, or one of them; raises NotFound where there is no pod."""
+        pod = self.store.get("pods", namespace, name)
+        worker = self._workers.get(pod["metadata"]["uid"])
+        for running, process in [] if worker is None else list(worker.running.items()):
+            if container in ("", running):
+                process.kill(out_of_memory=out_of_memory)
+
     def fall_silent(self) -> None:
         """The node is lost: nothing is heard of it, its pods go on. `harm.node_lost` does the API's part."""
         self.node.fall_silent()

@@ -47,7 +47,7 @@ class MemorySampler:
             for group, used in resident_bytes(set(self._watched)).items():
                 watched = self._watched[group]
                 if used > watched.limit:
-                    watched.process.kill_out_of_memory()
+                    watched.process.kill(out_of_memory=True)
             await trio.sleep(self._interval)
 
 

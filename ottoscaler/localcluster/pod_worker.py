@@ -40,10 +40,11 @@ Json = dict[str, Any]
 class Stoppable(Protocol):
     """A running container, process or simulation."""
 
-    out_of_memory: bool
-
     def request_stop(self, grace: float) -> None:
         """SIGTERM now, the end after `grace` seconds at the latest."""
+
+    def kill(self, *, out_of_memory: bool = False) -> None:
+        """SIGKILL at once."""
 
 
 class PodWorker:

@@ -81,9 +81,9 @@ class ContainerProcess:
             self.signal(signal.SIGTERM)
         self._patience.deadline = min(self._patience.deadline, trio.current_time() + grace)
 
-    def kill_out_of_memory(self) -> None:
-        """Kill the group because it used more memory than its limit."""
-        self.out_of_memory = True
+    def kill(self, *, out_of_memory: bool = False) -> None:
+        """SIGKILL at once; `out_of_memory`: because it used more memory than its limit."""
+        self.out_of_memory = out_of_memory
         self.signal(signal.SIGKILL)
 
     async def wait_ended(self) -> None:

@@ -80,6 +80,12 @@ class SimulatedProcess:
         end = trio.current_time() + (grace if self.simulation.ignores_term else 0)
         self.life.deadline = min(self.life.deadline, end)
 
+    def kill(self, *, out_of_memory: bool = False) -> None:
+        """End at once with 137."""
+        self.out_of_memory = out_of_memory
+        self.stopped_by = 9
+        self.life.deadline = trio.current_time()
+
 
 async def run_simulated(
     simulation: Simulation, log: ContainerLog, started: Callable[[SimulatedProcess], None]
@@ -95,5 +101,5 @@ async def run_simulated(
         if not simulation.log_lines:
             await trio.sleep(simulation.duration)
     if process.life.cancelled_caught:
-        return 128 + process.stopped_by, ""
+        return 128 + process.stopped_by, "OOMKilled" if process.out_of_memory else ""
     return simulation.exit_code, simulation.reason
