@@ -1,0 +1,152 @@
+"""The one list and watch that feeds the fleet.
+
+A service of the outer ring, run for as long as the process. In: pods and versions from the API. Out: the fleet, told of
+everything. It lists without a resource version, so that a list is never older than what a create was answered, then
+watches from there with bookmarks. It lists again when the version is too old (410), when a watch ends without a single
+word or stays silent beyond its time (a version from the future is silent for ever), and after an outage. One that is
+cut goes on from the last version. It ends by cancel, or by a refusal before the first list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, NoReturn, Protocol
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import Answered, Expired, OttoscalerError, TryAgain, Unavailable
+from ottoscaler.fleet import Fleet
+from ottoscaler.kube.client import WatchEvent
+
+WATCH_SECONDS = 30
+SILENCE_SECONDS = 5.0
+"""A watch that is open this long beyond its time has lost its server."""
+STEADY_SECONDS = 5.0
+"""A watch that lived so long was a good one: the next delay is short again."""
+RETRY = Backoff(initial=0.2, maximum=10.0)
+
+OnOutage = Callable[[OttoscalerError | None], None]
+"""Told the error when the API is lost, and None when it is back."""
+
+log = logging.getLogger("ottoscaler.kube")
+
+
+class Watched(Protocol):
+    """What is needed of the API: to list pods, and to watch them."""
+
+    async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
+        """All pods of the selector, and the version of the list."""
+
+    def watch_pods(
+        self, namespace: str, selector: str, resource_version: int, timeout_seconds: int = 30
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """The events after that version."""
+
+
+class _Outage:
+    """Says once that the API is lost and once that it is back, and how long to wait between tries."""
+
+    def __init__(self, retry: Backoff, on_outage: OnOutage | None) -> None:
+        self._retry = retry
+        self._delays: Iterator[float] = retry.delays()
+        self._on_outage = on_outage
+        self._is_lost = False
+
+    def lose(self, error: OttoscalerError) -> float:
+        """Note a failure; returns how many seconds to wait before the next try."""
+        if not self._is_lost:
+            self._is_lost = True
+            log.warning("the Kubernetes API is lost, trying again until it is back: %s", error)
+            if self._on_outage is not None:
+                self._on_outage(error)
+        asked = error.retry_after if isinstance(error, Unavailable) else None
+        return max(self.next_delay(), asked or 0.0)
+
+    def find(self) -> None:
+        """Note that the API answers."""
+        if self._is_lost:
+            self._is_lost = False
+            log.warning("the Kubernetes API is back")
+            if self._on_outage is not None:
+                self._on_outage(None)
+
+    def next_delay(self) -> float:
+        """Seconds to wait; more each time until `calm`."""
+        return next(self._delays)
+
+    def calm(self) -> None:
+        """Begin with short delays again."""
+        self._delays = self._retry.delays()
+
+
+async def watch_fleet(
+    kube: Watched,
+    fleet: Fleet,
+    namespace: str,
+    selector: str,
+    *,
+    on_outage: OnOutage | None = None,
+    retry: Backoff = RETRY,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Keep the fleet up to date for ever; ready after the first list.
+
+    While the API is away it tries again with `retry`, one log line when it is lost and one when it is back. A refusal
+    for good (403, say) before the first list comes out as it is; later ones count as an outage.
+    """
+    outage = _Outage(retry, on_outage)
+    must_list = True
+    ready = False
+    while True:
+        opened = trio.current_time()
+        try:
+            if must_list:
+                await _list(kube, fleet, namespace, selector)
+                outage.find()
+                if not ready:
+                    ready = True
+                    task_status.started()
+            opened = trio.current_time()
+            must_list = await _watch(kube, fleet, namespace, selector)
+        except Expired:
+            must_list = True
+        except (TryAgain, Answered) as error:
+            if not ready and isinstance(error, Answered):
+                raise
+            must_list = True
+            await trio.sleep(outage.lose(error))
+            continue
+        if trio.current_time() - opened >= STEADY_SECONDS:
+            outage.calm()
+        else:  # a server that ends every watch at once must not be asked without a pause
+            await trio.sleep(outage.next_delay())
+
+
+async def _list(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> None:
+    pods, version = await kube.list_pods(namespace, selector)
+    rewound = version < fleet.version
+    if rewound:
+        log.warning("the Kubernetes API went back from version %d to %d: restored, or another", fleet.version, version)
+    fleet.replace(pods, version, rewound=rewound)
+
+
+async def _watch(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> bool:
+    """Follow one watch to its end; returns whether to list again because it never said a word or fell silent.
+
+    One that is cut after it said something goes on from the last version; that is no outage yet.
+    """
+    is_heard = False
+    with trio.move_on_after(WATCH_SECONDS + SILENCE_SECONDS) as scope:
+        try:
+            async with aclosing(kube.watch_pods(namespace, selector, fleet.version, WATCH_SECONDS)) as events:
+                async for event in events:
+                    is_heard = True
+                    fleet.apply(event.type, event.object)
+        except Unavailable as error:
+            if not is_heard:
+                raise
+            log.debug("a watch was cut, it goes on from version %d: %s", fleet.version, error)
+    return scope.cancelled_caught or not is_heard
