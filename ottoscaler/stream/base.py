@@ -192,7 +192,12 @@ class Stream(ABC):
     (loading, read-only, out of memory), or answers later than the call's limit: the change may or may not have been
     made, and the same call may be repeated. None retries by itself. All can be cancelled: a call that Redis does not
     answer ends within 0.2 s of its cancel.
+
+    `address` is where it is, fit for logs; `session` is the name under which it holds events.
     """
+
+    address: str
+    session: str
 
     @abstractmethod
     async def open_group(self, start: str, namespace: str) -> Era:

@@ -52,7 +52,8 @@ class MemoryStream(Stream):
 
     def __init__(self, server: MemoryServer, session: str) -> None:
         self._server = server
-        self._session = session
+        self.address = ADDRESS
+        self.session = self._session = session
         self._deliveries = Deliveries()
         self._tend_call = 1
 

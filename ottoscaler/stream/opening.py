@@ -59,10 +59,13 @@ def new_session_name(consumer: str) -> str:
 
 
 @asynccontextmanager
-async def open_stream(settings: StreamSettings) -> AsyncIterator[Stream]:
-    """The stream, for one session with a new name. Nothing is connected before the first call; the end closes all."""
+async def open_stream(settings: StreamSettings, session: str | None = None) -> AsyncIterator[Stream]:
+    """The stream, for one session (with a new name, if none is given); its end closes every connection.
+
+    Nothing is connected before the first call.
+    """
     keys = Keys(settings.redis_stream, settings.redis_consumer_group)
-    session = new_session_name(settings.redis_consumer)
+    session = session or new_session_name(settings.redis_consumer)
     retention = Retention(settings.results_keep, settings.results_max_bytes, cast(Trim, settings.redis_trim))
     if settings.redis_address.scheme == "memory":
         yield MemoryStream(MemoryServer(keys, retention=retention), session)

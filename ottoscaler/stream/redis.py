@@ -57,9 +57,10 @@ class RedisStream(Stream):
     def __init__(
         self, address: RedisAddress, keys: Keys, session: str, *, retention: Retention, timeout: float
     ) -> None:
+        self.address = str(address)
+        self.session = self._session = session
         self._address = address
         self._keys = keys
-        self._session = session
         self._retention = retention
         self._timeout = timeout
         self._calls = Link(address, timeout=timeout)
