@@ -22,24 +22,6 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True)
-def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Signals are noted, as the entry of every command has it; afterwards all is as before."""
-    monkeypatch.setattr(signals, "_noted", [])
-    monkeypatch.setattr(signals, "_before", {})
-    before = {number: signal.getsignal(number) for number in signals.ENDING}
-    signals.note_signals()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-async def for_ever() -> int:
-    """What a body does that only a signal ends."""
-    while True:
-        await trio.sleep(3600)
-
-
 async def test_the_body_s_code_is_the_result() -> None:
     """Without a signal the command ends as its body does."""
 
