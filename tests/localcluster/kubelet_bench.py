@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from ottoscaler.localcluster.kubelet import Kubelet
 from ottoscaler.localcluster.node import NodeSettings
