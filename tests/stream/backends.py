@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.base import Stream
+from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.redis import RedisStream
@@ -39,6 +40,18 @@ class Backend(Protocol):
 
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
+
+    def deliver(self, group: str, count: int) -> None:
+        """Deliver entries to another group."""
+
+    def acknowledge(self, group: str, event_id: str) -> None:
+        """Acknowledge an entry of another group."""
+
+    def empty_results(self) -> None:
+        """Trim all results away by hand."""
+
+    def open_unreachable(self, session: str) -> Stream:
+        """A stream whose server is away."""
 
     def contents(self) -> dict[str, Any]:
         """Every key and its value."""
@@ -73,6 +86,23 @@ class MemoryBackend:
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
         self.server.add_group(name)
+
+    def deliver(self, group: str, count: int) -> None:
+        """Deliver entries to another group."""
+        self.server.events.deliver(group, "other", count)
+
+    def acknowledge(self, group: str, event_id: str) -> None:
+        """Acknowledge an entry of another group."""
+        self.server.events.acknowledge(group, parse_id(event_id))
+
+    def empty_results(self) -> None:
+        """Trim all results away by hand."""
+        self.server.results.trim(0)
+
+    def open_unreachable(self, session: str) -> Stream:
+        """A stream whose server is away."""
+        self.server.weather = "refusing"
+        return self.open(session)
 
     def contents(self) -> dict[str, Any]:
         """Every key and its value."""
@@ -118,6 +148,24 @@ class RedisBackend:
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
         self.server.command("XGROUP", "CREATE", self.keys.stream, name, "0", "MKSTREAM")
+
+    def deliver(self, group: str, count: int) -> None:
+        """Deliver entries to another group."""
+        words = ("GROUP", group, "other", "COUNT", count, "STREAMS", self.keys.stream, ">")
+        self.server.command("XREADGROUP", *words)
+
+    def acknowledge(self, group: str, event_id: str) -> None:
+        """Acknowledge an entry of another group."""
+        self.server.command("XACK", self.keys.stream, group, event_id)
+
+    def empty_results(self) -> None:
+        """Trim all results away by hand."""
+        self.server.command("XTRIM", self.keys.results, "MAXLEN", 0)
+
+    def open_unreachable(self, session: str) -> Stream:
+        """A stream whose server is away."""
+        self.address = RedisAddress(scheme="unix", path=f"{self.server.path}-nobody", db=0)
+        return self.open(session)
 
     def contents(self) -> dict[str, Any]:
         """Every key and its value."""
