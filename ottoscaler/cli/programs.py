@@ -6,6 +6,7 @@ its own, so that Ctrl-C reaches only the command, which then ends its programs i
 """
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -71,7 +72,7 @@ class Program:
         """The error that says what became of it, with its exit code and its last words."""
         code = self.process.poll()
         ended = "" if code is None else f" (exit code {code})"
-        said = f": {self.tail[-1]}" if self.tail else ""
+        said = f": {_in_words(self.tail[-1])}" if self.tail else ""
         return ProgramFailed(f"{self.name} {what}{ended}{said}")
 
     async def read_output(self) -> None:
@@ -145,6 +146,17 @@ def _start(name: str, command: Sequence[str], environ: Mapping[str, str] | None)
         )
     except OSError as error:
         raise ProgramFailed(f"{name} cannot be started: {command[0]}: {error.strerror}") from error
+
+
+def _in_words(line: str) -> str:
+    """A line of a JSON log as its message and its reason, or the end of its traceback; any other line as it is."""
+    try:
+        facts = json.loads(line)
+        trace = facts.get("error", "").rstrip(" |+-\n").splitlines()
+        reason = facts.get("reason") or (trace[-1].lstrip(" |") if trace else "")
+        return ": ".join(filter(None, (facts["message"], reason)))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return line
 
 
 def _ignore(line: str) -> None:

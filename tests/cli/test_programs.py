@@ -1,5 +1,6 @@
 """Child programs: waited for until ready, and ended whatever happens to the command that started them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -59,6 +60,18 @@ async def test_a_program_that_ends_early_is_named_with_its_last_words(nursery: t
         async with open_program(nursery, "it", python("print('no luck'); raise SystemExit(3)"), ready="ready"):
             raise AssertionError("entered")
     assert str(caught.value) == "it did not get ready (exit code 3): no luck"
+
+
+async def test_the_last_words_of_a_json_log_are_shown_as_words(nursery: trio.Nursery) -> None:
+    """Of a JSON line the message and its reason are shown, and of a traceback its last line."""
+    for line, words in (
+        ({"message": "cannot serve", "reason": "Redis is away"}, "cannot serve: Redis is away"),
+        ({"message": "crashed", "error": "Traceback\n  | KeyError: 1\n  +----\n"}, "crashed: KeyError: 1"),
+    ):
+        with pytest.raises(ProgramFailed) as caught:
+            async with open_program(nursery, "it", python(f"print({json.dumps(line)!r})"), ready="never"):
+                raise AssertionError("entered")
+        assert str(caught.value) == f"it did not get ready (exit code 0): {words}"
 
 
 async def test_a_program_that_says_nothing_is_given_up(nursery: trio.Nursery) -> None:
