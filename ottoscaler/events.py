@@ -223,7 +223,7 @@ def _readable(raw: bytes) -> str | bytes:
 
 
 def dump_entry(pairs: Pairs | None) -> str:
-    """The original pairs as one JSON text for a dead letter: `[name, value]`, or `{"base64": …}` for what is no UTF-8."""
+    """The original pairs as one JSON text for a dead letter: `[name, value]`, or `{"base64": …}` where no UTF-8."""
     return msgspec.json.encode([[_json_part(name), _json_part(value)] for name, value in pairs or ()]).decode()
 
 

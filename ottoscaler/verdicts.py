@@ -123,7 +123,7 @@ def _judge_exit(record: PodRecord) -> Verdict:
 
 
 def judge_stuck(record: PodRecord, pull_error: str = "") -> Stuck | None:
-    """Why the worker does not start. `pull_error`: what ErrImagePull said last, because ImagePullBackOff may hide it."""
+    """Why the worker does not start. `pull_error`: what ErrImagePull said last, for ImagePullBackOff may hide it."""
     message = record.waiting_message
     match record.waiting_reason:
         case "InvalidImageName":

@@ -1,4 +1,4 @@
-"""How parts are kept running: crashes are counted and survived, hopeless parts end loudly, the others notice nothing."""
+"""How parts are kept running: crashes are counted and survived, hopeless parts end loudly, others notice nothing."""
 
 import logging
 

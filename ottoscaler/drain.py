@@ -1,0 +1,76 @@
+"""The drain: how a signal becomes an end that always comes.
+
+The first SIGTERM or SIGINT begins it, the second makes its deadline now. Nobody polls a flag: the rings are
+cancelled from the inside out, and an alarm of the kernel ends the process should anything, a frozen Redis or a
+silent API, hold up the last step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from types import FrameType
+
+import trio
+
+from ottoscaler.log import log
+
+MARGIN_SECONDS = 0.9
+"""After the deadline the process has this long to hand over and leave; then the alarm ends it, still with 0."""
+
+
+class Drain:
+    """When the process must be gone. `seconds`: how long running work gets. `armed`: whether the kernel's alarm is
+    set.
+    """
+
+    def __init__(self, seconds: float, *, armed: bool = True) -> None:
+        self.seconds = seconds
+        self.deadline = float("inf")
+        self.requested = trio.Event()
+        self.reason = ""
+        self.exit_code = 0
+        self._armed = armed
+        self._hurry = trio.Event()
+
+    async def listen(self, signals: AsyncIterator[int]) -> None:
+        """Turn each signal into a request, until cancelled."""
+        async for number in signals:
+            self.request(signal.Signals(number).name)
+
+    def request(self, reason: str) -> None:
+        """Begin to drain; asked again, the deadline is now."""
+        if not self.requested.is_set():
+            self.reason = reason
+            self._set_deadline(trio.current_time() + self.seconds)
+            self.requested.set()
+            log.info("drain begins", reason=reason, seconds=self.seconds)
+        elif not self._hurry.is_set():
+            log.info("drain ends now", reason=f"{reason}, a second signal")
+            self._set_deadline(trio.current_time())
+            self._hurry.set()
+
+    def fail(self, reason: str) -> None:
+        """Something cannot be trusted any more: hand over and leave at once, with exit code 1."""
+        self.exit_code = 1
+        self.reason = self.reason or reason
+        self._set_deadline(trio.current_time())
+        self.requested.set()
+        self._hurry.set()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self.deadline = deadline
+        if self._armed:
+            signal.signal(signal.SIGALRM, self._leave)
+            signal.setitimer(signal.ITIMER_REAL, max(0.0, deadline - trio.current_time()) + MARGIN_SECONDS)
+
+    async def enforce(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` at the deadline, or as soon as there is a hurry."""
+        await self.requested.wait()
+        with trio.move_on_at(self.deadline):
+            await self._hurry.wait()
+        scope.cancel(reason=f"the drain's time is over ({self.reason})")
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        os._exit(self.exit_code)

@@ -1,0 +1,147 @@
+"""The event handler: takes events from the channel and gives each its own task, in the nursery of the work ring.
+
+In: `Progress` of events that this process holds, from the poller (fresh) and the taker (taken over). Each becomes a
+`Scaling` or `ScaleDown` that ends in a result. What can go wrong with one stays with it: an event that is lost just
+ends here; one whose handling breaks is logged and offered again after a while.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from ottoscaler.events import BadEntry, Limits, parse_entry
+from ottoscaler.ledger import NotOurs
+from ottoscaler.log import log
+from ottoscaler.outcomes import dead_letter_pairs
+from ottoscaler.roster import Roster
+from ottoscaler.scaledown import ScaleDown
+from ottoscaler.scaling import Scaling
+from ottoscaler.site import Site
+from ottoscaler.stream.base import Claim, Closing
+from ottoscaler.stream.progress import Progress
+
+NO_LIMITS = Limits(max_pods=10**9, max_metadata_bytes=10**9)
+"""What was accepted once is not judged again when it is taken over."""
+OFFER_AGAIN_SECONDS = 10.0
+
+
+class Work(Protocol):
+    """The work on one event."""
+
+    claim: Claim
+
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing depends on this process yet: hand over at once when a drain begins."""
+
+    @property
+    def is_clean(self) -> bool:
+        """No create may still be carried out behind the next owner's back."""
+
+    def notice(self) -> None:
+        """Its progress was changed by somebody else."""
+
+    async def run(self) -> None:
+        """Work until the result is written; raises `NotOurs` when the event was lost."""
+
+
+class Handler:
+    """Starts the work on each event and keeps the roster of it.
+
+    `work` is the nursery of the work ring; every event's task lives there, whatever becomes of this handler.
+    """
+
+    def __init__(
+        self, site: Site, roster: Roster, session: str, events: trio.MemoryReceiveChannel[Progress], work: trio.Nursery
+    ) -> None:
+        self._site = site
+        self._roster = roster
+        self._session = session
+        self._events = events
+        self._work = work
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._ended: dict[str, trio.Event] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start work until all senders are gone (a drain closes them first)."""
+        task_status.started()
+        async for progress in self._events:
+            await self._end_former(progress.event_id)
+            self._begin(progress)
+
+    def cancel(self, event_id: str, reason: str) -> None:
+        """End the work on one event here; its pods stay as they are."""
+        if scope := self._scopes.get(event_id):
+            scope.cancel(reason=reason)
+
+    def notice(self, event_id: str) -> None:
+        """Tell the work on an event that its progress was changed."""
+        if work := self._roster.work_of(event_id):
+            work.notice()
+
+    async def _end_former(self, event_id: str) -> None:
+        """An event that was lost and came back must not have two tasks."""
+        if ended := self._ended.get(event_id):
+            self.cancel(event_id, "the event was lost and has been taken again")
+            await ended.wait()
+
+    def _begin(self, progress: Progress) -> None:
+        event_id = progress.event_id
+        self._roster.enter(event_id, progress.lane)
+        self._scopes[event_id] = trio.CancelScope()
+        self._ended[event_id] = trio.Event()
+        self._work.start_soon(self._see_through, progress, name=f"event {event_id}")
+
+    async def _see_through(self, progress: Progress) -> None:
+        """One event from here to its end; nothing but a cancel of the whole ring leaves this task.
+
+        Work that a cancelled ring cuts off stays in the roster, for the hand-over.
+        """
+        event_id = progress.event_id
+        scope = self._scopes[event_id]
+        is_over = False
+        try:
+            with scope:
+                await self._contain(progress, Claim(event_id, self._session, progress.epoch))
+                is_over = True
+        finally:
+            if is_over or scope.cancelled_caught:
+                self._roster.leave(event_id)
+            del self._scopes[event_id]
+            self._ended.pop(event_id).set()
+
+    async def _contain(self, progress: Progress, claim: Claim) -> None:
+        """Do the work; a bug in it ends here, too: the event is offered again after a while."""
+        work: Work | BadEntry | None = None
+        try:
+            work = self._make(progress, claim)
+            if isinstance(work, BadEntry):
+                await self._bury(work, claim)
+                return
+            self._roster.begin(work)
+            await work.run()
+        except* NotOurs:
+            log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
+        except* Exception as crash:  # noqa: BLE001 - whatever a bug raises, the other events go on
+            log.error("event handling broke", error=crash, event_id=claim.event_id)
+            clean = [not isinstance(work, BadEntry | None) and work.is_clean]
+            offer = partial(self._site.ledger.stream.offer, [claim], clean=clean, delay_seconds=OFFER_AGAIN_SECONDS)
+            await self._site.ledger.insist(offer)
+
+    def _make(self, progress: Progress, claim: Claim) -> Work | BadEntry:
+        pairs = tuple((name.encode(), value.encode()) for name, value in progress.entry)
+        event = parse_entry(progress.event_id, pairs, NO_LIMITS)
+        if isinstance(event, BadEntry):
+            return event
+        if event.type == "scale_down":
+            return ScaleDown(self._site, self._roster, event, progress, claim)
+        return Scaling(self._site, event, progress, claim, lambda: self._roster.settle(progress.event_id))
+
+    async def _bury(self, bad: BadEntry, claim: Claim) -> None:
+        """What another version accepted and this one cannot read ends as a dead letter."""
+        pairs = dead_letter_pairs(bad, deliveries=claim.epoch, failed=self._site.now())
+        await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim))
+        log.warning("event refused", event_id=claim.event_id, cause=bad.cause, reason=bad.reason)

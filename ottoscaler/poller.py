@@ -1,0 +1,167 @@
+"""The Redis poller: reads new entries, judges them, and hands the good ones on.
+
+It takes only what fits. A free scaling holds the event here at once; beyond that a small reserve is read ahead and
+offered to every replica, so that a scale_down is never stuck behind scale_ups that wait for room. Bad entries go to
+the dead letters. Whatever a cancel leaves in its hands is given back by `hand_back`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import Unavailable
+from ottoscaler.events import BadEntry, Event, Limits, parse_entry
+from ottoscaler.ledger import Ledger
+from ottoscaler.log import log
+from ottoscaler.outcomes import dead_letter_pairs
+from ottoscaler.roster import Roster
+from ottoscaler.stream.base import Closing, Entry, Lane, Registration
+from ottoscaler.stream.progress import Progress
+
+READ_AT_ONCE = 100
+RESERVE = 1000
+BLOCK_SECONDS = 2.0
+"""One blocking read ends after this time; it stays below the socket's timeout."""
+
+Insist = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+async def _once(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+class Poller:
+    """The intake of new events.
+
+    `offered` tells how many events wait in the work lane; `max_age` (s, 0 = no limit) applies to what was added
+    before `era_created` (ms), the group's first start.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        session: str,
+        limits: Limits,
+        events: trio.MemorySendChannel[Progress],
+        *,
+        max_age: float = 0.0,
+        era_created: int = 0,
+        backoff: Backoff,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.offered = 0
+        self._ledger = ledger
+        self._roster = roster
+        self._session = session
+        self._limits = limits
+        self._events = events
+        self._max_age = max_age
+        self._era_created = era_created
+        self._backoff = backoff
+        self._now = now
+        self._in_hand: dict[str, Entry] = {}
+
+    def __contains__(self, event_id: object) -> bool:
+        """Whether an entry was delivered and is not yet registered or buried."""
+        return event_id in self._in_hand
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read until cancelled. Raises `GroupLost` when Redis has forgotten the group."""
+        task_status.started()
+        delays = self._backoff.delays()
+        await self.admit(list(self._in_hand.values()))
+        while True:
+            try:
+                await self._read_once()
+            except Unavailable:
+                await trio.sleep(next(delays))
+            else:
+                delays = self._backoff.delays()
+
+    async def _read_once(self) -> None:
+        count = min(READ_AT_ONCE, self._roster.room("work") + RESERVE - self.offered)
+        if count <= 0:
+            await trio.sleep(BLOCK_SECONDS / 8)
+            return
+        await self.admit(await self._ledger.stream.read(count, BLOCK_SECONDS))
+
+    async def hand_back(self) -> None:
+        """After the cancel: offer what was read and not yet registered. One try; callers limit the wait."""
+        entries = [*self._in_hand.values(), *self._ledger.stream.take_unread()]
+        await self.admit(entries, insist=_once, offer=True)
+
+    async def admit(self, entries: Sequence[Entry], *, insist: Insist | None = None, offer: bool = False) -> None:
+        """Judge delivered entries: bad ones to the dead letters, good ones into the progress and on to the handler.
+
+        An entry leaves the hand when what becomes of it is written.
+        """
+        insist = insist or self._ledger.insist
+        self._in_hand.update((entry.id, entry) for entry in entries)
+        events = []
+        for entry in entries:
+            verdict = self._judge(entry)
+            if isinstance(verdict, Event):
+                events.append(verdict)
+            else:
+                await insist(partial(self._bury, entry, verdict))
+                self._in_hand.pop(entry.id, None)
+        if events:
+            await self._register(events, insist, offer=offer)
+
+    async def _register(self, events: Sequence[Event], insist: Insist, *, offer: bool) -> None:
+        registrations = self._plan(events, offer)
+        epochs: list[int] = await insist(partial(self._ledger.stream.register, registrations))
+        for registration, epoch in zip(registrations, epochs, strict=True):
+            self._in_hand.pop(registration.event_id, None)
+            if epoch > 0:
+                self._hand_on(registration, epoch)
+
+    def _plan(self, events: Sequence[Event], offer: bool) -> list[Registration]:
+        """Hold what fits, offer the rest."""
+        room: dict[Lane, int] = {"work": self._roster.room("work"), "control": self._roster.room("control")}
+        registrations = []
+        for event in events:
+            lane: Lane = "control" if event.type == "scale_down" else "work"
+            must_offer = offer or room[lane] <= 0
+            room[lane] -= not must_offer
+            self.offered += must_offer
+            registrations.append(
+                Registration(event.id, lane, event.entry, event.task_id, event.pod_count, offer=must_offer)
+            )
+        return registrations
+
+    def _hand_on(self, event: Registration, epoch: int) -> None:
+        """To the handler. The channel never fills: the roster's room bounds what is in it."""
+        self._roster.enter(event.event_id, event.lane)
+        self._events.send_nowait(
+            Progress(event.event_id, event.lane, self._session, epoch, event.entry, event.task_id, event.planned)
+        )
+
+    def _judge(self, entry: Entry) -> Event | BadEntry:
+        if entry.fields is None:
+            return BadEntry(entry.id, "Trimmed", "the entry was trimmed from the stream before anyone read it")
+        event = parse_entry(entry.id, entry.fields, self._limits)
+        added = int(entry.id.partition("-")[0])
+        if isinstance(event, Event) and self._max_age and added < self._era_created - self._max_age * 1000:
+            age = (self._era_created - added) / 1000
+            return BadEntry(
+                entry.id,
+                "TooOld",
+                f"the entry was {age:.0f} s old at the first start, expected at most {self._max_age:g} s"
+                " (EVENT_MAX_AGE_SECONDS)",
+                entry.fields,
+            )
+        return event
+
+    async def _bury(self, entry: Entry, bad: BadEntry) -> None:
+        pairs = dead_letter_pairs(bad, deliveries=entry.deliveries, failed=self._now())
+        closed = await self._ledger.stream.close(Closing(entry.id, "dlq", pairs))
+        if closed.how == "here":
+            log.warning("event refused", event_id=entry.id, cause=bad.cause, reason=bad.reason)

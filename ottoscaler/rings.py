@@ -1,0 +1,168 @@
+"""The three rings of a running service, from the first look at Redis to the hand-over.
+
+    outer    ledger, session, watch              end last: everything inside needs them
+     └─ work    handler, one task per event      gets a deadline when the drain begins
+         └─ intake   poller, taker               cancelled first
+
+Stop order is the nesting. Intake ends when a drain is requested or when Redis has forgotten our era. Then what is
+not begun is handed over at once, and the rest of the work ends by itself or at the drain's deadline; what it leaves
+is handed over, and only then do the session and the watch end.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import trio
+import trio_util
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.drain import Drain
+from ottoscaler.errors import Answered, Unavailable
+from ottoscaler.events import Limits
+from ottoscaler.handler import Handler
+from ottoscaler.kube.watch import watch_fleet
+from ottoscaler.log import log
+from ottoscaler.poller import Poller
+from ottoscaler.roster import Roster
+from ottoscaler.settings import Settings
+from ottoscaler.site import Site
+from ottoscaler.startup import Startup
+from ottoscaler.stream.base import Claim, Era, GroupLost
+from ottoscaler.stream.progress import Progress
+from ottoscaler.stream.session import Session
+from ottoscaler.supervisor import Part, Supervisor, Unrecoverable
+from ottoscaler.taker import Taker
+
+GIVE_BACK_SECONDS = 0.3
+HAND_OVER_SECONDS = 0.4
+"""Limits of the two steps that talk to Redis during a drain; a silent Redis must not hold up the end."""
+
+
+class Rings:
+    """One life of the service: one era, one session. `run` returns when nothing of it is left."""
+
+    def __init__(
+        self, settings: Settings, drain: Drain, site: Site, session: Session, name: str, era: Era, limits: Limits
+    ) -> None:
+        backoff = Backoff(0.05, 1.0)
+        self.roster = Roster(settings.max_events)
+        self._settings = settings
+        self._drain = drain
+        self._site = site
+        self._session = session
+        self._supervisor = Supervisor(settings.supervisor_max_restarts, Backoff(0.1, 5.0))
+        self._send, self._receive = trio.open_memory_channel[Progress](float("inf"))  # the roster's room bounds it
+        self._name = name
+        self._poller = Poller(
+            site.ledger,
+            self.roster,
+            name,
+            limits,
+            self._send,
+            max_age=settings.event_max_age_seconds,
+            era_created=era.created,
+            backoff=backoff,
+        )
+        self._handler: Handler | None = None
+
+    async def run(self, startup: Startup) -> None:
+        """Open the rings from the outside in, and let them end from the inside out."""
+        async with trio.open_nursery() as outer:
+            await self._open_outer(outer, startup)
+            async with trio.open_nursery() as work:
+                outer.start_soon(self._drain.enforce, work.cancel_scope)
+                handler = Handler(self._site, self.roster, self._name, self._receive, work)
+                self._handler = handler
+                await work.start(self._keep, "handler", handler.run)
+                await self._take_in(handler)
+                if self._session.era_lost.is_set():
+                    work.cancel_scope.cancel(reason="EraLost: Redis has forgotten all events")
+                else:
+                    await self._give_back(handler)
+                self._send.close()
+            await self._hand_over()
+            outer.cancel_scope.cancel(reason="all work has ended or was handed over")
+
+    def lose(self, event_ids: frozenset[str]) -> None:
+        """Redis says that these are not ours any more: end the work on them here, and touch nothing of it."""
+        for event_id in event_ids:
+            if self._handler is not None:
+                self._handler.cancel(event_id, "NotOurs: the session had expired and the event was taken over")
+
+    async def _open_outer(self, outer: trio.Nursery, startup: Startup) -> None:
+        site = self._site
+        redis, api = f"Redis at {site.ledger.stream.address}", f"the Kubernetes API at {site.kube.address}"
+
+        async def watch(*, task_status: trio.TaskStatus[None]) -> None:
+            selector = f"ottoscaler/instance={site.instance}"
+            try:
+                await watch_fleet(site.kube, site.fleet, site.namespace, selector, task_status=task_status)
+            except Answered as error:
+                raise Unrecoverable(f"{api} refuses to list pods: {error}") from error
+
+        await outer.start(self._keep, "ledger", site.ledger.run)
+        await startup.reach(redis, lambda: outer.start(self._keep, "session", self._session.run))
+        await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
+
+    async def _keep(
+        self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keep a part running; when that is hopeless, everything ends, in order and with exit code 1."""
+
+        async def until_era_lost(*, task_status: trio.TaskStatus[None]) -> None:
+            try:
+                await part(task_status=task_status)
+            except GroupLost:
+                self._session.era_lost.set()
+
+        try:
+            await self._supervisor.run(name, until_era_lost, task_status=task_status)
+        except Unrecoverable as error:
+            log.error("cannot go on", part=name, reason=str(error))
+            self._drain.fail(str(error))
+            await trio.sleep_forever()  # its ring ends it, in its turn
+
+    async def _take_in(self, handler: Handler) -> None:
+        taker = Taker(
+            self._site,
+            self.roster,
+            self._session,
+            self._poller,
+            handler,
+            self._send,
+            lease_seconds=self._settings.lease_seconds,
+        )
+        async with trio.open_nursery() as intake:
+            await intake.start(self._keep, "poller", self._poller.run)
+            await intake.start(self._keep, "taker", taker.run)
+            log.info("ready", session=self._name, era=self._site.era, namespace=self._site.namespace)
+            await trio_util.wait_any(self._drain.requested.wait, self._session.era_lost.wait)
+            intake.cancel_scope.cancel(reason=self._drain.reason or "EraLost")
+
+    async def _give_back(self, handler: Handler) -> None:
+        """Offer what was read and not registered, and what was taken but not begun, at once."""
+        untouched = [work.claim for work in self.roster if work.is_untouched]
+        for claim in untouched:
+            handler.cancel(claim.event_id, f"handed over unbegun ({self._drain.reason})")
+        with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(Unavailable, GroupLost):
+            await self._poller.hand_back()
+            await self._offer(untouched, [True] * len(untouched))
+
+    async def _hand_over(self) -> None:
+        """Offer what the deadline cut off; its pods keep running, and whoever takes it goes on with them."""
+        if self._session.era_lost.is_set():
+            log.error("era lost", cause="EraLost", events=len(self.roster.ids()))
+            return
+        left = list(self.roster)
+        with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable):
+            await self._site.ledger.wait_empty()
+            await self._offer([work.claim for work in left], [work.is_clean for work in left])
+            await self._site.ledger.stream.leave()
+        if limit.cancelled_caught and left:
+            log.warning("hand-over was cut off; the lease will tell others", events=len(left))
+
+    async def _offer(self, claims: list[Claim], clean: list[bool]) -> None:
+        if claims:
+            await self._site.ledger.stream.offer(claims, clean=clean)
+            log.info("events handed over", events=len(claims), reason=self._drain.reason)

@@ -1,0 +1,78 @@
+"""The events this process works on, and how many more it has room for. Plain state, changed in sync code only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ottoscaler.handler import Work
+
+CONTROL_ROOM = 200
+"""Scale-downs at a time: each costs a few calls and a task; they never wait for a scaling."""
+
+
+class RosterStatistics(NamedTuple):
+    """A snapshot: events assigned or running, those only waiting for deletes, and scale-downs."""
+
+    working: int
+    settling: int
+    control: int
+
+
+class Roster:
+    """Who is being worked on. An event enters when it is registered or taken, and leaves when its task has ended.
+
+    Scalings count against `max_events` while a worker of theirs has not ended; those that only wait for deletes
+    have a limit of their own, equally large, so that an API that is away holds up intake only when both are full.
+    """
+
+    def __init__(self, max_events: int) -> None:
+        self._max_events = max_events
+        self._lanes: dict[str, str] = {}
+        self._works: dict[str, Work] = {}
+        self._settling: set[str] = set()
+
+    def __contains__(self, event_id: object) -> bool:
+        return event_id in self._lanes
+
+    def __iter__(self) -> Iterator[Work]:
+        return iter(list(self._works.values()))
+
+    def room(self, lane: str) -> int:
+        """How many more events of a lane may come."""
+        figures = self.statistics()
+        if lane == "control":
+            return max(0, CONTROL_ROOM - figures.control)
+        return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working)
+
+    def statistics(self) -> RosterStatistics:
+        """How many there are of each kind."""
+        control = sum(lane == "control" for lane in self._lanes.values())
+        return RosterStatistics(len(self._lanes) - control - len(self._settling), len(self._settling), control)
+
+    def enter(self, event_id: str, lane: str) -> None:
+        """An event is ours from now on, whether or not its work has begun."""
+        self._lanes[event_id] = lane
+
+    def begin(self, work: Work) -> None:
+        """Its task runs."""
+        self._works[work.claim.event_id] = work
+
+    def settle(self, event_id: str) -> None:
+        """All its workers have ended: it gives its scaling free."""
+        self._settling.add(event_id)
+
+    def leave(self, event_id: str) -> None:
+        """Nothing of it is left here."""
+        self._lanes.pop(event_id, None)
+        self._works.pop(event_id, None)
+        self._settling.discard(event_id)
+
+    def work_of(self, event_id: str) -> Work | None:
+        """The running work of an event, if it has begun here."""
+        return self._works.get(event_id)
+
+    def ids(self) -> frozenset[str]:
+        """All events that this process believes to hold."""
+        return frozenset(self._lanes)

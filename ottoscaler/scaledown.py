@@ -1,0 +1,126 @@
+"""One scale_down: choose whom to stop, write it down, and wait until they have ended.
+
+It deletes nothing itself. The victims are chosen and marked by the stream in one go, in its own progress and in the
+progress of the events they belong to; the owner of each event, whichever replica that is, stops its own workers and
+knows why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+import trio
+
+from ottoscaler.events import Event
+from ottoscaler.fleet import PodRecord
+from ottoscaler.ledger import NotOurs
+from ottoscaler.log import log
+from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
+from ottoscaler.roster import Roster
+from ottoscaler.scaling import figures
+from ottoscaler.site import Site
+from ottoscaler.stream.base import Candidate, Claim, Closing, LiveEvent
+from ottoscaler.stream.progress import Progress
+from ottoscaler.verdicts import judge_end
+from ottoscaler.worker import STOPPED
+
+CHUNK = 500
+
+
+class ScaleDown:
+    """The work on one scale_down while this process holds it."""
+
+    is_clean = True
+
+    def __init__(self, site: Site, roster: Roster, event: Event, progress: Progress, claim: Claim) -> None:
+        self.claim = claim
+        self._site = site
+        self._roster = roster
+        self._event = event
+        self._progress = progress
+        self._noticed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<ScaleDown {self.claim.event_id} epoch={self.claim.epoch} of {self._event.pod_count}>"
+
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing of it depends on this process: it can be handed over at once."""
+        return True
+
+    def notice(self) -> None:
+        """A victim's outcome was recorded: look again."""
+        self._noticed.set()
+
+    async def run(self) -> None:
+        """Work until the result is written. Raises `NotOurs` when the event was lost."""
+        if self.claim.epoch > 1:
+            await self._site.ledger.adopt(self.claim)
+        victims = await self._choose()
+        facts = {"event_id": self._event.id, "task_id": self._event.task_id}
+        log.info("scale_down started", **facts, wanted=self._event.pod_count, chosen=len(victims))
+        for event_id in {event_id for event_id, _ in victims}:
+            if work := self._roster.work_of(event_id):
+                work.notice()
+        outcomes = await self._wait_outcomes(victims)
+        pairs = result_pairs(self._event, outcomes, started=None, completed=self._site.now())
+        await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
+        log.info("scale_down closed", **facts, **figures(pairs))
+
+    async def _choose(self) -> tuple[tuple[str, int], ...]:
+        """The victims, marked: those chosen before, or the first that fit in order of preference."""
+        if self._progress.victims_chosen:
+            return self._progress.victims
+        ledger, stream = self._site.ledger, self._site.ledger.stream
+        live = await ledger.insist(lambda: stream.survey(self._event.task_id))
+        candidates = self._candidates(live)
+        while True:
+            chunk = list(islice(candidates, CHUNK))
+            mark = partial(stream.mark_victims, self.claim, self._event.pod_count, chunk, last=not chunk)
+            chosen = await ledger.insist(mark)
+            if chosen is None:
+                raise NotOurs(self.claim)
+            if not chunk or len(chosen) >= self._event.pod_count:
+                return chosen
+
+    def _candidates(self, live: list[LiveEvent]) -> Iterator[Candidate]:
+        """First workers not yet created (last in line first), then pending pods, then the oldest running ones."""
+        stoppable = {event.event_id: event for event in live}
+        records = [record for record in self._site.fleet.records.values() if record.event_id in stoppable]
+        pods = {(record.event_id, record.index): record for record in records if not record.gone}
+        for event in reversed(live):
+            for index in range(event.planned, 0, -1):
+                if index not in event.settled and index not in event.accepted and (event.event_id, index) not in pods:
+                    yield self._candidate(event.event_id, index)
+        for record in sorted(filter(_can_stop, pods.values()), key=_preference):
+            if record.index not in stoppable[record.event_id].settled:
+                yield self._candidate(record.event_id, record.index)
+
+    def _candidate(self, event_id: str, index: int) -> Candidate:
+        name = self._site.name_pod(event_id, index, 1)
+        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome, STOPPED.cause, STOPPED.reason)
+        return Candidate(event_id, index, outcome.to_json())
+
+    async def _wait_outcomes(self, victims: Iterable[tuple[str, int]]) -> list[WorkerOutcome]:
+        """Return when the outcome of every victim is recorded; each record sends a notice to this event's owner."""
+        progress: Progress | None = self._progress
+        stream = self._site.ledger.stream
+        while True:
+            self._noticed = trio.Event()
+            progress = await self._site.ledger.insist(lambda: stream.read_progress(self._event.id))
+            if progress is None:
+                raise NotOurs(self.claim)
+            if all(victim in progress.victim_outcomes for victim in victims):
+                return [outcome_from(raw) for raw in progress.victim_outcomes.values()]
+            await self._noticed.wait()
+
+
+def _can_stop(record: PodRecord) -> bool:
+    return not record.deleting and judge_end(record) is None
+
+
+def _preference(record: PodRecord) -> tuple[bool, float, str]:
+    is_running = record.phase == "Running"
+    return (is_running, record.created_at or 0.0, record.name)

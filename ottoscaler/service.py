@@ -1,0 +1,169 @@
+"""The root: builds everything from the settings and runs the rings; the only place that knows all.
+
+What ends the service is one of three: a signal (drain, exit 0), a part that cannot be kept running (hand-over, exit
+1), or a Redis that has forgotten everything (the running work ends, its pods stay, and the rings are built anew for
+the new era).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from typing import Any
+
+import trio
+
+from ottoscaler import signals
+from ottoscaler.backoff import Backoff
+from ottoscaler.drain import Drain
+from ottoscaler.errors import FixYourCall, SettingsError
+from ottoscaler.events import Event, Limits
+from ottoscaler.fair import FairLimiter
+from ottoscaler.fleet import Fleet
+from ottoscaler.kube.access import Access, load_access
+from ottoscaler.kube.client import Kube, open_kube
+from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, instance_label, pod_name
+from ottoscaler.kube.templates import Templates, load_templates
+from ottoscaler.ledger import Ledger
+from ottoscaler.log import log
+from ottoscaler.rings import Rings
+from ottoscaler.settings import Settings
+from ottoscaler.site import Patience, Site
+from ottoscaler.startup import Startup, StartupFailed, StartupStopped
+from ottoscaler.stream.base import Era, Stream
+from ottoscaler.stream.opening import new_session_name, open_stream
+from ottoscaler.stream.session import Session
+from ottoscaler.verdicts import Graces
+
+DEFAULT_PLACE = ("otto:scale:events", "ottoscaler")
+"""Stream and group whose pods are named by the event's id alone."""
+STARTUP_BACKOFF = Backoff(0.1, 2.0)
+STEADY_BACKOFF = Backoff(0.1, 10.0)
+IN_FLIGHT = 4
+"""Requests to the API at a time: httpx' pool collapses with many (90/s at 100 concurrent ones, 2,000/s at 4)."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal. Returns the exit code: 0 drained, 1 could not start or go on, 2 the settings do not fit."""
+    code = 1
+    try:
+        code = trio.run(_serve, settings)
+    except* FixYourCall as errors:
+        code = _complain(errors, 2)
+    except* StartupFailed as errors:
+        code = _complain(errors, 1)
+    return code
+
+
+def _complain(errors: ExceptionGroup[Any], code: int) -> int:
+    """Say in one line what a person has to mend."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    log.error("cannot serve", reason=str(first))
+    return code
+
+
+async def _serve(settings: Settings) -> int:
+    drain = Drain(settings.drain_seconds)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as receiver:
+        if (number := signals.first_signal()) is not None:
+            drain.request(signal.Signals(number).name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain.listen, receiver)
+            await serve(settings, drain)
+            nursery.cancel_scope.cancel(reason="the service has ended")
+    log.info("stopped", reason=drain.reason)
+    return drain.exit_code
+
+
+async def serve(settings: Settings, drain: Drain) -> None:
+    """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
+    access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
+    templates = load_templates(settings.worker_template)
+    while not drain.requested.is_set():
+        startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
+        try:
+            await _serve_era(settings, drain, startup, access, templates)
+        except* StartupStopped as stopped:
+            log.info("stopped at the start", reason=str(stopped.exceptions[0]))
+
+
+async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates) -> None:
+    name = new_session_name(settings.redis_consumer)
+    async with open_stream(settings, name) as stream:
+        opening = partial(stream.open_group, settings.redis_group_start, settings.namespace)
+        era = await startup.reach(f"Redis at {stream.address}", opening)
+        if era.namespace != settings.namespace:
+            raise SettingsError(
+                [
+                    f"NAMESPACE is {settings.namespace!r}, expected {era.namespace!r}: the group "
+                    f"{settings.redis_consumer_group} of {settings.redis_stream} was begun there"
+                ]
+            )
+        rings: list[Rings] = []
+        session = Session(
+            stream,
+            settings.lease_seconds,
+            era.id,
+            believed=lambda: rings[0].roster.ids() if rings else frozenset(),
+            on_lost=lambda lost: rings[0].lose(lost),
+        )
+        async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT) as kube:
+            site = _build_site(settings, stream, session, kube, era, templates)
+            limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names)
+            rings.append(Rings(settings, drain, site, session, name, era, limits))
+            await rings[0].run(startup)
+
+
+def _build_site(
+    settings: Settings, stream: Stream, session: Session, kube: Kube, era: Era, templates: Templates
+) -> Site:
+    """The surroundings that all workers of this era share."""
+    instance = instance_label(settings.instance_name, settings.redis_stream, settings.redis_consumer_group)
+    is_default = (settings.redis_stream, settings.redis_consumer_group) == DEFAULT_PLACE
+    suffix = "" if is_default else instance[:6]
+    defaults = WorkerDefaults(
+        image=settings.otto_agent_image,
+        command=settings.worker_command,
+        args=settings.worker_args,
+        cpu_limit=settings.worker_cpu_limit,
+        memory_limit=settings.worker_memory_limit,
+        service_account=settings.worker_service_account,
+    )
+
+    def build(event: Event, index: int, attempt: int) -> dict[str, Any]:
+        identity = WorkerIdentity(
+            event_id=event.id,
+            index=index,
+            count=event.pod_count,
+            attempt=attempt,
+            instance=instance,
+            era=era.id,
+            task_id=event.task_id,
+            metadata=event.metadata,
+            name_suffix=suffix,
+        )
+        return build_pod(identity, defaults, templates.choose(event.template))
+
+    return Site(
+        kube=kube,
+        fleet=Fleet(),
+        ledger=Ledger(stream, STEADY_BACKOFF),
+        namespace=settings.namespace,
+        instance=instance,
+        era=era.id,
+        build_pod=build,
+        name_pod=lambda event_id, index, attempt: pod_name(event_id, index, attempt, suffix),
+        wait_writable=session.wait_valid,
+        slots=FairLimiter(settings.max_workers),
+        writes=FairLimiter(IN_FLIGHT),
+        patience=Patience(
+            cleanup_delay=settings.cleanup_delay_seconds,
+            create_fence=settings.create_fence_seconds,
+            create_timeout=settings.create_timeout_seconds,
+            graces=Graces(settings.image_pull_grace_seconds, pending=settings.pending_timeout_seconds),
+        ),
+        backoff=STEADY_BACKOFF,
+    )

@@ -1,0 +1,124 @@
+"""Where workers live: what every worker shares of the outer ring, and the three ways in which it touches the API.
+
+Each call insists: an API that is away, or a lease that has run out, makes it wait, never fail. What the caller must
+decide about leaves as an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import Ambiguous, Conflict, NotFound, Refused, Unavailable, WritesSuspended
+from ottoscaler.events import Event
+from ottoscaler.fair import FairLimiter
+from ottoscaler.fleet import Fleet
+from ottoscaler.kube.client import Kube
+from ottoscaler.ledger import Ledger
+from ottoscaler.log import log
+from ottoscaler.verdicts import Graces
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take, in seconds."""
+
+    cleanup_delay: float = 1.0
+    create_fence: float = 60.0
+    create_timeout: float = 600.0
+    final_phase: float = 10.0
+    """An end that is not certain waits this long for the pod's final phase (it comes about 1.1 s later)."""
+    phase_lag: float = 1.5
+    """A large event that has ended waits this long for the phases of its pods, about 1.1 s after the ends."""
+    appearance: float = 2.0
+    """A pod that the API says exists must be seen by the watch within this time, or is read once by name."""
+    graces: Graces = field(default_factory=Graces)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The shared surroundings of all workers of this process."""
+
+    kube: Kube
+    fleet: Fleet
+    ledger: Ledger
+    namespace: str
+    instance: str
+    era: str
+    build_pod: Callable[[Event, int, int], dict[str, Any]]
+    name_pod: Callable[[str, int, int], str]
+    wait_writable: Callable[[], Any]
+    slots: FairLimiter
+    writes: FairLimiter
+    patience: Patience
+    backoff: Backoff
+    now: Callable[[], float] = time.time
+
+    async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
+        """Delete exactly this pod. False: it has changed since `resource_version`, or the name belongs to another pod
+        now.
+        """
+        delays = self.backoff.delays()
+        while True:
+            try:
+                async with self.writes.hold(f"delete {event_id}"):
+                    await self.kube.delete_pod(self.namespace, name, uid=uid, resource_version=resource_version)
+            except Conflict:
+                return False
+            except WritesSuspended:
+                await self.wait_writable()
+            except Unavailable:
+                await trio.sleep(next(delays))
+            except Refused as refused:
+                log.warning("delete refused", event_id=event_id, worker=name, cause=refused.reason, reason=str(refused))
+                await trio.sleep(max(10.0, next(delays)))
+            else:
+                return True
+
+    async def delete_finished(self, event_id: str, number: int) -> None:
+        """Delete the finished pods of one event, `number` of them, as collections of at most 500."""
+        selector = f"ottoscaler/instance={self.instance},ottoscaler/event-id={event_id}"
+        for _ in range(0, number, 500):
+            try:
+                async with self.writes.hold(f"delete {event_id}"):
+                    await self.kube.delete_finished_pods(self.namespace, selector, limit=500)
+            except (Unavailable, WritesSuspended, Refused, Conflict, NotFound) as error:
+                log.debug(
+                    "collection delete failed; each pod is deleted by itself", event_id=event_id, reason=str(error)
+                )
+                return
+
+    async def read_pod(self, name: str) -> dict[str, Any] | None:
+        """One GET, for the rare cases in which the watch cannot tell; None = there is no such pod."""
+        delays = self.backoff.delays()
+        while True:
+            try:
+                return await self.kube.get_pod(self.namespace, name)
+            except NotFound:
+                return None
+            except (Unavailable, Refused):
+                await trio.sleep(next(delays))
+
+    async def create(self, event: Event, index: int, attempt: int, sent: Callable[[bool], None]) -> dict[str, Any]:
+        """Send one create. `sent(True)` is called before, `sent(False)` once an answer of any kind has come.
+
+        Raises what the API answers: `Conflict`, `Refused`, `Unavailable`, `Ambiguous`, `WritesSuspended` (nothing
+        was sent).
+        """
+        body = self.build_pod(event, index, attempt)
+        async with self.writes.hold(f"create {event.id}"):
+            sent(True)
+            try:
+                pod = await self.kube.create_pod(self.namespace, body)
+            except Ambiguous:
+                raise
+            except Exception:
+                sent(False)
+                raise
+            sent(False)
+            return pod

@@ -1,0 +1,85 @@
+"""The taking loop: what other processes left, changed or offered reaches this one here, by one script call a quarter
+second.
+
+It brings events that were handed over or whose owner died, notices that somebody changed the progress of an event
+of ours, entries that a dead process had read and never registered, and finished pods whose time as a fence is over.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+import trio
+
+from ottoscaler.errors import Unavailable
+from ottoscaler.handler import Handler
+from ottoscaler.poller import Poller
+from ottoscaler.roster import Roster
+from ottoscaler.site import Site
+from ottoscaler.stream.base import Fence, Tending
+from ottoscaler.stream.progress import Progress
+from ottoscaler.stream.session import Session
+
+PERIOD_SECONDS = 0.25
+
+
+class Taker:
+    """The loop; every replica runs one, at a jittered interval, and there is no leader."""
+
+    def __init__(
+        self,
+        site: Site,
+        roster: Roster,
+        session: Session,
+        poller: Poller,
+        handler: Handler,
+        events: trio.MemorySendChannel[Progress],
+        *,
+        lease_seconds: float,
+        jitter: random.Random | None = None,
+    ) -> None:
+        self._site = site
+        self._roster = roster
+        self._session = session
+        self._poller = poller
+        self._handler = handler
+        self._events = events
+        self._lease_seconds = lease_seconds
+        self._random = jitter or random.Random()
+        self._audit_at = 0.0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look until cancelled. What Redis does not answer is asked again at the next turn."""
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            while True:
+                with suppress(Unavailable):  # asked again, Redis gives again what was in an answer that got lost
+                    await self._heed(await self._look(), nursery)
+                await trio.sleep(PERIOD_SECONDS * self._random.uniform(0.8, 1.2))
+
+    async def _look(self) -> Tending:
+        expire = self._session.may_expire_others
+        audit = expire and trio.current_time() >= self._audit_at
+        if audit:
+            self._audit_at = trio.current_time() + self._lease_seconds
+        work, control = self._roster.room("work"), self._roster.room("control")
+        return await self._site.ledger.stream.tend(work, control, expire=expire, audit=audit)
+
+    async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:
+        self._poller.offered = tending.offered
+        for progress in tending.taken:
+            self._roster.enter(progress.event_id, progress.lane)
+            self._events.send_nowait(progress)
+        for event_id in tending.notices:
+            self._handler.notice(event_id)
+        if tending.fences:
+            nursery.start_soon(self._drop_fences, tending.fences)
+        if tending.strays:
+            await self._poller.admit(tending.strays)
+
+    async def _drop_fences(self, fences: tuple[Fence, ...]) -> None:
+        """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s."""
+        for fence in fences:
+            await self._site.delete("fences", fence.name, fence.uid)
+        await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))

@@ -1,0 +1,343 @@
+"""One worker: create → accepted → wait for the end → record the outcome. The pod it leaves is cleaned by its scaling.
+
+In: the event, an index, and what the progress knows of the attempt. Out: an `Ending`. It waits on the fleet, which
+one shared watch feeds, and asks the API by name only where the watch cannot tell: after a 409 that nobody sees, and
+when a pod vanished that nobody of ours deleted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import trio
+import trio_util
+
+from ottoscaler.errors import Ambiguous, Conflict, NotFound, OttoscalerError, Refused, Unavailable, WritesSuspended
+from ottoscaler.events import Event
+from ottoscaler.fleet import Follow, PodRecord
+from ottoscaler.log import log
+from ottoscaler.outcomes import STOPPED_REASON, WorkerOutcome, read_outcome, rfc3339
+from ottoscaler.site import Site
+from ottoscaler.stream.base import Accepted, Claim, Outcome
+from ottoscaler.verdicts import Verdict, judge_end, judge_refusal, judge_stuck
+
+STOPPED = Verdict("terminated", "Stopped", STOPPED_REASON)
+
+
+class Ending(NamedTuple):
+    """How it ended, and the pod that is left to clean: its uid ("" = there is none) and until when it is a fence (Unix
+    s).
+    """
+
+    outcome: WorkerOutcome
+    uid: str = ""
+    fence_until: float = 0.0
+
+
+class _EndedError(Exception):
+    """Carries the verdict out of the middle of a create."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+
+class Worker:
+    """The life of one attempt of one worker.
+
+    `accepted_uid`: the pod that an earlier owner saw accepted ("" = none was). `unsure`: an earlier owner may have
+    sent a create that was never answered.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        event: Event,
+        claim: Claim,
+        index: int,
+        attempt: int = 1,
+        *,
+        accepted_uid: str = "",
+        unsure: bool = False,
+    ) -> None:
+        self.name = site.name_pod(event.id, index, attempt)
+        self._site = site
+        self._event = event
+        self._claim = claim
+        self._index = index
+        self._attempt = attempt
+        self._uid = accepted_uid
+        self._version = 0
+        self._is_under_way = False
+        self._is_accepted = bool(accepted_uid)
+        self._last: PodRecord | None = None
+        self.accepted_at = math.inf
+        self._fence_from = site.now() if unsure else 0.0
+        self._stop = trio.Event()
+        self._deleted = False
+        self._stuck_since: tuple[str, float] = ("", 0.0)
+        self._pull_error = ""
+        self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"
+
+    def stop(self) -> None:
+        """A scale_down chose this worker: end it, and let it end as terminated. Safe to call twice."""
+        self._stop.set()
+
+    async def run(self) -> Ending:
+        """Live to the end and record it. Raises `NotOurs` when the event was lost."""
+        with self._site.fleet.follow(self.name) as follow:
+            verdict = await self._live(follow)
+        outcome = self._outcome(verdict)
+        stands = await self._record(outcome)
+        self._log.info(
+            "worker ended",
+            task_id=self._event.task_id,
+            outcome=stands.outcome,
+            cause=stands.cause,
+            reason=stands.reason,
+        )
+        is_left = self._last is not None and not self._last.gone and not self._deleted
+        return Ending(stands, self._uid if is_left else "", stands.fence_until)
+
+    async def _live(self, follow: Follow) -> Verdict:
+        try:
+            if not self._uid and not self._adopt(follow.record):
+                await self._create(follow)
+            await self._note_accepted()
+        except _EndedError as ended:
+            return ended.verdict
+        return await self._wait_end(follow)
+
+    def _adopt(self, record: PodRecord | None) -> bool:
+        """Take the pod over that is already there; another era's pod of this name is not ours to take."""
+        if record is None or record.gone or record.era != self._site.era:
+            return False
+        self._uid = record.uid
+        return True
+
+    # -- creating
+
+    async def _create(self, follow: Follow) -> None:
+        give_up_at = trio.current_time() + self._site.patience.create_timeout
+        delays = self._site.backoff.delays()
+        while not self._uid:
+            if self._stop.is_set():
+                raise _EndedError(STOPPED)
+            problem = await self._try_create(follow)
+            if not problem:
+                continue
+            if trio.current_time() >= give_up_at:
+                raise _EndedError(Verdict("failed", "ApiUnavailable", f"the API did not accept the pod: {problem}"))
+            self._log.debug("create is tried again", reason=problem)
+            await trio.sleep(next(delays))
+
+    async def _try_create(self, follow: Follow) -> str:
+        """One create; returns why it must be made again, empty when it need not, or was not even sent."""
+        try:
+            pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent)
+        except WritesSuspended:
+            await self._site.wait_writable()
+            return ""
+        except Ambiguous as error:
+            self._fence_from = self._site.now()
+            return str(error)
+        except (Unavailable, NotFound) as error:  # 404: the namespace is not there (yet)
+            return str(error)
+        except Conflict as error:
+            return await self._judge_conflict(follow, error)
+        except Refused as error:
+            cause, is_passing = judge_refusal(error)
+            if not is_passing:
+                raise _EndedError(Verdict("failed", cause, str(error))) from None
+            return str(error)
+        self._own(pod)
+        self._log.info("worker created", task_id=self._event.task_id)
+        return ""
+
+    def _note_sent(self, is_under_way: bool) -> None:
+        self._is_under_way = is_under_way
+
+    def _own(self, pod: dict[str, Any]) -> None:
+        self._site.fleet.learn(pod)
+        self._uid, self._version = pod["metadata"]["uid"], int(pod["metadata"]["resourceVersion"])
+
+    @property
+    def is_unanswered(self) -> bool:
+        """A create of ours may still be carried out, and nothing in the progress says so."""
+        return self._is_under_way or bool(self._fence_from and not self._is_accepted)
+
+    async def _judge_conflict(self, follow: Follow, error: OttoscalerError) -> str:
+        """409: ours is adopted, another's is a failure that says whose it is."""
+        with trio.move_on_after(self._site.patience.appearance):
+            await follow.wait(lambda record: record is not None and not record.gone)
+        if self._adopt(follow.record):
+            return ""
+        pod = await self._site.read_pod(self.name)
+        if pod is None:
+            return str(error)
+        if whose := self._stranger(pod):
+            raise _EndedError(Verdict("failed", "NameTaken", f"pod {self.name} exists already and {whose}"))
+        self._own(pod)
+        return ""
+
+    def _stranger(self, pod: dict[str, Any]) -> str:
+        """Whose a pod of our name is, empty when it is ours."""
+        labels = pod["metadata"].get("labels", {})
+        instance, era = labels.get("ottoscaler/instance"), labels.get("ottoscaler/era")
+        if instance is None:
+            return f"is managed by {labels.get('app.kubernetes.io/managed-by', 'somebody else')}"
+        if instance != self._site.instance:
+            return f"belongs to the Ottoscaler instance {instance}"
+        if era != self._site.era:
+            return f"belongs to era {era}, which this Redis has forgotten"
+        return ""
+
+    async def _note_accepted(self) -> None:
+        if self._is_accepted:
+            return
+        self.accepted_at = self._site.now()
+        accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000))
+        await self._site.ledger.record(self._claim, accepted=(accepted,))
+        self._is_accepted = True
+
+    # -- waiting
+
+    async def _wait_end(self, follow: Follow) -> Verdict:
+        await self._wait_appearance(follow)
+        uncertain_since = 0.0
+        while True:
+            record = follow.record
+            if record is None or record.gone or record.uid != self._uid:
+                if ended := await self._judge_vanished(follow, record):
+                    return ended
+                continue
+            self._last = record
+            verdict = judge_end(record)
+            if verdict and verdict.certain:
+                return verdict
+            uncertain_since = (uncertain_since or trio.current_time()) if verdict else 0.0
+            limit = uncertain_since + self._site.patience.final_phase if verdict else self._stuck_until(record)
+            if limit <= trio.current_time():
+                if ended := verdict or await self._give_up(follow, record):
+                    return ended
+                continue
+            await self._stop_once(record)
+            with trio.move_on_at(limit):
+                await self._wait_change(follow, record)
+
+    async def _wait_appearance(self, follow: Follow) -> None:
+        """A pod just created is settled when the watch shows it, or has passed its version without it."""
+
+        async def seen() -> None:
+            await follow.wait(lambda record: record is not None)
+
+        if follow.record is None and self._version:
+            await trio_util.wait_any(seen, lambda: self._site.fleet.wait_version(self._version))
+
+    async def _wait_change(self, follow: Follow, seen: PodRecord | None) -> None:
+        """Return when the record is another one, or when a stop was asked for that nobody acted on yet."""
+
+        async def changed() -> None:
+            await follow.wait(lambda record: record is not seen)
+
+        if self._stop.is_set():
+            await changed()
+        else:
+            await trio_util.wait_any(changed, self._stop.wait)
+
+    async def _stop_once(self, record: PodRecord) -> None:
+        if self._stop.is_set() and not self._deleted:
+            await self._site.delete(self._event.id, self.name, record.uid)
+            self._deleted = True
+
+    def _stuck_until(self, record: PodRecord) -> float:
+        """Until when (clock of trio) what keeps the worker from starting is waited out; infinity when nothing does."""
+        if record.waiting_reason == "ErrImagePull":
+            self._pull_error = record.waiting_message
+        stuck = judge_stuck(record, self._pull_error)
+        if stuck is None or record.deleting:
+            self._stuck_since = ("", 0.0)
+            return float("inf")
+        if self._stuck_since[0] != stuck.patience or not self._stuck_since[1]:
+            self._stuck_since = (stuck.patience, trio.current_time())
+            self._log.warning("worker does not start", cause=stuck.cause, reason=stuck.reason)
+        limit = self._site.patience.graces.limit(stuck.patience)
+        return float("inf") if limit is None else self._stuck_since[1] + limit
+
+    async def _give_up(self, follow: Follow, record: PodRecord) -> Verdict | None:
+        """Delete a pod that will not start, unless it has changed meanwhile: then it is judged again (None)."""
+        stuck = judge_stuck(record, self._pull_error)
+        if stuck and await self._site.delete(self._event.id, self.name, record.uid, record.resource_version):
+            self._deleted = True
+            return Verdict("failed", stuck.cause, stuck.reason)
+        with trio.move_on_after(self._site.patience.appearance):
+            await self._wait_change(follow, record)
+        return None
+
+    async def _judge_vanished(self, follow: Follow, record: PodRecord | None) -> Verdict | None:
+        """The watch does not show the pod; where we did not delete it, the API is asked once. None: it is there after
+        all.
+        """
+        if record is not None and record.uid == self._uid:
+            self._last = record
+            if verdict := judge_end(record):
+                return verdict
+        if self._deleted and self._stop.is_set():
+            return STOPPED
+        pod = await self._site.read_pod(self.name)
+        if pod is None or pod["metadata"]["uid"] != self._uid:
+            return Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted by someone else")
+        if not self._stranger(pod):
+            self._site.fleet.learn(pod)
+            if follow.record is not None and follow.record.uid == self._uid and not follow.record.gone:
+                return None
+        return await self._follow_by_name(pod)
+
+    async def _follow_by_name(self, pod: dict[str, Any] | None) -> Verdict:
+        """Somebody took its labels away, so the shared watch sees it no more; it runs on, and is read by its name.
+
+        Rare enough for a look every few seconds; a watch of its own would be one more thing that can be cut and go
+        silent.
+        """
+        self._log.warning("worker is not in the watch and is followed by name", cause="LabelsLost")
+        while pod is not None and pod["metadata"]["uid"] == self._uid:
+            record = self._last = PodRecord.from_pod(pod)
+            verdict = judge_end(record)
+            if verdict and (verdict.certain or record.is_final):
+                return verdict
+            await self._stop_once(record)
+            with trio.move_on_after(self._site.patience.appearance):
+                await (trio.Event() if self._stop.is_set() else self._stop).wait()
+            pod = await self._site.read_pod(self.name)
+        self._last = None
+        return STOPPED if self._stop.is_set() else Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted")
+
+    # -- recording
+
+    def _outcome(self, verdict: Verdict) -> WorkerOutcome:
+        last = self._last
+        return WorkerOutcome(
+            name=self.name,
+            index=self._index,
+            attempt=self._attempt,
+            outcome=verdict.outcome,
+            cause=verdict.cause,
+            reason=verdict.reason,
+            exit_code=last.exit_code if last else None,
+            started_at=rfc3339(last.started_at if last else None),
+            completed_at=rfc3339((last and last.finished_at) or self._site.now()),
+            fence_until=self._fence_from + self._site.patience.create_fence if self._fence_from else 0.0,
+        )
+
+    async def _record(self, outcome: WorkerOutcome) -> WorkerOutcome:
+        """Record; where a stop mark stands and the pod was on its way out, the outcome is that of a stopped worker."""
+        last = self._last
+        was_leaving = last is None or last.gone or last.deleting or self._deleted
+        marked = outcome.stopped().to_json() if was_leaving else ""
+        (stands,) = await self._site.ledger.record(
+            self._claim, outcomes=(Outcome(self._index, outcome.to_json(), marked),)
+        )
+        return read_outcome(stands)
