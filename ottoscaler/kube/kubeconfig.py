@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import yaml
-
 from ottoscaler.errors import SettingsError
 from ottoscaler.kube.access import Access, ClientCertificate, Trust, check_trust
 from ottoscaler.kube.credentials import Credentials, NoCredentials, StaticToken, TokenFile
 from ottoscaler.kube.exec_plugin import ExecPlugin, read_exec_spec
+from ottoscaler.kube.yaml_file import read_yaml
 from ottoscaler.secret import Secret
 
 UNSUPPORTED = {
@@ -131,22 +130,12 @@ def _merge(paths: str) -> Merged:
 
 def _read(file: Path) -> Section:
     try:
-        document = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise SettingsError([f"KUBECONFIG: {file}: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError([f"KUBECONFIG: {file}: is no UTF-8 text"]) from error
-    except yaml.YAMLError as error:
-        raise SettingsError([f"KUBECONFIG: {file}: is not YAML{yaml_place(error)}"]) from error
+        document = read_yaml(file)
+    except ValueError as error:
+        raise SettingsError([f"KUBECONFIG: {file}: {error}"]) from error
     if not isinstance(document, dict):
         raise SettingsError([f"KUBECONFIG: {file}: is no mapping, expected a kubeconfig (kind: Config)"])
     return Section(document, file, "")
-
-
-def yaml_place(error: yaml.YAMLError) -> str:
-    """Where a YAML error is and what it is, in half a sentence; never the text itself, which may be a secret."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f": line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else ""
 
 
 def _sections(document: Section, kind: str) -> list[tuple[str, Section]]:

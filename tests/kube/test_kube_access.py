@@ -188,7 +188,7 @@ def test_a_certificate_that_does_not_fit_its_key_is_refused(tmp_path: Path, ca: 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """One missing file, or a list of nothing but missing ones, is refused."""
     path = str(tmp_path / "a")
-    assert refusal(path) == f"KUBECONFIG: {path}: No such file or directory"
+    assert refusal(path) == f"KUBECONFIG: {path}: cannot be read: No such file or directory"
     assert refusal(f"{path}:{path}b") == f"KUBECONFIG is '{path}:{path}b': none of these files exists"
 
 
