@@ -37,7 +37,7 @@ def _up(pods: int, task: str, seconds: int, fails: int = 0) -> Sequence[tuple[st
     return [*fields, ("fails", str(fails))]
 
 
-THREE = Sent("3 workers of 7 s", _up(3, "nightly", 7), (1, 0, 2))
+THREE = Sent("3 workers of 5 s", _up(3, "nightly", 5), (1, 0, 2))
 FIVE = Sent("5 workers of 2 s, of which number 4 fails", _up(5, "tests", 2, fails=4), (4, 1, 0))
 DOWN = Sent(
     "stop 2 of the running workers of task nightly",

@@ -20,6 +20,7 @@ STYLES = {
     "Failed": "red",
     "Deleted": "dim",
 }
+PASSING = frozenset({"Pending", "ContainerCreating", "PodInitializing", "Terminating"})
 
 
 class View(Protocol):
@@ -95,8 +96,9 @@ class LiveView:
         table = Table("TASK", "POD", "STATES", "EXIT", box=None, pad_edge=False)
         for name, states in self._trails.states.items():
             record = self._trails.records[name]
-            trail = " → ".join(f"[{STYLES[state]}]{state}[/]" if state in STYLES else state for state in states)
-            table.add_row(record.task_id, name, trail, "" if record.exit_code is None else str(record.exit_code))
+            table.add_row(
+                record.task_id, name, _trail(states), "" if record.exit_code is None else str(record.exit_code)
+            )
         return table
 
 
@@ -109,6 +111,12 @@ def open_view() -> Iterator[View]:
     view = LiveView()
     with view.live:
         yield view
+
+
+def _trail(states: list[str]) -> str:
+    """The states of a pod in colours; passing ones only while they last, so that a row fits a terminal."""
+    kept = [state for number, state in enumerate(states, 1) if state not in PASSING or number == len(states)]
+    return " → ".join(f"[{STYLES[state]}]{state}[/]" if state in STYLES else state for state in kept)
 
 
 def _with_exit(record: PodRecord) -> str:

@@ -1,6 +1,13 @@
 """`dev`: the lines to copy fit the tools that are there."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
+import psutil
+import pytest
 
 from ottoscaler.cli.dev import instructions
 
@@ -28,3 +35,28 @@ def test_missing_tools_are_replaced() -> None:
         """  bash -c 'exec 3<>/dev/tcp/127.0.0.1/7000; """
         """echo "XADD otto:scale:events * type scale_up pod_count 3 task_id task-123" >&3; head -2 <&3'"""
     )
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
+    """`dev` prints its lines when all is ready; Ctrl-C or SIGTERM ends everything, leaves no file, and is a success."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ottoscaler", "dev"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "send scale_up" in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {child.name().partition("-")[0] for child in children} >= {"valkey"}
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
+    assert psutil.wait_procs(children, timeout=1)[1] == []
+    assert list(tmp_path.iterdir()) == []
