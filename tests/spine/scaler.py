@@ -1,0 +1,75 @@
+"""A whole scaler over the twins: the rings as the service builds them, on a world and a stream in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.drain import Drain
+from ottoscaler.events import Limits
+from ottoscaler.fair import FairLimiter
+from ottoscaler.fleet import Fleet
+from ottoscaler.ledger import Ledger
+from ottoscaler.rings import Rings
+from ottoscaler.settings import Settings, load_settings
+from ottoscaler.site import Patience, Site
+from ottoscaler.startup import Startup
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from ottoscaler.stream.session import Session
+from tests.spine.stage import INSTANCE, NAMESPACE, build_pod, name_pod
+from tests.spine.world import World, WorldKube
+
+BACKOFF = Backoff(0.1, 1.0, jitter=0.0)
+
+
+class Scaler:
+    """One process of the scaler. `run` is its life; cancelling it from outside is a `kill -9`."""
+
+    def __init__(self, world: World, server: MemoryServer, session: str, **settings: str) -> None:
+        self.settings: Settings = load_settings({name.upper(): value for name, value in settings.items()}, {})
+        self.stream = MemoryStream(server, session)
+        self.drain: Drain
+        self.rings: Rings
+        self.ready = trio.Event()
+        self.kube = WorldKube(world)
+        self._name = session
+
+    async def run(self, before: Callable[[Scaler], Any] = lambda scaler: None) -> None:
+        """From the start to the end of the drain."""
+        self.drain = Drain(self.settings.drain_seconds, armed=False)
+        era = await self.stream.open_group("0", NAMESPACE)
+        session = Session(
+            self.stream,
+            self.settings.lease_seconds,
+            era.id,
+            believed=lambda: self.rings.roster.ids() if hasattr(self, "rings") else frozenset(),
+            on_lost=lambda lost: self.rings.lose(lost),
+        )
+        self.kube._may_write = session.check
+        site = Site(
+            kube=self.kube,  # type: ignore[arg-type]  # the twin has the methods that the spine uses
+            fleet=Fleet(),
+            ledger=Ledger(self.stream, BACKOFF),
+            namespace=NAMESPACE,
+            instance=INSTANCE,
+            era=era.id,
+            build_pod=lambda event, index, attempt: _of_era(build_pod(event, index, attempt), era.id),
+            name_pod=name_pod,
+            wait_writable=session.wait_valid,
+            slots=FairLimiter(self.settings.max_workers),
+            writes=FairLimiter(4),
+            patience=Patience(cleanup_delay=self.settings.cleanup_delay_seconds),
+            backoff=BACKOFF,
+            now=trio.current_time,
+        )
+        self.rings = Rings(self.settings, self.drain, site, session, self._name, era, Limits())
+        before(self)
+        await self.rings.run(Startup(60, self.drain, BACKOFF))
+
+
+def _of_era(pod: dict[str, Any], era: str) -> dict[str, Any]:
+    pod["metadata"]["labels"]["ottoscaler/era"] = era
+    return pod
