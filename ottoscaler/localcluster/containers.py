@@ -169,8 +169,6 @@ async def _run_real(
     process: ContainerProcess | None = None
     pod.emit("Pulled", f'Container image "{container["image"]}" already present on machine', container=container)
     pod.emit("Created", f"Created container: {container['name']}", container=container)
-    await pod.node.guard.ensure_started()
-    log.create()
 
     def note(lives: ContainerProcess) -> None:
         nonlocal process
@@ -184,8 +182,10 @@ async def _run_real(
 
     async with trio.open_nursery() as probes:
         try:
+            await pod.node.guard.ensure_started()
+            log.create()
             end = _End(await run_process(plan, log, note))
-        except StartError as error:
+        except (StartError, OSError) as error:  # OSError: this machine has no more files or space for a log
             end = _End(128, "StartError", str(error))
         finally:
             if process is not None:

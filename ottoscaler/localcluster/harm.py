@@ -40,6 +40,7 @@ def preempt(store: Store, kubelet: Kubelet, namespace: str, name: str, by: str =
 
 def delete_by_hand(store: Store, kubelet: Kubelet, namespace: str, name: str, grace: int | None = None) -> None:
     """What `kubectl delete pod` does; `grace` 0: gone from the API at once, its processes killed."""
+    store.get("pods", namespace, name)  # what is not there is NotFound here, not the API's refusal
     delete_object(store, PODS, namespace, name, DeleteOptions(grace))
 
 

@@ -3,6 +3,12 @@
 Owned by the cluster, which starts `run` in its nursery and cancels it to stop. In come the changes of pods in
 the store; out go statuses and events. `run` returns when every process of every pod is dead: cancelled workers
 kill their groups, and the guard kills what left its group.
+
+Not done here, and in a real cluster so: volumes are looked for but not mounted; no isolation (files, network,
+users: runAsUser is not obeyed); CPU limits; readiness, startup, HTTP, TCP and gRPC probes; lifecycle hooks;
+ephemeral containers; termination messages; node pressure; in-place resize; the resyncs that show a memory limit of
+2**63 in a pod's own `resources`. Requests are not summed up: the node is never full. A sidecar that fails while
+the pod ends is not reported apart. Statuses of several containers may come in more, smaller steps.
 """
 
 from __future__ import annotations
@@ -49,7 +55,7 @@ class Kubelet:
                     for pod in self.store.list("pods"):
                         self._heed(nursery, pod)
                     async for change in changes:
-                        await self.node.heard.wait()
+                        await self.node.wait_heard()
                         self._handle(nursery, change)
         finally:
             await self.node.guard.close()

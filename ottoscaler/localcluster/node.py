@@ -51,14 +51,13 @@ class Node:
     def __init__(self, store: Store, data_dir: Path, name: str, settings: NodeSettings) -> None:
         self.store, self.name, self.settings = store, name, settings
         self.events = PodEvents(store, name)
-        self.root = data_dir / f"kubelet-{secrets.token_hex(4)}"
+        self.root = data_dir.resolve() / f"kubelet-{secrets.token_hex(4)}"
         self.guard = Guard(self.root)
         self.memory = MemorySampler(settings.memory_interval)
         self.ended_marks: set[str] = set()
         self.something_ended = trio.Event()
         self.silent = False
-        self.heard = trio.Event()  # set while not silent
-        self.heard.set()
+        self._heard = trio.Event()  # the end of the silence, if there is one
         self._addresses = 0
 
     @property
@@ -81,13 +80,19 @@ class Node:
 
     def fall_silent(self) -> None:
         """From now on the API hears nothing from this kubelet, and it hears nothing of the API; pods go on."""
-        self.silent = True
-        self.heard = trio.Event()
+        if not self.silent:
+            self.silent = True
+            self._heard = trio.Event()
 
     def come_back(self) -> None:
         """The end of `fall_silent`."""
         self.silent = False
-        self.heard.set()
+        self._heard.set()
+
+    async def wait_heard(self) -> None:
+        """Wait until the node is not silent."""
+        while self.silent:
+            await self._heard.wait()
 
     def register(self) -> None:
         """Put the node's object into the API, if it is not there."""

@@ -268,12 +268,12 @@ class PodWorker:
             self.state = replace(self.state, containers=lost)
         succeeded = all(self.state.containers[name].exit_code == 0 for name in regular) and not self.state.failing
         self.state = replace(self.state, phase="Succeeded" if succeeded else "Failed", sandbox_ready=False)
-        await self.node.heard.wait()
+        await self.node.wait_heard()
         self.publish()
         self.finished = True
         if "deletionTimestamp" in self.pod["metadata"]:
             await trio.sleep(self.node.settings.removal_delay)
-            await self.node.heard.wait()
+            await self.node.wait_heard()
             self._remove_nowait()
 
     def _remove_nowait(self) -> None:

@@ -259,6 +259,20 @@ async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
         assert any("side:running" in line and between in line for line in bench.story("sidecar"))
 
 
+async def test_a_restarted_container_keeps_its_previous_log(tmp_path: Path) -> None:
+    """restartPolicy OnFailure: the log of the run before is served as previous, files of both are apart."""
+    async with open_bench(tmp_path) as bench:
+        script = "if test -e ran; then echo second; else touch ran; echo first; exit 1; fi"
+        bench.create("twice", containers=worker("sh", "-c", script), restartPolicy="OnFailure")
+        pod = await bench.wait_phase("twice", "Succeeded")
+        container = pod["status"]["containerStatuses"][0]
+        assert container["restartCount"] == 1
+        assert container["lastState"]["terminated"]["exitCode"] == 1
+        previous = bench.kubelet.read_log("otto", "twice", "worker", LogOptions(previous=True))
+        assert await first_piece(previous) == b"first\n"
+        assert await log_of(bench, "twice") == b"second\n"
+
+
 async def test_a_failing_liveness_probe_kills(tmp_path: Path) -> None:
     """Two failures of an exec probe end the container; only the events say why."""
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 0.1, "failureThreshold": 2}
@@ -348,6 +362,18 @@ async def test_nothing_survives_kill_9_of_the_kubelet(tmp_path: Path) -> None:
         while marked_processes(tmp_path):  # noqa: ASYNC110 - as above
             await trio.sleep(0.02)
     await kubelet.stdout.aclose()
+
+
+async def test_what_exec_refuses_is_a_start_error(tmp_path: Path) -> None:
+    """An argument beyond 128 KiB and a NUL in a variable end as StartError that says why."""
+    async with open_bench(tmp_path) as bench:
+        bench.create("long", containers=worker("echo", "x" * 200_000))
+        bench.create("nul", containers=worker("echo", "a\0b"))
+        for name, why in (("long", "Argument list too long"), ("nul", "embedded null byte")):
+            pod = await bench.wait_phase(name, "Failed")
+            ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+            assert (ended["exitCode"], ended["reason"]) == (128, "StartError")
+            assert why in ended["message"]
 
 
 async def test_starting_a_process_is_cheap(tmp_path: Path) -> None:
