@@ -67,10 +67,10 @@ def test_a_wrong_argument_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as end:
         main(["completion", "tcsh"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        "ottoscaler completion: argument shell: invalid choice: 'tcsh' (choose from 'bash', 'zsh', 'fish') "
+    assert capsys.readouterr().err.replace("'", "") == (  # some versions of Python quote the choices, some do not
+        "ottoscaler completion: argument shell: invalid choice: tcsh (choose from bash, zsh, fish) "
         "(see ottoscaler completion --help)\n"
-    ).replace("'bash', 'zsh', 'fish'", "'bash', 'zsh', 'fish'" if sys.version_info < (3, 12, 8) else "bash, zsh, fish")
+    )
 
 
 def test_wrong_settings_end_serve_with_every_problem() -> None:
