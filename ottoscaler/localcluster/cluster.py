@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,8 @@ from .access import AccessControl
 from .admission import Admission
 from .control import Control, strip_labels
 from .faults import Faults
+from .harm import harms
+from .identity import load_identity
 from .kubeconfig import write_kubeconfig
 from .kubelet import Kubelet
 from .namespaces import SYSTEM_NAMESPACES, NamespaceController, create_namespace
@@ -65,22 +66,23 @@ async def open_cluster(
     settings: NodeSettings | None = None,
     seed: int = 0,
 ) -> AsyncIterator[LocalCluster]:
-    """Run a cluster on 127.0.0.1; `port` 0 takes a free one, without `token` a random one is made.
+    """Run a cluster on 127.0.0.1; `port` 0 takes a free one.
 
-    `data_dir` holds what pods write; `settings` are the node's; `seed` is that of faults that come by chance. When it
-    is left, connections are reset and all pods' processes are gone. Raises OSError where the port is taken.
+    `data_dir` holds what pods write, and the cluster's identity: run there again it has the same CA and, where none is
+    given, the same token, but no objects. `settings` are the node's; `seed` is that of faults that come by chance.
+    When it is left, connections are reset and all pods' processes are gone. Raises OSError where the port is taken.
     """
-    authority = trustme.CA()
-    ca_pem = authority.cert_pem.bytes()
+    identity = load_identity(data_dir, token)
+    ca_pem = identity.authority.cert_pem.bytes()
     store = Store()
     for name in SYSTEM_NAMESPACES:
         create_namespace(store, name, ca_pem.decode())
-    access = AccessControl(token or secrets.token_urlsafe(32))
+    access = AccessControl(identity.token)
     kubelet = Kubelet(store, data_dir=data_dir, node_name=NODE_NAME, **({"settings": settings} if settings else {}))
     faults, admission = Faults(seed), Admission(store)
     objects = ObjectsApi(store, admission, faults, ca_pem.decode())
-    control = Control(store, faults, admission, access, {})
-    server = ApiServer(Routes(access, objects, PodsApi(store, kubelet), control), _tls_context(authority))
+    control = Control(store, faults, admission, access, harms(store, kubelet))
+    server = ApiServer(Routes(access, objects, PodsApi(store, kubelet), control), _tls_context(identity.authority))
     listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
     url = f"https://127.0.0.1:{listener.socket.getsockname()[1]}"
     async with trio.open_nursery() as nursery:

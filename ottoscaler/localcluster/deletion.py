@@ -35,7 +35,7 @@ def delete_object(
         obj = store.get(resource.plural, namespace, name)
     except NotFound:
         raise not_found(resource, name) from None
-    _check_preconditions(resource, obj, options)
+    check_preconditions(resource, obj, options)
     if options.dry_run:
         return obj
     if resource.plural == "pods":
@@ -57,7 +57,8 @@ def is_to_be_removed(obj: dict[str, Any]) -> bool:
     )
 
 
-def _check_preconditions(resource: Resource, obj: dict[str, Any], options: DeleteOptions) -> None:
+def check_preconditions(resource: Resource, obj: dict[str, Any], options: DeleteOptions) -> None:
+    """Raise ApiError 409 unless it is the object that was meant."""
     metadata = obj["metadata"]
     if options.uid is not None and options.uid != metadata["uid"]:
         raise precondition_failed(resource, metadata["name"], "UID", options.uid, metadata["uid"])

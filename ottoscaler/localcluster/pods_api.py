@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from .deletion import DeleteOptions, delete_object
+from .deletion import DeleteOptions, check_preconditions
 from .exchange import Request, Response, Send, decode_body, json_response
+from .harm import evict
+from .kubelet import Kubelet
 from .listing import parse_count
 from .logs import LogNotAvailable, LogOptions
 from .objects_api import Target
 from .refusals import ApiError, bad_request, not_found, success
 from .resources import PODS
-from .store import NotFound, Published, Store, format_time
-
-if TYPE_CHECKING:
-    from .kubelet import Kubelet
+from .store import NotFound, Published, Store
 
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
 
@@ -53,7 +51,8 @@ class PodsApi:
 
         async def stream(send: Send) -> None:
             try:
-                async with aclosing(self._read(target, container, options)) as chunks:
+                pieces = self.kubelet.read_log(target.namespace or "", target.name, container, options)
+                async with aclosing(pieces) as chunks:
                     async for chunk in chunks:
                         await send(chunk)
             except LogNotAvailable as error:  # the answer has begun: the reason is all that can still be said
@@ -61,34 +60,13 @@ class PodsApi:
 
         return Response(content_type="text/plain", stream=stream)
 
-    def _read(self, target: Target, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
-        chunks = self.kubelet.read_log(target.namespace or "", target.name, container, options)
-        return cast("AsyncGenerator[bytes, None]", chunks)  # it is written as a generator, so it can be closed
-
     def evict(self, target: Target, request: Request) -> Response:
         """POST eviction: the pod says DisruptionTarget, then it is deleted with its grace."""
         options = decode_body(request, PODS).get("deleteOptions") or {}
-        self._find(target)
-        condition = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "observedGeneration": self._find(target)["metadata"].get("generation", 1),
-            "lastProbeTime": None,
-            "lastTransitionTime": format_time(self.store.now()),
-            "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting",
-        }
-
-        def add_condition(pod: dict[str, Any]) -> None:
-            conditions = pod.setdefault("status", {}).setdefault("conditions", [])
-            pod["status"]["conditions"] = [condition, *(c for c in conditions if c["type"] != "DisruptionTarget")]
-
-        self.store.update("pods", target.namespace or "", target.name, add_condition)
         preconditions = options.get("preconditions") or {}
-        wanted = DeleteOptions(
-            options.get("gracePeriodSeconds"), preconditions.get("uid"), preconditions.get("resourceVersion")
-        )
-        delete_object(self.store, PODS, target.namespace or "", target.name, wanted)
+        wanted = DeleteOptions(uid=preconditions.get("uid"), resource_version=preconditions.get("resourceVersion"))
+        check_preconditions(PODS, self._find(target), wanted)
+        evict(self.store, self.kubelet, target.namespace or "", target.name, options.get("gracePeriodSeconds"))
         return json_response(success() | {"code": 201}, 201)
 
     def bind(self, target: Target, request: Request) -> Response:

@@ -59,6 +59,7 @@ class ApiServer:
         self._config.accesslog = self._config.errorlog = None
         self._config.include_server_header = self._config.include_date_header = False
         self._config.keep_alive_timeout = 90.0
+        self._config.keep_alive_max_requests = 10**9  # a real API server does not end a connection for its age
         self._config.h2_max_concurrent_streams = 1000
         self._context = WorkerContext(None)
 
@@ -70,8 +71,8 @@ class ApiServer:
             handler = partial(self._handle, nursery)
             try:
                 task_status.started()
-                await trio.serve_listeners(handler, [listener])
-            finally:
+                await trio.serve_listeners(handler, [listener], handler_nursery=nursery)
+            finally:  # hypercorn shields what it sends: a client that does not read would hold the end up for ever
                 for connection in tuple(self._connections):
                     connection.reset()
 
@@ -90,8 +91,6 @@ class ApiServer:
             _log.debug("a client is gone, or a fault sent it away")
         finally:
             self._connections.discard(connection)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await trio.aclose_forcefully(stream)
 
     async def _answer(
         self, nursery: trio.Nursery, connection: Connection, scope: Any, receive: _Receive, send: _Send

@@ -216,3 +216,30 @@ async def test_http2(tmp_path: Path) -> None:
             await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
             assert (await stream.receive_some(3))[:2] == b"\0\0"  # a SETTINGS frame answers
         await trio.aclose_forcefully(stream)
+
+
+async def test_a_client_that_never_reads_delays_no_end(tmp_path: Path) -> None:
+    """A client that asks for much and reads nothing does not keep the cluster from ending at once."""
+    async with open_cluster(data_dir=tmp_path) as cluster:
+        for number in range(300):
+            big = {"metadata": {"name": f"c{number}", "namespace": "default"}, "data": {"x": "y" * 20_000}}
+            cluster.store.create("configmaps", big)
+        trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+        address = cluster.url.removeprefix("https://").split(":")
+        stream = await trio.open_ssl_over_tcp_stream(address[0], int(address[1]), ssl_context=trust)
+        head = f"GET /api/v1/configmaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {cluster.token}\r\n\r\n"
+        await stream.send_all(head.encode())
+        await trio.sleep(0.1)
+        left = trio.current_time()
+    assert trio.current_time() - left < 1
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_cluster_started_again_is_the_same(tmp_path: Path) -> None:
+    """In the same folder, a second start has the same CA and token, readable by nobody else, and no objects."""
+    async with open_cluster(data_dir=tmp_path) as first:
+        first.store.create("configmaps", {"metadata": {"name": "c", "namespace": "default"}})
+    async with open_cluster(data_dir=tmp_path) as second:
+        assert (second.token, second.ca_pem) == (first.token, first.ca_pem)
+        assert [c["metadata"]["name"] for c in second.store.list("configmaps", "default")] == ["kube-root-ca.crt"]
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("authority.pem", "token")} == {0o600}
