@@ -142,7 +142,21 @@ async def _open(plan: ProcessPlan) -> trio.Process:
     except ValueError as error:  # a NUL in a word or variable
         raise StartError(f"exec {plan.words[0]}: {error}") from error
     except OSError as error:
+        if error.errno == errno.E2BIG:
+            return await _open_complaint(plan, environment)
         raise StartError(f"exec {plan.words[0]}: {os.strerror(error.errno or errno.EIO)}") from error
+
+
+async def _open_complaint(plan: ProcessPlan, environment: dict[str, str]) -> trio.Process:
+    """What a runtime does with words or variables beyond what exec takes: a container that starts and exits 1."""
+    return await trio.lowlevel.open_process(
+        ["/bin/sh", "-c", 'echo "exec $0: Argument list too long" >&2; exit 1', plan.words[0][:100]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": environment["PATH"][:1000], MARK: plan.mark},
+        start_new_session=True,
+    )
 
 
 def _working_directory(plan: ProcessPlan) -> Path:
