@@ -17,7 +17,6 @@ import trio
 
 from ottoscaler.localcluster.process import ContainerProcess
 
-
 _RESTRAINT = 20  # how many times as long as it looked it sleeps
 
 

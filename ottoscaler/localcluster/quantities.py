@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from math import ceil
 from typing import Any
 
@@ -23,6 +24,7 @@ _SUFFIXES = {
     "P": Decimal(10**15),
     "E": Decimal(10**18),
 }
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
@@ -33,10 +35,9 @@ def parse_quantity(text: str | int | float) -> Decimal:
         if number.endswith(suffix):
             number, factor = number[: -len(suffix)], value
             break
-    try:
-        return Decimal(number) * factor
-    except InvalidOperation:
-        raise ValueError(f"quantity {text!r}: expected a number with an optional suffix, as 500m or 128Mi") from None
+    if not _NUMBER.fullmatch(number):
+        raise ValueError(f"quantity {text!r}: expected a number with an optional suffix, as 500m or 128Mi")
+    return Decimal(number) * factor
 
 
 def as_millicores(text: str | int | float) -> int:
