@@ -23,6 +23,7 @@ from ottoscaler.events import Limits
 from ottoscaler.handler import Handler
 from ottoscaler.kube.watch import watch_fleet
 from ottoscaler.log import log
+from ottoscaler.pods import INSTANCE_LABEL
 from ottoscaler.poller import Poller
 from ottoscaler.roster import Roster
 from ottoscaler.settings import Settings
@@ -95,7 +96,7 @@ class Rings:
         redis, api = f"Redis at {site.ledger.stream.address}", f"the Kubernetes API at {site.kube.address}"
 
         async def watch(*, task_status: trio.TaskStatus[None]) -> None:
-            selector = f"ottoscaler/instance={site.instance}"
+            selector = f"{INSTANCE_LABEL}={site.instance}"
             try:
                 await watch_fleet(site.kube, site.fleet, site.namespace, selector, task_status=task_status)
             except Answered as error:

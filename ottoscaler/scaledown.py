@@ -13,6 +13,7 @@ from itertools import islice
 
 import trio
 
+from ottoscaler.creation import STOPPED
 from ottoscaler.events import Event
 from ottoscaler.fleet import PodRecord
 from ottoscaler.ledger import NotOurs
@@ -24,7 +25,6 @@ from ottoscaler.site import Site
 from ottoscaler.stream.base import Candidate, Claim, Closing, LiveEvent
 from ottoscaler.stream.progress import Progress
 from ottoscaler.verdicts import judge_end
-from ottoscaler.worker import STOPPED
 
 CHUNK = 500
 

@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import trio
 
+from ottoscaler.creation import STOPPED
 from ottoscaler.events import Event
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Claim, Closing, Fence, Outcome
 from ottoscaler.stream.progress import Progress
-from ottoscaler.worker import STOPPED, Ending, Worker
+from ottoscaler.worker import Ending, Worker
 
 WAIT_FOR_PHASES_FROM = 10
 """With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""

@@ -7,7 +7,7 @@ decide about leaves as an error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import Kube
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
+from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.verdicts import Graces
 
 
@@ -82,7 +83,7 @@ class Site:
 
     async def delete_finished(self, event_id: str, number: int) -> None:
         """Delete the finished pods of one event, `number` of them, as collections of at most 500."""
-        selector = f"ottoscaler/instance={self.instance},ottoscaler/event-id={event_id}"
+        selector = f"{INSTANCE_LABEL}={self.instance},{EVENT_LABEL}={event_id}"
         for _ in range(0, number, 500):
             try:
                 async with self.writes.hold(f"delete {event_id}"):
@@ -103,6 +104,18 @@ class Site:
                 return None
             except (Unavailable, Refused):
                 await trio.sleep(next(delays))
+
+    def stranger(self, pod: Mapping[str, Any]) -> str:
+        """Whose a pod of one of our names is, in words; empty when it is ours."""
+        labels = pod["metadata"].get("labels") or {}
+        instance, era = labels.get(INSTANCE_LABEL), labels.get(ERA_LABEL)
+        if instance is None:
+            return f"is managed by {labels.get('app.kubernetes.io/managed-by', 'somebody else')}"
+        if instance != self.instance:
+            return f"belongs to the Ottoscaler instance {instance}"
+        if era != self.era:
+            return f"belongs to era {era}, which this Redis has forgotten"
+        return ""
 
     async def create(self, event: Event, index: int, attempt: int, sent: Callable[[bool], None]) -> dict[str, Any]:
         """Send one create. `sent(True)` is called before, `sent(False)` once an answer of any kind has come.

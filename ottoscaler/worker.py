@@ -13,16 +13,14 @@ from typing import Any, NamedTuple
 import trio
 import trio_util
 
-from ottoscaler.errors import Ambiguous, Conflict, NotFound, OttoscalerError, Refused, Unavailable, WritesSuspended
+from ottoscaler.creation import STOPPED, Creation
 from ottoscaler.events import Event
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
-from ottoscaler.outcomes import STOPPED_REASON, WorkerOutcome, read_outcome, rfc3339
+from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Accepted, Claim, Outcome
-from ottoscaler.verdicts import Verdict, judge_end, judge_refusal, judge_stuck
-
-STOPPED = Verdict("terminated", "Stopped", STOPPED_REASON)
+from ottoscaler.verdicts import Verdict, judge_end, judge_stuck
 
 
 class Ending(NamedTuple):
@@ -33,13 +31,6 @@ class Ending(NamedTuple):
     outcome: WorkerOutcome
     uid: str = ""
     fence_until: float = 0.0
-
-
-class _EndedError(Exception):
-    """Carries the verdict out of the middle of a create."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        self.verdict = verdict
 
 
 class Worker:
@@ -66,18 +57,15 @@ class Worker:
         self._claim = claim
         self._index = index
         self._attempt = attempt
-        self._uid = accepted_uid
-        self._version = 0
-        self._is_under_way = False
-        self._is_accepted = bool(accepted_uid)
-        self._last: PodRecord | None = None
-        self.accepted_at = math.inf
-        self._fence_from = site.now() if unsure else 0.0
         self._stop = trio.Event()
+        self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
+        self._creation = Creation(site, event, index, attempt, stop=self._stop, uid=accepted_uid, unsure=unsure)
+        self._is_accepted = bool(accepted_uid)
+        self.accepted_at = math.inf
+        self._last: PodRecord | None = None
         self._deleted = False
         self._stuck_since: tuple[str, float] = ("", 0.0)
         self._pull_error = ""
-        self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"
@@ -103,97 +91,19 @@ class Worker:
         return Ending(stands, self._uid if is_left else "", stands.fence_until)
 
     async def _live(self, follow: Follow) -> Verdict:
-        try:
-            if not self._uid and not self._adopt(follow.record):
-                await self._create(follow)
-            await self._note_accepted()
-        except _EndedError as ended:
-            return ended.verdict
+        if refused := await self._creation.ensure(follow):
+            return refused
+        await self._note_accepted()
         return await self._wait_end(follow)
 
-    def _adopt(self, record: PodRecord | None) -> bool:
-        """Take the pod over that is already there; another era's pod of this name is not ours to take."""
-        if record is None or record.gone or record.era != self._site.era:
-            return False
-        self._uid = record.uid
-        return True
-
-    # -- creating
-
-    async def _create(self, follow: Follow) -> None:
-        give_up_at = trio.current_time() + self._site.patience.create_timeout
-        delays = self._site.backoff.delays()
-        while not self._uid:
-            if self._stop.is_set():
-                raise _EndedError(STOPPED)
-            problem = await self._try_create(follow)
-            if not problem:
-                continue
-            if trio.current_time() >= give_up_at:
-                raise _EndedError(Verdict("failed", "ApiUnavailable", f"the API did not accept the pod: {problem}"))
-            self._log.debug("create is tried again", reason=problem)
-            await trio.sleep(next(delays))
-
-    async def _try_create(self, follow: Follow) -> str:
-        """One create; returns why it must be made again, empty when it need not, or was not even sent."""
-        try:
-            pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent)
-        except WritesSuspended:
-            await self._site.wait_writable()
-            return ""
-        except Ambiguous as error:
-            self._fence_from = self._site.now()
-            return str(error)
-        except (Unavailable, NotFound) as error:  # 404: the namespace is not there (yet)
-            return str(error)
-        except Conflict as error:
-            return await self._judge_conflict(follow, error)
-        except Refused as error:
-            cause, is_passing = judge_refusal(error)
-            if not is_passing:
-                raise _EndedError(Verdict("failed", cause, str(error))) from None
-            return str(error)
-        self._own(pod)
-        self._log.info("worker created", task_id=self._event.task_id)
-        return ""
-
-    def _note_sent(self, is_under_way: bool) -> None:
-        self._is_under_way = is_under_way
-
-    def _own(self, pod: dict[str, Any]) -> None:
-        self._site.fleet.learn(pod)
-        self._uid, self._version = pod["metadata"]["uid"], int(pod["metadata"]["resourceVersion"])
+    @property
+    def _uid(self) -> str:
+        return self._creation.uid
 
     @property
     def is_unanswered(self) -> bool:
         """A create of ours may still be carried out, and nothing in the progress says so."""
-        return self._is_under_way or bool(self._fence_from and not self._is_accepted)
-
-    async def _judge_conflict(self, follow: Follow, error: OttoscalerError) -> str:
-        """409: ours is adopted, another's is a failure that says whose it is."""
-        with trio.move_on_after(self._site.patience.appearance):
-            await follow.wait(lambda record: record is not None and not record.gone)
-        if self._adopt(follow.record):
-            return ""
-        pod = await self._site.read_pod(self.name)
-        if pod is None:
-            return str(error)
-        if whose := self._stranger(pod):
-            raise _EndedError(Verdict("failed", "NameTaken", f"pod {self.name} exists already and {whose}"))
-        self._own(pod)
-        return ""
-
-    def _stranger(self, pod: dict[str, Any]) -> str:
-        """Whose a pod of our name is, empty when it is ours."""
-        labels = pod["metadata"].get("labels", {})
-        instance, era = labels.get("ottoscaler/instance"), labels.get("ottoscaler/era")
-        if instance is None:
-            return f"is managed by {labels.get('app.kubernetes.io/managed-by', 'somebody else')}"
-        if instance != self._site.instance:
-            return f"belongs to the Ottoscaler instance {instance}"
-        if era != self._site.era:
-            return f"belongs to era {era}, which this Redis has forgotten"
-        return ""
+        return self._creation.is_under_way or bool(self._creation.fence_from and not self._is_accepted)
 
     async def _note_accepted(self) -> None:
         if self._is_accepted:
@@ -234,8 +144,8 @@ class Worker:
         async def seen() -> None:
             await follow.wait(lambda record: record is not None)
 
-        if follow.record is None and self._version:
-            await trio_util.wait_any(seen, lambda: self._site.fleet.wait_version(self._version))
+        if follow.record is None and self._creation.version:
+            await trio_util.wait_any(seen, lambda: self._site.fleet.wait_version(self._creation.version))
 
     async def _wait_change(self, follow: Follow, seen: PodRecord | None) -> None:
         """Return when the record is another one, or when a stop was asked for that nobody acted on yet."""
@@ -290,7 +200,7 @@ class Worker:
         pod = await self._site.read_pod(self.name)
         if pod is None or pod["metadata"]["uid"] != self._uid:
             return Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted by someone else")
-        if not self._stranger(pod):
+        if not self._site.stranger(pod):
             self._site.fleet.learn(pod)
             if follow.record is not None and follow.record.uid == self._uid and not follow.record.gone:
                 return None
@@ -329,7 +239,9 @@ class Worker:
             exit_code=last.exit_code if last else None,
             started_at=rfc3339(last.started_at if last else None),
             completed_at=rfc3339((last and last.finished_at) or self._site.now()),
-            fence_until=self._fence_from + self._site.patience.create_fence if self._fence_from else 0.0,
+            fence_until=self._creation.fence_from + self._site.patience.create_fence
+            if self._creation.fence_from
+            else 0.0,
         )
 
     async def _record(self, outcome: WorkerOutcome) -> WorkerOutcome:

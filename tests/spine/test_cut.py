@@ -34,6 +34,7 @@ class CutAtStep(trio.abc.Instrument):
         self._cut = cut
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count, and cut."""
         self.steps += 1
         if self.steps == self._step:
             self._cut()
@@ -97,7 +98,7 @@ def suppress_stop() -> Iterator[None]:
 async def _drain_when_done(scaler: Scaler, server: MemoryServer) -> None:
     judge = MemoryStream(server, "judge")
     await trio.sleep(1)  # a scaler that has nothing to do is let start, too
-    while await _ended(judge) < len(EVENTS) or await judge.live_events() or server.fences:
+    while await _ended(judge) < len(EVENTS) or await judge.live_events() or server.fences:  # noqa: ASYNC110 - virtual time
         await trio.sleep(0.5)
     scaler.drain.request("all events have ended")
 
