@@ -32,6 +32,7 @@ KEEPALIVE_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 LONGEST_ERROR = 65_536
 LIST_TRIES = 3
+TOLD_CONDITIONS = frozenset({"PodScheduled", "DisruptionTarget"})
 
 OnRequest = Callable[[str, int | None, float], None]
 """Called after each request: verb, HTTP code (None where there was no answer), seconds."""
@@ -128,7 +129,7 @@ class Kube:
     async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
         """All pods of the selector and the version of the list, read in pages.
 
-        Of each pod's spec only names of node and containers stay: 10,000 whole pods would take 200 MB.
+        Of each pod only what a PodRecord is read from stays: 10,000 whole pods would take 200 MB.
         """
         for _ in range(LIST_TRIES):
             try:
@@ -312,17 +313,23 @@ async def _end(chunks: AsyncIterator[bytes]) -> None:
 
 def _slim(pod: dict[str, Any]) -> dict[str, Any]:
     """A pod of a list without the parts that no record is read from; changes the pod itself, which is ours alone."""
-    spec = pod.get("spec") or {}
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
     pod["spec"] = {
         "nodeName": spec.get("nodeName"),
-        "containers": [{"name": each.get("name")} for each in spec.get("containers") or ()],
-        "initContainers": [
-            {"name": each.get("name"), "restartPolicy": each.get("restartPolicy")}
-            for each in spec.get("initContainers") or ()
-        ],
+        "containers": _only(spec.get("containers"), "name"),
+        "initContainers": _only(spec.get("initContainers"), "name", "restartPolicy"),
+    }
+    pod["status"] = {key: status[key] for key in ("phase", "reason", "message", "podIP") if key in status} | {
+        "conditions": [each for each in status.get("conditions") or () if each.get("type") in TOLD_CONDITIONS],
+        "containerStatuses": _only(status.get("containerStatuses"), "name", "state"),
+        "initContainerStatuses": _only(status.get("initContainerStatuses"), "name", "state"),
     }
     pod.get("metadata", {}).pop("managedFields", None)
     return pod
+
+
+def _only(items: list[dict[str, Any]] | None, *keys: str) -> list[dict[str, Any]]:
+    return [{key: each[key] for key in keys if key in each} for each in items or ()]
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ cut goes on from the last version. It ends by cancel, or by a refusal before the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
@@ -20,6 +19,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Answered, Expired, OttoscalerError, TryAgain, Unavailable
 from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import WatchEvent
+from ottoscaler.log import Log
 
 WATCH_SECONDS = 30
 SILENCE_SECONDS = 5.0
@@ -31,7 +31,7 @@ RETRY = Backoff(initial=0.2, maximum=10.0)
 OnOutage = Callable[[OttoscalerError | None], None]
 """Told the error when the API is lost, and None when it is back."""
 
-log = logging.getLogger("ottoscaler.kube")
+log = Log("ottoscaler.kube")
 
 
 class Watched(Protocol):
@@ -54,12 +54,14 @@ class _Outage:
         self._delays: Iterator[float] = retry.delays()
         self._on_outage = on_outage
         self._is_lost = False
+        self.was_reached = False
 
     def lose(self, error: OttoscalerError) -> float:
         """Note a failure; returns how many seconds to wait before the next try."""
         if not self._is_lost:
             self._is_lost = True
-            log.warning("the Kubernetes API is lost, trying again until it is back: %s", error)
+            words = "the Kubernetes API is lost" if self.was_reached else "the Kubernetes API is not reached yet"
+            log.warning(words, reason=str(error))
             if self._on_outage is not None:
                 self._on_outage(error)
         asked = error.retry_after if isinstance(error, Unavailable) else None
@@ -69,9 +71,10 @@ class _Outage:
         """Note that the API answers."""
         if self._is_lost:
             self._is_lost = False
-            log.warning("the Kubernetes API is back")
+            log.warning("the Kubernetes API is back" if self.was_reached else "the Kubernetes API is reached")
             if self._on_outage is not None:
                 self._on_outage(None)
+        self.was_reached = True
 
     def next_delay(self) -> float:
         """Seconds to wait; more each time until `calm`."""
@@ -99,22 +102,21 @@ async def watch_fleet(
     """
     outage = _Outage(retry, on_outage)
     must_list = True
-    ready = False
     while True:
         opened = trio.current_time()
         try:
             if must_list:
                 await _list(kube, fleet, namespace, selector)
+                is_first = not outage.was_reached
                 outage.find()
-                if not ready:
-                    ready = True
+                if is_first:
                     task_status.started()
             opened = trio.current_time()
             must_list = await _watch(kube, fleet, namespace, selector)
         except Expired:
             must_list = True
         except (TryAgain, Answered) as error:
-            if not ready and isinstance(error, Answered):
+            if not outage.was_reached and isinstance(error, Answered):
                 raise
             must_list = True
             await trio.sleep(outage.lose(error))
@@ -129,7 +131,7 @@ async def _list(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> N
     pods, version = await kube.list_pods(namespace, selector)
     rewound = version < fleet.version
     if rewound:
-        log.warning("the Kubernetes API went back from version %d to %d: restored, or another", fleet.version, version)
+        log.warning("the Kubernetes API went back in time: restored, or another one", seen=fleet.version, now=version)
     fleet.replace(pods, version, rewound=rewound)
 
 
@@ -148,5 +150,5 @@ async def _watch(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> 
         except Unavailable as error:
             if not is_heard:
                 raise
-            log.debug("a watch was cut, it goes on from version %d: %s", fleet.version, error)
+            log.debug("a watch was cut and goes on", version=fleet.version, reason=str(error))
     return scope.cancelled_caught or not is_heard

@@ -23,6 +23,7 @@ from ottoscaler.errors import (
     Unavailable,
     WritesSuspended,
 )
+from ottoscaler.fleet import PodRecord
 from ottoscaler.kube.access import Access
 from ottoscaler.kube.client import Kube, OnRequest, open_kube
 from ottoscaler.kube.credentials import TokenFile
@@ -262,6 +263,17 @@ def page(names: str, proceed: str = "") -> Answer:
 
 
 GONE = Answer(410, {**STATUS, "reason": "Expired", "message": "too old", "code": 410})
+
+
+@pytest.mark.parametrize("recording", ["life", "failures", "more-failures", "platform"])
+async def test_listed_pods_keep_all_that_records_are_read_from(recording: str) -> None:
+    """What a list drops of a pod changes nothing in its record, for every recorded pod."""
+    items = json.loads((RECORDINGS / f"kube-{recording}-pods.json").read_text())
+    pods = [item["object"] for item in items if item["object"].get("kind") == "Pod"]
+    async with client(Answer(body={"metadata": {}, "items": pods})) as (kube, _):
+        listed, _version = await kube.list_pods("otto", "a=b")
+    assert list(map(PodRecord.from_pod, listed)) == list(map(PodRecord.from_pod, pods))
+    assert len(json.dumps(listed)) < len(json.dumps(pods)) * 0.7
 
 
 async def test_a_list_is_read_in_pages() -> None:
