@@ -44,7 +44,7 @@ class Playground:
         async def watch(program: Program) -> None:
             await program.wait()
             ended.append(program)
-            nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel(reason=f"{program.name} ended")
 
         async with trio.open_nursery() as nursery:
             for program in (self.valkey, self.cluster, self.serve):
