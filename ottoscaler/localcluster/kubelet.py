@@ -22,6 +22,7 @@ import trio
 from ottoscaler.localcluster.logs import LogNotAvailable, LogOptions, read_log
 from ottoscaler.localcluster.node import Node, NodeSettings
 from ottoscaler.localcluster.pod_worker import PodWorker
+from ottoscaler.localcluster.process import raise_file_limit
 from ottoscaler.localcluster.scheduler import Scheduler
 from ottoscaler.localcluster.statuses import TERMINAL_PHASES
 from ottoscaler.localcluster.store import Change, Store
@@ -45,6 +46,7 @@ class Kubelet:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run pods for ever; started when new pods are heeded. Cancelled: ends all processes, within seconds."""
         self.node.register()
+        raise_file_limit()
         try:
             with self.store.subscribe("pods") as changes:
                 async with trio.open_nursery() as nursery:
