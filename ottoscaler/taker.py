@@ -51,6 +51,7 @@ class Taker:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled. What Redis does not answer is asked again at the next turn."""
+        await self._site.ledger.insist(self._catch_up)
         task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
@@ -77,6 +78,17 @@ class Taker:
             nursery.start_soon(self._drop_fences, tending.fences)
         if tending.strays:
             await self._poller.admit(tending.strays)
+
+    async def _catch_up(self) -> None:
+        """What a crash of this loop had dropped: notices, and events that are ours in Redis and unknown here."""
+        stream = self._site.ledger.stream
+        for event_id in self._roster.ids():
+            self._handler.notice(event_id)
+        for event_id in await stream.held() - self._roster.ids():
+            progress = await stream.read_progress(event_id)
+            if progress is not None and event_id not in self._poller and event_id not in self._roster:
+                self._roster.enter(event_id, progress.lane)
+                self._events.send_nowait(progress)
 
     async def _drop_fences(self, fences: tuple[Fence, ...]) -> None:
         """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s."""
