@@ -104,7 +104,8 @@ class Fleet:
             self._keep(record, force=rewound)
         for record in [r for r in self._records.values() if r.uid not in listed]:
             if rewound or record.resource_version <= version:
-                self._drop(record, version)
+                self._bury(record.uid, version)
+                self._drop(record)
         self._advance(sys.maxsize if rewound else version)
         self._version = version if rewound else max(self._version, version)
         self._synced.set()
@@ -113,8 +114,10 @@ class Fleet:
         """Take over one event of the watch: ADDED, MODIFIED, DELETED or BOOKMARK; what is not news changes nothing."""
         record = _as_record(pod, gone=type == "DELETED")
         if type == "DELETED":
-            if not self._is_stale(record):
-                self._drop(record, record.resource_version)
+            is_stale = self._is_stale(record)
+            self._bury(record.uid, record.resource_version)
+            if not is_stale:
+                self._drop(record)
         elif type in ("ADDED", "MODIFIED"):
             self._keep(record)
         self._advance(record.resource_version)
@@ -178,7 +181,8 @@ class Fleet:
             return
         known = self._records.get(record.name)
         if known is not None and known.uid != record.uid:
-            self._drop(known, record.resource_version)
+            self._bury(known.uid, record.resource_version)
+            self._drop(known)
         elif known is not None and known.event_id != record.event_id:
             self._forget_of_event(known)
         self._tombstones.pop(record.uid, None)
@@ -187,11 +191,14 @@ class Fleet:
             self._by_event[record.event_id].add(record.name)
         self._tell(record)
 
-    def _drop(self, record: PodRecord, version: int) -> None:
-        """Forget a pod that was deleted at `version`; its followers get its last record as gone."""
-        self._tombstones[record.uid] = version
+    def _bury(self, uid: str, version: int) -> None:
+        """Remember that a pod was deleted at `version`: what comes later about an earlier time is no news."""
+        self._tombstones[uid] = max(version, self._tombstones.get(uid, 0))
         if len(self._tombstones) > TOMBSTONES:
             self._tombstones.popitem(last=False)
+
+    def _drop(self, record: PodRecord) -> None:
+        """Forget a pod; its followers get its last record as gone."""
         known = self._records.get(record.name)
         if known is not None and known.uid == record.uid:
             del self._records[record.name]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ottoscaler.fleet import Fleet, PodRecord
@@ -123,6 +126,32 @@ def test_a_rewound_history_makes_the_list_the_whole_truth() -> None:
     assert versions(fleet) == {"a": 40}
     fleet.apply("MODIFIED", pod("a", 51))
     assert (fleet.version, versions(fleet)) == (51, {"a": 51})
+
+
+LIVES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ADDED", "MODIFIED", "DELETED"])), max_size=25)
+
+
+@given(LIVES, st.randoms(use_true_random=False))
+def test_the_order_of_events_does_not_matter(life: list[tuple[str, str]], chance: Random) -> None:
+    """Every event at least once, in any order and any number: the fleet ends with what was last true."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    there: dict[str, tuple[str, int]] = {}
+    for version, (name, kind) in enumerate(life, 1):
+        uid = there[name][0] if name in there else f"{name}{version}"
+        if kind == "DELETED" and name not in there:
+            continue
+        events.append((kind, pod(name, version, uid=uid)))
+        if kind == "DELETED":
+            del there[name]
+        else:
+            there[name] = (uid, version)
+    told = events + chance.choices(events, k=len(events)) if events else []
+    chance.shuffle(told)
+    fleet = Fleet()
+    for kind, seen in told:
+        fleet.apply(kind, seen)
+    assert {name: (record.uid, record.resource_version) for name, record in fleet.records.items()} == there
+    assert sorted(record.name for record in fleet.pods_of_event("1-0")) == sorted(there)
 
 
 async def test_wait_version_ends_when_the_version_has_passed(autojump_clock: MockClock) -> None:

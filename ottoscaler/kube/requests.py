@@ -84,7 +84,7 @@ def list_pods(namespace: str, selector: str, limit: int = PAGE, proceed: str = "
     `proceed` is the token of the page before.
     """
     url = _pods(namespace, labelSelector=selector, limit=limit, **{"continue": proceed})
-    return Request("list", f"pods of {selector} in {namespace}", "GET", url, seconds=30.0)
+    return Request("list", f"pods of {selector} in {namespace}", "GET", url, seconds=15.0)
 
 
 def watch_pods(namespace: str, selector: str, resource_version: int, timeout_seconds: int) -> Request:

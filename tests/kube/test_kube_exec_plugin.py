@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from ottoscaler.errors import SettingsError, Unavailable
 from ottoscaler.kube.exec_plugin import ExecPlugin, read_exec_spec
@@ -66,6 +68,32 @@ async def test_the_plugin_gets_its_environment(tmp_path: Path) -> None:
         "kind": "ExecCredential",
         "spec": {"interactive": False},
     }
+
+
+async def test_a_plugins_certificate_is_shown_from_then_on(tmp_path: Path) -> None:
+    """A certificate beside or instead of a token goes into the TLS context, once for each that the plugin gives."""
+    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    leaf = ca.issue_cert("me@example.org", key_type=trustme.KeyType.ECDSA)
+    (tmp_path / "cert").write_bytes(leaf.cert_chain_pems[0].bytes())
+    (tmp_path / "key").write_bytes(leaf.private_key_pem.bytes())
+    script = (
+        f"read = lambda name: open({str(tmp_path)!r} + '/' + name).read()\n"
+        "give(clientCertificateData=read('cert'), clientKeyData=read('key'))"
+    )
+    source = plugin(tmp_path, script)
+    assert await source.token() is None
+    loads: list[str] = []
+
+    class Context(ssl.SSLContext):
+        def load_cert_chain(self, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
+            loads.append(str(certfile))
+            super().load_cert_chain(certfile, keyfile, password)
+
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)
+    for _ in range(3):
+        source.certify(context)
+    assert len(loads) == 1
+    assert not Path(loads[0]).exists()
 
 
 @pytest.mark.parametrize(
