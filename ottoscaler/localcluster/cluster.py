@@ -37,7 +37,7 @@ class LocalCluster:
 
     url: str
     token: str
-    ca_pem: bytes
+    ca_pem: str
     store: Store
     kubelet: Kubelet
     faults: Faults
@@ -73,14 +73,14 @@ async def open_cluster(
     When it is left, connections are reset and all pods' processes are gone. Raises OSError where the port is taken.
     """
     identity = load_identity(data_dir, token)
-    ca_pem = identity.authority.cert_pem.bytes()
+    ca_pem = identity.authority.cert_pem.bytes().decode()
     store = Store()
     for name in SYSTEM_NAMESPACES:
-        create_namespace(store, name, ca_pem.decode())
+        create_namespace(store, name, ca_pem)
     access = AccessControl(identity.token)
     kubelet = Kubelet(store, data_dir=data_dir, node_name=NODE_NAME, **({"settings": settings} if settings else {}))
     faults, admission = Faults(seed), Admission(store)
-    objects = ObjectsApi(store, admission, faults, ca_pem.decode())
+    objects = ObjectsApi(store, admission, faults, ca_pem)
     control = Control(store, faults, admission, access, harms(store, kubelet))
     server = ApiServer(Routes(access, objects, PodsApi(store, kubelet), control), _tls_context(identity.authority))
     listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]

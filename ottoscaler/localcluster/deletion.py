@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from .refusals import not_found, precondition_failed
+from .refusals import forbidden, not_found, precondition_failed
 from .resources import Resource
 from .store import NotFound, Published, Store, format_time
 
 _ENDED = ("Succeeded", "Failed")
+_IMMORTAL_NAMESPACES = ("default", "kube-public", "kube-system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def delete_object(
     name: str,
     options: DeleteOptions = DeleteOptions(),
 ) -> Published:
-    """Delete, or begin to; the object as it is (or was) then. Raises ApiError 404 and 409."""
+    """Delete, or begin to; the object as it is (or was) then. Raises ApiError 403, 404 and 409."""
     try:
         obj = store.get(resource.plural, namespace, name)
     except NotFound:
@@ -41,6 +42,8 @@ def delete_object(
     if resource.plural == "pods":
         return _delete_pod(store, obj, options.grace)
     if resource.plural == "namespaces":
+        if name in _IMMORTAL_NAMESPACES:
+            raise forbidden(resource, name, "this namespace may not be deleted")
         return store.update("namespaces", "", name, lambda namespace: _mark_namespace(store, namespace))
     if not obj["metadata"].get("finalizers"):
         return store.remove(resource.plural, namespace, name)

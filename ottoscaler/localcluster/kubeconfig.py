@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 
-def write_kubeconfig(path: Path, *, url: str, token: str, ca_pem: bytes, name: str = "localcluster") -> None:
+def write_kubeconfig(path: Path, *, url: str, token: str, ca_pem: str, name: str = "localcluster") -> None:
     """Write a kubeconfig that only its owner may read; an older file is replaced in one step."""
     config = {
         "apiVersion": "v1",
@@ -18,7 +18,7 @@ def write_kubeconfig(path: Path, *, url: str, token: str, ca_pem: bytes, name: s
         "clusters": [
             {
                 "name": name,
-                "cluster": {"server": url, "certificate-authority-data": base64.b64encode(ca_pem).decode()},
+                "cluster": {"server": url, "certificate-authority-data": base64.b64encode(ca_pem.encode()).decode()},
             }
         ],
         "users": [{"name": name, "user": {"token": token}}],

@@ -107,7 +107,11 @@ class ApiServer:
                 fault, nursery, connection, request, receive, send
             ):
                 return
-        await _respond(self._carry_out(request), receive, send)
+        try:
+            await _respond(self._carry_out(request), receive, send)
+        except Exception:  # noqa: BLE001 - one broken stream must not end the server: its client sees a reset
+            _log.exception("%s %s broke while it was answered", request.method, request.path)
+            connection.reset()
 
     def _carry_out(self, request: Request) -> Response:
         """The answer; a bug in finding it is logged and answered 500, and harms no other request."""

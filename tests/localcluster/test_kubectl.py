@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,16 +107,25 @@ def test_run_watch_and_delete(kubectl: Kubectl) -> None:
         assert re.match(r"k1 +1/1 +Running +0 ", wide[1])
         assert '"phase": "Running"' in kubectl("get", "pod", "k1", "-o", "json")
         assert "phase: Running" in kubectl("get", "pod", "k1", "-o", "yaml")
+        assert _read_until(watch, "Running")[0] in ("Pending", "ContainerCreating", "Running")
         kubectl("delete", "pod", "k1", "--grace-period=1", "--wait=false")
         kubectl("wait", "pod/k1", "--for=delete", "--timeout=10s")
-        time.sleep(0.2)  # the watch is another process
+        _read_until(watch, "Terminating")
     finally:
         watch.terminate()
-    seen, _ = watch.communicate(timeout=5)
-    states = [line.split()[2] for line in seen.splitlines() if line.startswith("k1 ")]
-    assert states[:1] == ["Pending"]
-    assert "Running" in states
-    assert states[-1] in ("Terminating", "Error", "Completed")
+        watch.communicate(timeout=5)
+
+
+def _read_until(watch: subprocess.Popen[str], state: str) -> list[str]:
+    """The states of k1 that a watch prints, up to the wanted one."""
+    assert watch.stdout is not None
+    states: list[str] = []
+    while states[-1:] != [state]:
+        line = watch.stdout.readline()
+        assert line, f"the watch ended after {states}"
+        if line.startswith("k1 "):
+            states.append(line.split()[2])
+    return states
 
 
 def test_namespaces_rights_and_what_the_api_says_of_itself(kubectl: Kubectl) -> None:

@@ -39,7 +39,7 @@ def _pod(name: str, script: str = "sleep 100", **spec: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def _open(tmp_path: Path) -> AsyncIterator[tuple[LocalCluster, httpx.AsyncClient]]:
     async with open_cluster(data_dir=tmp_path / "data") as cluster:
-        trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+        trust = ssl.create_default_context(cadata=cluster.ca_pem)
         headers = {"authorization": f"Bearer {cluster.token}"}
         async with httpx.AsyncClient(base_url=cluster.url, verify=trust, headers=headers, timeout=5) as client:
             yield cluster, client
@@ -206,7 +206,7 @@ async def test_the_switch_from_outside(tmp_path: Path) -> None:
 async def test_http2(tmp_path: Path) -> None:
     """A client that offers HTTP/2 gets it."""
     async with open_cluster(data_dir=tmp_path) as cluster:
-        trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+        trust = ssl.create_default_context(cadata=cluster.ca_pem)
         trust.set_alpn_protocols(["h2"])
         address = cluster.url.removeprefix("https://").split(":")
         stream = await trio.open_ssl_over_tcp_stream(address[0], int(address[1]), ssl_context=trust)
@@ -224,7 +224,7 @@ async def test_a_client_that_never_reads_delays_no_end(tmp_path: Path) -> None:
         for number in range(300):
             big = {"metadata": {"name": f"c{number}", "namespace": "default"}, "data": {"x": "y" * 20_000}}
             cluster.store.create("configmaps", big)
-        trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+        trust = ssl.create_default_context(cadata=cluster.ca_pem)
         address = cluster.url.removeprefix("https://").split(":")
         stream = await trio.open_ssl_over_tcp_stream(address[0], int(address[1]), ssl_context=trust)
         head = f"GET /api/v1/configmaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {cluster.token}\r\n\r\n"
