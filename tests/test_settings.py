@@ -9,7 +9,7 @@ import pytest
 
 from ottoscaler import settings as settings_module
 from ottoscaler.cli import build_parser
-from ottoscaler.cli.settings_table import settings_table
+from ottoscaler.cli.settings_table import readme_with_table, settings_table
 from ottoscaler.errors import SettingsError
 from ottoscaler.parsing import TLS_OPTIONS
 from ottoscaler.secret import Secret
@@ -106,9 +106,7 @@ def test_a_wrong_redis_url_is_refused_without_showing_it(url: str) -> None:
 def test_an_unknown_option_of_the_url_is_named() -> None:
     """A misspelt TLS option is not silently dropped."""
     (problem,) = problems({"REDIS_URL": "rediss://host?ssl_cert=x"})
-    assert problem.endswith(
-        "(the option ssl_cert is not one of " + ", ".join(TLS_OPTIONS) + ")"
-    )
+    assert problem.endswith("(the option ssl_cert is not one of " + ", ".join(TLS_OPTIONS) + ")")
 
 
 def test_secrets_are_hidden_in_every_text() -> None:
@@ -160,6 +158,13 @@ def test_settings_cannot_be_changed() -> None:
 def test_the_documented_table_is_the_code_s() -> None:
     """docs/settings.md is what `python -m ottoscaler.cli.settings_table` writes."""
     assert DOCS.read_text() == settings_table()
+
+
+def test_the_readme_shows_every_setting() -> None:
+    """The README's table is what `python -m ottoscaler.cli.settings_table` writes."""
+    readme = (DOCS.parents[1] / "README.md").read_text()
+    assert readme == readme_with_table(readme)
+    assert readme.count("| `REDIS_HOST` |") == 1
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""`python -m ottoscaler.cli.settings_table`: write docs/settings.md from the descriptions of the settings."""
+"""`python -m ottoscaler.cli.settings_table`: write the tables of settings, in docs/settings.md and in the README."""
 
 from pathlib import Path
 
 from ottoscaler.settings import FIELDS, flag_of
 
+ROOT = Path(__file__).parents[2]
 INTRODUCTION = """# Settings
 
 Every setting is an environment variable and a flag of `ottoscaler serve`; the flag wins, and an empty value counts as
@@ -13,19 +14,36 @@ unset. Wrong settings end the start with exit code 2 and one line for each. This
 | variable and flag | default | expected | effect |
 |---|---|---|---|
 """
+BEGIN, END = "<!-- settings:", "<!-- end of settings -->"
 
 
 def settings_table() -> str:
     """The whole of docs/settings.md."""
-    return INTRODUCTION + "".join(_row(variable) for variable in FIELDS)
+    rows = (
+        (f"`{name}`<br>`{flag_of(name)}`", _default(name), field.kind.expected, field.effect)
+        for name, field in FIELDS.items()
+    )
+    return INTRODUCTION + "".join(map(_row, rows))
 
 
-def _row(variable: str) -> str:
-    field = FIELDS[variable]
-    literal = f"`{field.default}`" if isinstance(field.default, str) and not field.shown else field.shown
-    cells = (f"`{variable}`<br>`{flag_of(variable)}`", literal, field.kind.expected, field.effect)
+def readme_with_table(readme: str) -> str:
+    """The README with its table, which stands between two marks, made anew."""
+    before, rest = readme.split(BEGIN)
+    mark, _, rest = rest.partition("\n")
+    rows = ((f"`{name}`", _default(name), field.effect) for name, field in FIELDS.items())
+    table = "| variable | default | effect |\n|---|---|---|\n" + "".join(map(_row, rows))
+    return f"{before}{BEGIN}{mark}\n{table}{END}{rest.partition(END)[2]}"
+
+
+def _default(name: str) -> str:
+    field = FIELDS[name]
+    return f"`{field.default}`" if isinstance(field.default, str) and not field.shown else field.shown
+
+
+def _row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[2].joinpath("docs", "settings.md").write_text(settings_table())
+    (ROOT / "docs" / "settings.md").write_text(settings_table())
+    (ROOT / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text()))
