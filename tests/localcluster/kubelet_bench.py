@@ -62,23 +62,27 @@ class Bench:
 
     async def wait_phase(self, name: str, *phases: str) -> Json:
         """Wait until the pod is in one of these phases."""
-        while (pod := self.get(name))["status"]["phase"] not in phases:
+        while (pod := self._seen(name))["status"].get("phase") not in phases:
             await self._changed.park()
         return pod
 
     async def wait_waiting(self, name: str, reason: str) -> Json:
         """Wait until a container of the pod waits for this reason."""
         while True:
-            status = self.get(name)["status"]
+            status = self._seen(name)["status"]
             for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
                 if container["state"].get("waiting", {}).get("reason") == reason:
                     return status
             await self._changed.park()
 
     async def wait_gone(self, name: str) -> None:
-        """Wait until the pod is removed."""
-        while any(pod["metadata"]["name"] == name for pod in self.store.list("pods")):
+        """Wait until the pod's DELETED is among the changes."""
+        while not any(c.type == "DELETED" and c.object["metadata"]["name"] == name for c in self.changes):
             await self._changed.park()
+
+    def _seen(self, name: str) -> Json:
+        """The pod as of the last change that was collected, so that `changes` holds what a test waited for."""
+        return next((c.object for c in reversed(self.changes) if c.object["metadata"]["name"] == name), {"status": {}})
 
     def events(self, name: str) -> list[Json]:
         """The events about one pod."""
