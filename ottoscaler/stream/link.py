@@ -117,11 +117,15 @@ class Link:
         connection = self._connection
         if _is_open(connection) and _is_dead(connection):
             connection.disconnect()  # it died while idle; nothing was sent, so opening another repeats nothing
-        if not _is_open(connection):
-            connection.connect()
-            if self._greet is not None:
-                self._greet(self._exchange)
-        return work(self._exchange)
+        try:
+            if not _is_open(connection):
+                connection.connect()
+                if self._greet is not None:
+                    self._greet(self._exchange)
+            return work(self._exchange)
+        finally:
+            if not _is_open(connection):
+                self._breaker.release()
 
     def _exchange(self, *words: str | bytes | int | float) -> Any:
         self._connection.send_command(*words)

@@ -115,11 +115,18 @@ class RedisBackend:
     lease = 0.4
     _numbers = itertools.count()
 
-    def __init__(self, server: Server, address: RedisAddress | None = None) -> None:
+    def __init__(self, server: Server) -> None:
         self.server = server
-        self.address = address or server.address
+        self.address = server.address
         self.keys = Keys(f"test{next(self._numbers)}:events", "ottoscaler")
         self._opened: list[RedisStream] = []
+
+    @classmethod
+    def at(cls, address: RedisAddress) -> RedisBackend:
+        """A keeper at an address where perhaps nobody is."""
+        backend = cls.__new__(cls)
+        backend.address, backend.keys, backend._opened = address, Keys("test:events", "ottoscaler"), []
+        return backend
 
     def open(self, session: str, retention: Retention = KEEP_ALL, timeout: float = TIMEOUT) -> RedisStream:
         """A session's stream."""

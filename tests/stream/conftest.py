@@ -82,6 +82,23 @@ def valkey(servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path) -> Path:
-    """A folder with a path short enough for a Unix socket."""
-    return tmp_path
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A Valkey of the test's own, to freeze and to kill; it keeps an append-only file."""
+    server = start_own(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    yield server
+    server.kill()
+
+
+def start_own(folder: Path, *options: str, kind: str = "valkey9") -> Server:
+    """A server that nobody else uses."""
+    binary = BINARIES[kind]()
+    assert binary is not None, f"{kind}: no such server is installed here"
+    return Server(binary, folder, *options)
+
+
+@pytest.fixture
+def own(own_server: Server) -> Iterator[RedisBackend]:
+    """That Valkey as a keeper of the stream."""
+    real = RedisBackend(own_server)
+    yield real
+    real.disconnect()

@@ -1,0 +1,305 @@
+"""What the connections do when Redis is frozen, killed, emptied or slow, and when callers give up."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from redis.exceptions import ResponseError
+
+from ottoscaler.errors import Unavailable
+from ottoscaler.parsing import RedisAddress
+from ottoscaler.secret import Secret
+from ottoscaler.stream.base import Candidate, Closing, Outcome, Stream, Writing
+from ottoscaler.stream.scripts import script_text
+from tests.stream.backends import RedisBackend
+from tests.stream.servers import free_port
+from tests.stream.steps import PAIRS, begin, claim, open_session, registration, strays, take
+
+pytestmark = pytest.mark.slow_clock
+
+
+@asynccontextmanager
+async def frozen(backend: RedisBackend) -> AsyncIterator[None]:
+    """Redis answers nothing inside, and everything that was sent to it afterwards."""
+    backend.server.freeze()
+    try:
+        yield
+    finally:
+        backend.server.thaw()
+        backend.server.command("PING")
+
+
+async def lose_answer(backend: RedisBackend, call: Callable[[], Awaitable[Any]]) -> None:
+    """Make a call whose answer gets lost although it is carried out."""
+    for name in ("add_event", "close", "record", "tend"):  # a script that is not loaded would not be carried out
+        backend.server.command("SCRIPT", "LOAD", script_text(name))
+    async with frozen(backend):
+        with pytest.raises(Unavailable) as caught:
+            await call()
+        assert caught.value.address == str(backend.address)
+
+
+async def impatient(backend: RedisBackend, name: str) -> Stream:
+    """A session that waits 0.2 s for an answer."""
+    stream = backend.open(name, timeout=0.2)
+    era = await stream.open_group("0", "default")
+    await stream.renew(60, era.id)
+    return stream
+
+
+CALLS: dict[str, Callable[[Stream], Awaitable[Any]]] = {
+    "read": lambda stream: stream.read(1, 30),
+    "renew": lambda stream: stream.renew(3, "era"),
+    "tend": lambda stream: stream.tend(1, 1, expire=True, audit=True),
+    "read_entries": lambda stream: stream.read_entries("results", "0", 1, 30),
+    "wait_durable": lambda stream: stream.wait_durable(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("is_frozen", [True, False])
+async def test_a_cancelled_call_ends_at_once(own: RedisBackend, name: str, is_frozen: bool) -> None:
+    """A cancel ends every call within 0.2 s when Redis is frozen, and a waiting read at once when it is not."""
+    stream, _ = await open_session(own, "one")
+    await stream.read(1, 0)
+    await stream.report()
+    threads = threading.active_count()
+    if is_frozen:
+        own.server.freeze()
+    try:
+        with trio.move_on_after(0.1) as scope:
+            await CALLS[name](stream)
+            assert not is_frozen
+        assert scope.cancelled_caught or not is_frozen
+        assert trio.current_time() - scope.deadline < (0.25 if is_frozen else 0.1)
+    finally:
+        own.server.thaw()
+    await stream.tend(0, 0, expire=False, audit=False)
+    assert threading.active_count() <= threads + 2  # Trio keeps idle threads; none is stuck in a call
+
+
+async def test_a_silent_address_lets_go(tmp_path: Any) -> None:
+    """A cancel also ends the connecting to a server that accepts and never answers, or does not even accept."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = RedisAddress(scheme="redis", host="127.0.0.1", port=silent.getsockname()[1], username="u")
+        fillers = [socket.socket() for _ in range(4)]
+        for accepts in (True, False):
+            if not accepts:  # the backlog is full: a connect hangs
+                for filler in fillers:
+                    filler.setblocking(False)
+                    filler.connect_ex(silent.getsockname())
+            stream = RedisBackend.at(address).open("one", timeout=30)
+            with trio.move_on_after(0.1) as scope:
+                await stream.live_events()
+            assert scope.cancelled_caught
+            assert trio.current_time() - scope.deadline < 0.25
+            stream.disconnect()
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_refused_connection_is_named() -> None:
+    """Where nobody listens, the error names the address."""
+    address = RedisAddress(scheme="redis", host="127.0.0.1", port=free_port())
+    stream = RedisBackend.at(address).open("one")
+    with pytest.raises(Unavailable, match=r"Redis at redis://127\.0\.0\.1:\d+/0 cannot be reached") as caught:
+        await stream.live_events()
+    assert caught.value.address == str(address)
+
+
+async def test_an_unknown_host_is_named() -> None:
+    """A name that does not resolve is an outage that names the address."""
+    stream = RedisBackend.at(RedisAddress(scheme="redis", host="nowhere.invalid")).open("one")
+    with pytest.raises(Unavailable, match=r"nowhere\.invalid"):
+        await stream.live_events()
+
+
+async def test_no_event_is_doubled_by_a_lost_answer(own: RedisBackend) -> None:
+    """Nothing is sent twice by itself, and the producer's own repeat finds its entry."""
+    stream = await impatient(own, "one")
+    await lose_answer(own, lambda: stream.add_event(PAIRS, "token"))
+    entry_id = await stream.add_event(PAIRS, "token")
+    assert [entry.id for entry in await stream.read(10, 0)] == [entry_id]
+
+
+async def test_a_close_is_repeated_after_a_lost_answer(own: RedisBackend) -> None:
+    """The close whose answer got lost was carried out; its repeat says `before`, and there is one result."""
+    stream = await impatient(own, "one")
+    event_id = await begin(own, stream)
+    closing = Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"))
+    await lose_answer(own, lambda: stream.close(closing))
+    assert (await stream.close(closing)).how == "before"
+    assert len(await stream.read_entries("results", "0", 10, 0)) == 1
+
+
+async def test_an_outcome_is_repeated_after_a_lost_answer(own: RedisBackend) -> None:
+    """The repeat is answered as the first call would have been."""
+    stream = await impatient(own, "one")
+    event_id = await begin(own, stream)
+    writing = Writing(claim(event_id, "one"), outcomes=(Outcome(1, '{"o":1}'),))
+    await lose_answer(own, lambda: stream.record([writing]))
+    assert [written.outcomes for written in await stream.record([writing])] == [('{"o":1}',)]
+
+
+async def test_entries_of_a_lost_answer_come_first(own: RedisBackend) -> None:
+    """Entries that Redis delivered into a lost answer are given by the next read, those given before are not."""
+    stream = await impatient(own, "one")
+    before = own.add(*PAIRS)
+    assert [entry.id for entry in await stream.read(10, 0)] == [before]
+    lost = own.add(*PAIRS)
+    async with frozen(own):
+        with pytest.raises(Unavailable):
+            await stream.read(10, 0)
+    later = own.add(*PAIRS)
+    assert [entry.id for entry in await stream.read(10, 0)] == [lost]
+    assert [entry.id for entry in await stream.read(10, 0)] == [later]
+
+
+async def test_a_lost_look_is_given_again(own: RedisBackend) -> None:
+    """Notices, events taken and strays of a lost answer come with the repeat."""
+    stream, other = await impatient(own, "one"), (await open_session(own, "other"))[0]
+    up, down = await begin(own, stream), await begin(own, other, lane="control")
+    await other.mark_victims(claim(down, "other"), 1, [Candidate(up, 1, "{}")], last=True)
+    offered = await begin(own, other, offer=True)
+    dead, _ = await open_session(own, "dead", lease=0.01)
+    stray = own.add(*PAIRS)
+    await dead.read(1, 1)
+    await lose_answer(own, lambda: stream.tend(5, 5, expire=True, audit=False))
+    again = await stream.tend(5, 5, expire=True, audit=False)
+    assert again.notices == (up,)
+    assert [(progress.event_id, progress.epoch) for progress in again.taken] == [(offered, 1)]
+    assert [entry.id for entry in await stream.read(10, 0)] == [stray]
+    assert (await stream.tend(5, 5, expire=True, audit=False)).taken == ()
+
+
+async def test_entries_that_arrive_with_a_cancel_are_kept(own: RedisBackend) -> None:
+    """However a cancel and an arriving entry meet, the entry is given exactly once."""
+    stream, _ = await open_session(own, "one")
+    added, given = [], []
+    for step in range(40):
+        async with trio.open_nursery() as nursery:
+
+            async def read_all() -> None:
+                given.extend(await stream.read(10, 5))
+
+            nursery.start_soon(read_all)
+            await trio.sleep(0.002)
+            added.append(own.add(*PAIRS))
+            await trio.sleep(0.0001 * (step % 8))
+            nursery.cancel_scope.cancel(reason="the test's race")
+        if step % 2:
+            given.extend(stream.take_unread())
+    while rest := await stream.read(100, 0):
+        given.extend(rest)
+    assert [entry.id for entry in given] == added
+
+
+async def test_a_restart_between_calls_is_not_noticed(own: RedisBackend) -> None:
+    """Connections that died while idle are opened again before anything is sent, and scripts are loaded again."""
+    stream, era = await open_session(own, "one")
+    event_id = await begin(own, stream)
+    await stream.wait_durable()
+    own.server.restart()
+    assert (await stream.renew(60, era.id)).held == 1
+    assert await stream.register([registration(event_id)]) == [1]
+    assert await stream.read(1, 0) == []
+    await stream.wait_durable()
+
+
+async def test_a_server_that_is_killed_under_a_call_is_unavailable(own: RedisBackend) -> None:
+    """A waiting read fails with the address, and works again when the server is back."""
+    stream, _ = await open_session(own, "one")
+
+    async def read() -> None:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await stream.read(1, 30)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.sleep(0.05)
+        own.server.kill()
+    own.server.start()
+    event_id = own.add(*PAIRS)
+    assert [entry.id for entry in await stream.read(1, 1)] == [event_id]
+
+
+async def test_scripts_are_loaded_where_they_are_missing(own: RedisBackend) -> None:
+    """After SCRIPT FLUSH the same calls go through."""
+    stream, _ = await open_session(own, "one")
+    own.server.command("SCRIPT", "FLUSH")
+    event_id = await begin(own, stream, offer=True)
+    own.server.command("SCRIPT", "FLUSH")
+    assert [progress.event_id for progress in await take(stream)] == [event_id]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), "out of memory"),
+        (("REPLICAOF", "127.0.0.1", "1"), "read-only replica"),
+    ],
+)
+async def test_a_server_that_cannot_write_is_unavailable(own: RedisBackend, harm: tuple[str, ...], words: str) -> None:
+    """Out of memory and read-only count as an outage, in plain commands and inside scripts."""
+    stream, era = await open_session(own, "one")
+    own.server.command(*harm)
+    for call in (lambda: stream.renew(60, era.id), lambda: stream.add_event(PAIRS, "token")):
+        with pytest.raises(Unavailable, match=f"Redis at unix://.* (cannot serve at present|is .*{words})"):
+            await call()
+
+
+async def test_a_wrong_login_is_unavailable(own: RedisBackend) -> None:
+    """A password that Redis refuses is an outage in plain words, without the password."""
+    address = RedisAddress(scheme="unix", path=own.address.path, username="nobody", password=Secret("hush"))
+    stream = RedisBackend.at(address).open("one")
+    with pytest.raises(Unavailable, match="refuses the login") as caught:
+        await stream.live_events()
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_bug_is_not_an_outage(own: RedisBackend) -> None:
+    """A script error passes as it is."""
+    stream, era = await open_session(own, "one")
+    own.server.command("DEL", own.keys.sessions)
+    own.server.command("SET", own.keys.sessions, "no sorted set")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await stream.renew(60, era.id)
+
+
+async def test_names_come_back_but_epochs_do_not(own: RedisBackend) -> None:
+    """Entries of a trimmed stream survive a takeover on a real server, and a dead namesake's write is refused."""
+    one, _ = await open_session(own, "one", lease=0.05)
+    event_id = await begin(own, one)
+    own.trim(0)
+    await trio.sleep(0.1)
+    two, _ = await open_session(own, "two")
+    assert [progress.epoch for progress in await take(two, expire=True)] == [2]
+    assert not await one.adopt(claim(event_id, "one"))
+    assert await strays(two) == []
+
+
+async def test_connections_are_closed(own: RedisBackend) -> None:
+    """After `disconnect` no socket is left for the garbage collector to complain of."""
+    stream, _ = await open_session(own, "one")
+    await stream.read(1, 0)
+    await stream.read_entries("results", "0", 1, 0)
+    await stream.wait_durable()
+    assert int(_clients(own)) > 1
+    own.disconnect()
+    del stream
+    gc.collect()
+    await trio.sleep(0.05)
+    assert _clients(own) == 1
+
+
+def _clients(backend: RedisBackend) -> int:
+    return len(backend.server.command("CLIENT", "LIST").splitlines())
