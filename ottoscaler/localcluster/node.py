@@ -13,11 +13,11 @@ from typing import Any
 
 import trio
 
+from ottoscaler.localcluster.guard import Guard
 from ottoscaler.localcluster.logs import MAX_LOG_BYTES
 from ottoscaler.localcluster.memory import MemorySampler
 from ottoscaler.localcluster.pod_events import PodEvents
 from ottoscaler.localcluster.store import AlreadyExists, NotFound, Store, format_time
-from ottoscaler.localcluster.strays import Guard
 
 Json = dict[str, Any]
 

@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
-import trio
 
 MARK = "LOCALCLUSTER_CONTAINER"
 _MARK_BYTES = f"{MARK}=".encode()
 _ROUNDS = 100  # a process may fork while it is looked for: look again until nothing is left
 _ROUND_SECONDS = 0.01
-_GUARD_ENDS_WITHIN = 5.0  # seconds
 
 
 def marked_processes(root: Path) -> list[tuple[int, str]]:
@@ -77,37 +74,6 @@ def _mark_without_proc(pid: int) -> str | None:
         return psutil.Process(pid).environ().get(MARK)
     except (psutil.Error, OSError):
         return None
-
-
-class Guard:
-    """The guard process of one kubelet; started at most once, ends with the kubelet however that ends."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._process: trio.Process | None = None
-        self._starting = trio.Lock()
-
-    async def ensure_started(self) -> None:
-        """Start the guard if it does not run yet (30 ms of another core, once)."""
-        async with self._starting:
-            if self._process is None:
-                self._process = await trio.lowlevel.open_process(
-                    [sys.executable, "-m", __name__, str(self._root)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is meant for the kubelet alone
-                )
-
-    async def close(self) -> None:
-        """Let the guard do its work now and wait for its end, a few seconds at most."""
-        if self._process is None:
-            return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _GUARD_ENDS_WITHIN):
-            assert self._process.stdin is not None
-            await self._process.stdin.aclose()
-            await self._process.wait()
-        if self._process.returncode is None:
-            self._process.kill()
 
 
 def guard(root: Path) -> None:
