@@ -2,8 +2,8 @@
 
 The map of the house; each room imports its own line or those above it, and a test checks that.
 
-    words       events outcomes verdicts pods errors settings (parsing, secret)     what things are called and mean
-    tools       log signals backoff fair fleet startup drain supervisor             how time, limits, waiting and ends work
+    words       events outcomes verdicts pods errors settings (parsing, secret)     what things are
+    tools       log signals backoff fair fleet startup drain supervisor             how time and ends work
     boundaries  stream/   Redis Streams: the promise (base), Redis (redis, lua/), the twin in memory, the session
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
     spine       poller → handler → scaling → creation, worker                       an event's way to its result
@@ -13,7 +13,7 @@ The map of the house; each room imports its own line or those above it, and a te
     apart       localcluster/   a Kubernetes API of its own, pods as local processes; imports nothing of ours
     doors       cli/ __main__   commands, one file each
 
-Where to begin: `docs/design.md` for the promises, then `rings.py` for the shape of the process, then the spine in its order.
+Where to begin: `docs/design.md` for the promises, `rings.py` for the shape of the process, then the spine in its order.
 """
 
 __version__ = "0.1.0"
