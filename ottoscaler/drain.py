@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import FrameType
+from typing import Never
 
 import trio
 
@@ -71,6 +74,15 @@ class Drain:
         with trio.move_on_at(self.deadline):
             await self._hurry.wait()
         scope.cancel(reason=f"the drain's time is over ({self.reason})")
+
+    def leave(self) -> Never:
+        """End the process here and now. The interpreter's own way out has no limit (it waits for threads), and the
+        alarm would find its handler gone there and kill with a signal.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # the reader has gone: nobody is left to be told
+                stream.flush()
+        os._exit(self.exit_code)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         os._exit(self.exit_code)

@@ -45,10 +45,14 @@ IN_FLIGHT = 4
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal. Returns the exit code: 0 drained, 1 could not start or go on, 2 the settings do not fit."""
+    """Serve until a signal, and leave the process with 0 (drained) or 1 (could not go on); returns the exit code where
+    nothing was begun: 1 could not start, 2 the settings do not fit.
+    """
     code = 1
+    drain = Drain(settings.drain_seconds)
     try:
-        code = trio.run(_serve, settings)
+        trio.run(_serve, settings, drain)
+        drain.leave()
     except* FixYourCall as errors:
         code = _complain(errors, 2)
     except* StartupFailed as errors:
@@ -65,8 +69,7 @@ def _complain(errors: ExceptionGroup[Any], code: int) -> int:
     return code
 
 
-async def _serve(settings: Settings) -> int:
-    drain = Drain(settings.drain_seconds)
+async def _serve(settings: Settings, drain: Drain) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as receiver:
         if (number := signals.first_signal()) is not None:
             drain.request(signal.Signals(number).name)
@@ -75,7 +78,6 @@ async def _serve(settings: Settings) -> int:
             await serve(settings, drain)
             nursery.cancel_scope.cancel(reason="the service has ended")
     log.info("stopped", reason=drain.reason)
-    return drain.exit_code
 
 
 async def serve(settings: Settings, drain: Drain) -> None:
