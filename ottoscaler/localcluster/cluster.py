@@ -41,6 +41,7 @@ class LocalCluster:
     store: Store
     kubelet: Kubelet
     faults: Faults
+    routes: Routes
     access: AccessControl
     admission: Admission
 
@@ -61,12 +62,12 @@ class LocalCluster:
 async def open_cluster(
     *,
     data_dir: Path,
-    port: int = 0,
+    port: int | None = 0,
     token: str | None = None,
     settings: NodeSettings | None = None,
     seed: int = 0,
 ) -> AsyncIterator[LocalCluster]:
-    """Run a cluster on 127.0.0.1; `port` 0 takes a free one.
+    """Run a cluster on 127.0.0.1; `port` 0 takes a free one, None opens none: then only `routes` answers.
 
     `data_dir` holds what pods write, and the cluster's identity: run there again it has the same CA and, where none is
     given, the same token, but no objects. `settings` are the node's; `seed` is that of faults that come by chance.
@@ -82,15 +83,17 @@ async def open_cluster(
     faults, admission = Faults(seed), Admission(store)
     objects = ObjectsApi(store, admission, faults, ca_pem)
     control = Control(store, faults, admission, access, harms(store, kubelet))
-    server = ApiServer(Routes(access, objects, PodsApi(store, kubelet), control), _tls_context(identity.authority))
-    listener = (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
-    url = f"https://127.0.0.1:{listener.socket.getsockname()[1]}"
+    routes = Routes(access, objects, PodsApi(store, kubelet), control)
+    listener = None if port is None else (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
+    number = listener.socket.getsockname()[1] if listener else 443
     async with trio.open_nursery() as nursery:
         await nursery.start(kubelet.run)
         await nursery.start(NamespaceController(store).run)
-        await nursery.start(partial(server.serve, listener))
+        if listener:
+            await nursery.start(partial(ApiServer(routes, _tls_context(identity.authority)).serve, listener))
         try:
-            yield LocalCluster(url, access.admin_token, ca_pem, store, kubelet, faults, access, admission)
+            url = f"https://127.0.0.1:{number}"
+            yield LocalCluster(url, access.admin_token, ca_pem, store, kubelet, faults, routes, access, admission)
         finally:
             nursery.cancel_scope.cancel(reason="the cluster is being left")
 
