@@ -13,8 +13,9 @@ from ottoscaler.stream.base import GroupLost
 
 # Answers of a server that cannot serve at present; inside the message where a script got them.
 PASSING = re.compile(
-    r"\b(OOM|READONLY|MISCONF|LOADING|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS|NOAUTH|WRONGPASS|NOPERM)\b"
+    r"\b(OOM|READONLY|MISCONF|LOADING|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS|NOAUTH|WRONGPASS)\b"
 )
+DENIED = re.compile(r"\bNOPERM\b|ACL failure|user executing the script can't run")
 GROUP_GONE = re.compile(r"\bNOGROUP\b|no such key", re.IGNORECASE)
 SENTENCES: dict[type[Exception], str] = {
     exceptions.AuthenticationError: "refuses the login",
@@ -46,6 +47,8 @@ def translation_of(error: Exception, address: str) -> Exception:
     if isinstance(error, exceptions.ResponseError) and GROUP_GONE.search(text):
         return GroupLost(f"Redis at {address} knows the consumer group no more: {text}")
     sentence = next((words for kind, words in SENTENCES.items() if isinstance(error, kind)), None)
+    if sentence is None and isinstance(error, exceptions.ResponseError) and DENIED.search(text):
+        sentence = SENTENCES[exceptions.NoPermissionError]
     if sentence is None and isinstance(error, exceptions.ResponseError) and PASSING.search(text):
         sentence = "cannot serve at present"
     if sentence is None:

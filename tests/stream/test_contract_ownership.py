@@ -193,9 +193,9 @@ async def test_a_dead_session_loses_its_events(backend: Backend, clock: trio.abc
 
 async def test_a_session_that_comes_back_in_time_keeps_its_events(backend: Backend, clock: trio.abc.Clock) -> None:
     """A renewal after the lease, before anybody looked, finds everything as it was."""
-    stream, era = await open_session(backend, "one", lease=backend.lease)
+    stream, era = await open_session(backend, "one", lease=0.02)
     event_id = await begin(backend, stream)
-    await trio.sleep(backend.lease + 0.05)
+    await trio.sleep(0.05)
     renewal = await stream.renew(LEASE, era.id)
     assert (renewal.existed, renewal.held) == (True, 1)
     assert await take(backend.open("heir"), expire=True) == []
@@ -204,9 +204,9 @@ async def test_a_session_that_comes_back_in_time_keeps_its_events(backend: Backe
 
 async def test_nobody_expires_itself(backend: Backend, clock: trio.abc.Clock) -> None:
     """A process whose own session expired does not take its own events over."""
-    stream, _ = await open_session(backend, "one", lease=backend.lease)
+    stream, _ = await open_session(backend, "one", lease=0.02)
     event_id = await begin(backend, stream)
-    await trio.sleep(backend.lease + 0.05)
+    await trio.sleep(0.05)
     assert await take(stream, expire=True) == []
     assert await stream.held() == {event_id}
 
@@ -215,11 +215,11 @@ async def test_what_a_dead_session_read_and_never_registered_comes_back(
     backend: Backend, clock: trio.abc.Clock
 ) -> None:
     """Entries delivered to a dead session come back once, claimed by the finder, who can register them."""
-    dead, _ = await open_session(backend, "dead", lease=backend.lease)
+    dead, _ = await open_session(backend, "dead", lease=0.02)
     heir, _ = await open_session(backend, "heir")
     ids = [backend.add(*PAIRS) for _ in range(2)]
     assert len(await dead.read(10, 1)) == 2
-    await trio.sleep(backend.lease + 0.05)
+    await trio.sleep(0.05)
     found = await strays(heir)
     assert found == [Entry(id_, tuple((n.encode(), v.encode()) for n, v in PAIRS), 1) for id_ in ids]
     assert await strays(heir) == []
@@ -230,12 +230,12 @@ async def test_what_a_dead_session_read_and_never_registered_comes_back(
 
 async def test_a_trimmed_stray_still_ends_in_one_entry(backend: Backend, clock: trio.abc.Clock) -> None:
     """An entry that was trimmed before anyone registered it comes back without fields, until somebody closes it."""
-    dead, _ = await open_session(backend, "dead", lease=backend.lease)
+    dead, _ = await open_session(backend, "dead", lease=0.02)
     heir, _ = await open_session(backend, "heir")
     event_id = backend.add(*PAIRS)
     await dead.read(10, 1)
     backend.trim(0)
-    await trio.sleep(backend.lease + 0.05)
+    await trio.sleep(0.05)
     assert await strays(heir) == [Entry(event_id, None, 1)]
     assert await strays(heir) == [Entry(event_id, None, 1)]
     assert (await heir.close(Closing(event_id, "dlq", (("event_id", event_id),)))).how == "here"
@@ -245,11 +245,11 @@ async def test_a_trimmed_stray_still_ends_in_one_entry(backend: Backend, clock: 
 
 async def test_a_trimmed_event_is_taken_over_and_closed(backend: Backend, clock: trio.abc.Clock) -> None:
     """An event whose entry others trimmed away is taken from a dead owner as any other, and closes."""
-    dead, _ = await open_session(backend, "dead", lease=backend.lease)
+    dead, _ = await open_session(backend, "dead", lease=0.02)
     heir, _ = await open_session(backend, "heir")
     event_id = await begin(backend, dead)
     backend.trim(0)
-    await trio.sleep(backend.lease + 0.05)
+    await trio.sleep(0.05)
     assert [progress.entry for progress in await take(heir, expire=True)] == [PAIRS]
     closed = await heir.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "heir", 2)))
     assert closed.how == "here"

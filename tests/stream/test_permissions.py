@@ -1,0 +1,133 @@
+"""A user who may do no more than the documented commands gets through everything the stream does."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottoscaler.errors import Unavailable
+from ottoscaler.parsing import RedisAddress
+from ottoscaler.secret import Secret
+from ottoscaler.stream.base import Accepted, Candidate, Closing, Fence, Outcome, Writing
+from ottoscaler.stream.retention import Retention
+from tests.stream.backends import RedisBackend
+from tests.stream.conftest import KINDS
+from tests.stream.steps import PAIRS, begin, claim, registration
+
+REAL = [kind for kind in KINDS if kind != "memory"]  # the twin has no users
+pytestmark = [pytest.mark.slow_clock, pytest.mark.parametrize("kind", REAL)]
+
+PERMITTED = [
+    "+ping",
+    "+hello",
+    "+client|id",
+    "+client|setname",
+    "+client|unblock",
+    "+info",
+    "+eval",
+    "+evalsha",
+    "+script|load",
+    "+xadd",
+    "+xreadgroup",
+    "+xread",
+    "+xack",
+    "+xclaim",
+    "+xautoclaim",
+    "+xpending",
+    "+xinfo|groups",
+    "+xinfo|stream",
+    "+xinfo|consumers",
+    "+xgroup|create",
+    "+xgroup|delconsumer",
+    "+xlen",
+    "+xrange",
+    "+xrevrange",
+    "+xdel",
+    "+xtrim",
+    "+hset",
+    "+hget",
+    "+hmget",
+    "+hgetall",
+    "+hdel",
+    "+hincrby",
+    "+hexists",
+    "+del",
+    "+exists",
+    "+pexpire",
+    "+set",
+    "+get",
+    "+select",
+    "+time",
+    "+zadd",
+    "+zrem",
+    "+zscore",
+    "+zcard",
+    "+zrangebyscore",
+    "+sadd",
+    "+srem",
+    "+spop",
+    "+scard",
+    "+smembers",
+]
+
+
+@pytest.fixture
+def limited(backend: RedisBackend, kind: str) -> RedisBackend:
+    """A keeper for whom a user with these permissions logs in."""
+    waits = ["+waitaof"] if kind == "valkey9" else []
+    backend.server.command("ACL", "SETUSER", "otto", "reset", "on", ">secret", "~*", *PERMITTED, *waits)
+    backend.server.command("ACL", "LOG", "RESET")
+    backend.address = RedisAddress(
+        scheme="unix", path=backend.server.address.path, username="otto", password=Secret("secret"), db=1
+    )
+    backend.server.command("SELECT", 1)
+    return backend
+
+
+async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None:
+    """One of each call, in a database of its own: nothing is denied but CONFIG GET, which is optional."""
+    one = limited.open("one", Retention(results_keep=1, trim="on"))
+    two = limited.open("two")
+    era = await one.open_group("0", "default")
+    await one.renew(60, era.id)
+    await two.renew(0.001, era.id)
+    up, down = await begin(limited, one), await begin(limited, one, lane="control")
+    offered = await begin(limited, one, offer=True)
+    await one.adopt(claim(up, "one"))
+    await one.mark_victims(claim(down, "one"), 1, [Candidate(up, 1, "{}"), Candidate(offered, 1, "{}")], last=True)
+    await one.record([Writing(claim(up, "one"), (Accepted(1, 1, "u", 1),), (Outcome(1, "{}", "{}"),))])
+    await begin(limited, two)
+    limited.add(*PAIRS)
+    await two.read(1, 1)
+    look = await one.tend(5, 5, expire=True, audit=True)
+    assert (len(look.taken), len(look.strays)) == (2, 1)
+    assert await one.register([registration(look.strays[0].id)]) == [1]
+    await one.survey("")
+    await one.held()
+    await one.offer([claim(offered, "one")], clean=[True])
+    fence = Fence("pod", "uid", 1)
+    for event_id in (up, down):
+        await one.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"), (fence,)))
+    assert (await one.tend(0, 0, expire=False, audit=False)).fences == (fence,)
+    await one.drop_fences([fence])
+    await one.add_event(PAIRS, "token")
+    await one.read_ending(up)
+    await one.read_entries("results", "$", 1, 0.01)
+    await one.live_events()
+    await one.read_progress(offered)
+    await one.wait_durable()
+    assert (await one.report()).fsync is None
+    await one.leave()
+    await two.leave()
+    denied = {entry[entry.index(b"object") + 1] for entry in limited.server.command("ACL", "LOG")}
+    limited.server.command("SELECT", 0)
+    assert denied <= {b"config|get", b"config"}
+
+
+async def test_a_missing_permission_is_named(limited: RedisBackend) -> None:
+    """What the user may not do is an outage that says so."""
+    limited.server.command("ACL", "SETUSER", "otto", "-zadd")
+    limited.server.command("SELECT", 0)
+    one = limited.open("one")
+    era = await one.open_group("0", "default")
+    with pytest.raises(Unavailable, match="does not permit this user"):
+        await one.renew(60, era.id)
