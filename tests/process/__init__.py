@@ -1,0 +1,1 @@
+"""The proof with real processes: `serve`, Valkey and the local cluster."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import inspect
 import itertools
 import json
 import os
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,21 +26,23 @@ import trio
 import yaml
 
 from ottoscaler.cli.playground import open_cluster, open_serve, without_settings
-from ottoscaler.cli.programs import Program
+from ottoscaler.cli.programs import Program, open_program
 from tests.stream.servers import Server, valkey_nine
 
 LOOK_SECONDS = 0.01
 Ending = dict[str, str]
 
 
-async def wait_until(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """Return what `condition` gives once it is true; AssertionError with its source's place where it never is."""
+async def wait_until(condition: Callable[[], Any], seconds: float = 10, *, about: Callable[[], str] = str) -> Any:
+    """Return what `condition` gives (or its await) once it is true; AssertionError with its place where it never is."""
     with trio.move_on_after(seconds):
-        while not (found := condition()):
+        while True:
+            found = condition()
+            if found := await found if inspect.isawaitable(found) else found:
+                return found
             await trio.sleep(LOOK_SECONDS)
-        return found
     code = condition.__code__
-    raise AssertionError(f"not true within {seconds} s: {Path(code.co_filename).name}:{code.co_firstlineno}")
+    raise AssertionError(f"not so in {seconds} s: {Path(code.co_filename).name}:{code.co_firstlineno}\n{about()}")
 
 
 class Cluster:
@@ -61,12 +65,12 @@ class Cluster:
 
     async def wait_suffered(self, number: int, times: int = 1) -> None:
         """Return when a fault that was given a number of times has happened so often."""
-        with trio.fail_after(10):
-            while True:
-                faults = {each["number"]: each for each in (await self.client.get("/faults")).json()}
-                if number not in faults or faults[number]["fault"]["times"] - faults[number]["left"] >= times:
-                    return
-                await trio.sleep(LOOK_SECONDS * 2)
+
+        async def has_happened() -> bool:
+            faults = {each["number"]: each for each in (await self.client.get("/faults")).json()}
+            return number not in faults or faults[number]["fault"]["times"] - faults[number]["left"] >= times
+
+        await wait_until(has_happened)
 
     async def pods(self, namespace: str) -> list[dict[str, Any]]:
         """All pods of a namespace."""
@@ -114,11 +118,7 @@ class Serving:
 
     async def hear(self, *words: str, seconds: float = 10) -> None:
         """Wait for a log line that holds all these words."""
-        with trio.move_on_after(seconds):
-            while not self.said(*words):
-                await trio.sleep(LOOK_SECONDS)
-            return
-        raise AssertionError(f"not said within {seconds} s: {words}\n" + "\n".join(self.lines[-20:]))
+        await wait_until(lambda: self.said(*words), seconds, about=lambda: "\n".join([str(words), *self.lines[-20:]]))
 
 
 class Place:
@@ -162,6 +162,16 @@ class Place:
         environ = {**self.environ, **settings}
         async with open_serve(self.bench.nursery, environ, show=lines.append) as program:
             yield Serving(program, lines)
+
+    @asynccontextmanager
+    async def start(self, **settings: str) -> AsyncIterator[Serving]:
+        """A `serve` here, entered at once, whatever becomes of it."""
+        lines: list[str] = []
+        environ = {**self.environ, **settings}
+        command = (sys.executable, "-m", "ottoscaler", "serve")
+        program = open_program(self.bench.nursery, "serve", command, ready="", environ=environ, show=lines.append)
+        async with program as started:
+            yield Serving(started, lines)
 
     def send(self, kind: str = "scale_up", pods: int = 1, **fields: str) -> str:
         """Add an event and return its id."""
@@ -217,14 +227,22 @@ class Place:
         """All pods of this place."""
         return await self.cluster.pods(self.namespace)
 
+    async def has_no_pods(self) -> bool:
+        """Whether no pod is left."""
+        return not await self.pods()
+
     # -- judging
 
-    async def judge(self, status: str = "succeeded") -> None:
-        """Every event ended exactly once with this status, no worker ran twice or not at all, and nothing is left."""
-        await self.wait_results(len(self.events))
+    async def judge(self, seconds: float = 10, **statuses: str) -> None:
+        """Every event ended exactly once and well (or as `statuses`, by kind, say), each worker ran exactly once, and
+        nothing is left.
+        """
+        await self.wait_results(len(self.events), seconds)
         results = self.endings()
         assert sorted(result["event_id"] for result in results) == sorted(self.events)
-        assert {result["status"] for result in results} == {status}
+        assert {(each["type"], each["status"]) for each in results} <= {
+            (kind, statuses.get(kind, "succeeded")) for kind in ("scale_up", "scale_down")
+        }
         assert self.endings("dlq") == []
         expected = [f"{event} {index} 1" for event, pods in self.events.items() for index in range(1, pods + 1)]
         assert sorted(self.ran("start")) == sorted(expected)
@@ -234,9 +252,7 @@ class Place:
         """Nothing is left in Redis but what is meant to stay, no pod and no worker's process."""
         await wait_until(lambda: self.pending() == 0, 3)
         await wait_until(lambda: self.leftovers() == [], 3)
-        with trio.fail_after(5):
-            while await self.pods():
-                await trio.sleep(LOOK_SECONDS * 2)
+        await wait_until(self.has_no_pods, 5)
         await wait_until(lambda: self.processes() == [], 3)
 
     def pending(self) -> int:

@@ -1,116 +1,27 @@
-"""SIGTERM in every phase of an event: `serve` leaves in time, the pods stay, and the next start finishes it all."""
+"""SIGTERM in every phase: `serve` leaves in time with 0, the pods stay, and the next start finishes it all."""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import trio
 
-from tests.process.bench import Bench, Place, Serving
+from tests.process.bench import Bench, Place, wait_until
+from tests.process.phases import PHASES
 from tests.process.together import together
 
 DRAIN = 0.3
 NOISE = 0.4
-"""The promise is DRAIN_SECONDS + 1 s on a quiet machine; here four tests share two cores."""
-WORKERS = 2
-
-
-@asynccontextmanager
-async def held_idle(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """Ready, and nothing to do."""
-    yield
-    place.send(pods=WORKERS)
-    place.open_gate()
-
-
-@asynccontextmanager
-async def held_creating(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The creates were sent, and the API does not answer."""
-    fault = await place.fault("silence", "create")
-    place.send(pods=WORKERS)
-    await place.cluster.wait_suffered(fault, WORKERS)
-    yield
-    await place.cluster.mend(fault)
-    place.open_gate()
-
-
-@asynccontextmanager
-async def held_creating_late(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The creates were sent, and the API carries them out after the process has gone."""
-    fault = await place.fault("late", "create", seconds=0.6, times=WORKERS)
-    place.send(pods=WORKERS)
-    await place.cluster.wait_suffered(fault, WORKERS)
-    place.open_gate()
-    yield
-
-
-@asynccontextmanager
-async def held_running(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The workers run."""
-    place.send(pods=WORKERS)
-    await place.wait_started(WORKERS)
-    before = {pod["metadata"]["uid"] for pod in await place.pods()}
-    yield
-    after = await place.pods()
-    assert {pod["metadata"]["uid"] for pod in after} == before
-    assert all("deletionTimestamp" not in pod["metadata"] for pod in after)
-    assert len(place.processes()) == WORKERS
-    place.open_gate()
-
-
-@asynccontextmanager
-async def held_recording(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The workers have ended, and Redis does not answer."""
-    place.send(pods=WORKERS)
-    await place.wait_started(WORKERS)
-    place.valkey.freeze()
-    place.open_gate()
-    await place.wait_ended(WORKERS)
-    await trio.sleep(0.2)
-    yield
-    place.valkey.thaw()
-
-
-@asynccontextmanager
-async def held_deleting(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The outcomes are recorded, and the API does not answer the deletes."""
-    fault = await place.fault("silence", "delete")
-    place.open_gate()
-    place.send(pods=WORKERS)
-    await place.cluster.wait_suffered(fault, WORKERS)
-    yield
-    await place.cluster.mend(fault)
-
-
-@asynccontextmanager
-async def held_closing(place: Place, serving: Serving) -> AsyncIterator[None]:
-    """The deletes are answered, and Redis does not answer the close."""
-    fault = await place.fault("latency", "delete", seconds=0.3)
-    place.open_gate()
-    place.send(pods=WORKERS)
-    await place.cluster.wait_suffered(fault, WORKERS)
-    place.valkey.freeze()
-    with trio.fail_after(5):
-        while await place.pods():
-            await trio.sleep(0.02)
-    await trio.sleep(0.1)
-    yield
-    place.valkey.thaw()
-    await place.cluster.mend(fault)
-
-
-PHASES = {
-    "idle": held_idle,
-    "creating": held_creating,
-    "creating late": held_creating_late,
-    "running": held_running,
-    "recording": held_recording,
-    "deleting": held_deleting,
-    "closing": held_closing,
-}
+"""The promise is DRAIN_SECONDS + 1 s on a quiet machine; here several tests share two cores."""
+UNSHARE = ("unshare", "--fork", "--pid", "--kill-child")
+INSTANTS = (0.0, 0.08, 0.2, 0.35, 0.6)
 
 
 @together
@@ -119,8 +30,49 @@ async def test_a_signal_in_every_phase(bench: Bench, phase: str) -> None:
     """SIGTERM ends `serve` with 0 in time, whatever it is doing; the next start finishes, and no worker runs twice."""
     async with bench.own_valkey() as valkey, bench.place(valkey=valkey) as place:
         async with place.serve(DRAIN_SECONDS=str(DRAIN)) as first:
-            async with PHASES[phase](place, first):
+            async with PHASES[phase](place):
                 first.send(signal.SIGTERM)
                 assert await first.end() < DRAIN + 1 + NOISE
         async with place.serve():
             await place.judge()
+
+
+@together
+@pytest.mark.parametrize("prefix", [(), UNSHARE], ids=["usual process", "process 1"])
+async def test_a_signal_while_starting(bench: Bench, prefix: Sequence[str]) -> None:
+    """SIGTERM at any instant of the start, the first included, ends `serve` with 0 in time, and no event is lost."""
+    if prefix and subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("only root can start a process as number 1 of a namespace here")
+    async with bench.place() as place:
+        for instant in INSTANTS:
+            place.send()
+            await start_and_stop(place, prefix, instant)
+        place.open_gate()
+        async with place.serve():
+            await place.judge()
+
+
+async def start_and_stop(place: Place, prefix: Sequence[str], instant: float) -> None:
+    """Start a `serve` whose signals are blocked until it unblocks them itself, and send SIGTERM after so long."""
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "ottoscaler", "serve"],
+        env={**place.environ, "DRAIN_SECONDS": str(DRAIN)},
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+    )
+    try:
+        pid = (await wait_until(lambda: children_of(process.pid)))[0] if prefix else process.pid
+        await trio.sleep(instant)
+        begin = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        await wait_until(lambda: process.poll() is not None)
+        assert process.returncode == 0
+        assert time.monotonic() - begin < DRAIN + 1 + NOISE
+    finally:
+        process.kill()
+        process.wait()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
