@@ -1,0 +1,12 @@
+"""Benchmarks: a real `ottoscaler serve` over a real Valkey and the local cluster, measured from outside.
+
+`python -m benchmarks [NAME...] [--quick]` prints each benchmark's figures beside its aims and writes them to
+`build/bench/NAME.json`. The map:
+
+- `latency`, `throughput`, `cost`, `idle`, `large_event`, `adoption`: one benchmark each
+- `arena`: the running programs, and how events are sent and results awaited
+- `observed_cluster`, `records`: the local cluster as a program that notes when requests arrive and pods run
+- `meter`: CPU and memory of the programs, and what was the limit
+- `bare`: creating the same pods without us
+- `figures`, `report`: a measured number beside its aim; tables and files
+"""

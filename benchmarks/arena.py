@@ -1,0 +1,133 @@
+"""The running programs of a benchmark: Valkey, the observed local cluster, and `serve` where it is wanted.
+
+All of them end with the block; nothing is left behind, pods neither, for they are only simulated.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from benchmarks.meter import Meter
+from benchmarks.records import Records
+from ottoscaler.cli import playground
+from ottoscaler.cli.programs import Program, open_program
+from ottoscaler.parsing import parse_redis_url
+from ottoscaler.stream.keys import Keys
+from ottoscaler.stream.link import Link
+
+OBSERVED_CLUSTER = (sys.executable, "-m", "benchmarks.observed_cluster")
+KEYS = Keys("otto:scale:events", "ottoscaler")
+ROOT = Path(__file__).parent.parent
+REDIS_TIMEOUT = 10.0
+BLOCK_MS = 1000
+
+
+@dataclass(slots=True)
+class Arena:
+    """The programs, and the ways in: `redis` for single commands, `waiting` for those that block."""
+
+    nursery: trio.Nursery
+    environ: dict[str, str]
+    kubeconfig: Path
+    valkey: Program
+    cluster: Program
+    records: Records
+    redis: Link
+    waiting: Link
+    _read_up_to: str = "0-0"
+
+    def open_serve(self) -> AbstractAsyncContextManager[Program]:
+        """`ottoscaler serve`, entered when it is ready. Its log is read, as a container runtime would, and dropped."""
+        return playground.open_serve(self.nursery, self.environ)
+
+    def meter(self, serve: Program) -> Meter:
+        """Measure CPU from now on, of all programs and of this one."""
+        programs = {"serve": serve, "cluster": self.cluster, "valkey": self.valkey}
+        return Meter({name: program.process.pid for name, program in programs.items()} | {"benchmark": os.getpid()})
+
+    async def send(self, pods: int) -> tuple[str, float]:
+        """XADD one scale_up; its id, and when (CLOCK_MONOTONIC, s) the call was begun."""
+        begun = time.monotonic()
+        pairs = ("type", "scale_up", "pod_count", pods, "task_id", "benchmark")
+        event_id: bytes = await self.redis.command("XADD", KEYS.stream, "*", *pairs)
+        return event_id.decode(), begun
+
+    async def wait_results(self, count: int, limit_seconds: float) -> list[dict[str, str]]:
+        """The next `count` results, whole; raises trio.TooSlowError."""
+        results: list[dict[str, str]] = []
+        with trio.fail_after(limit_seconds):
+            while len(results) < count:
+                read = ("XREAD", "COUNT", count - len(results), "BLOCK", BLOCK_MS, "STREAMS", KEYS.results)
+                answer = await self.waiting.command(*read, self._read_up_to)
+                for entry_id, fields in answer[0][1] if answer else ():
+                    self._read_up_to = entry_id.decode()
+                    pairs = [each.decode() for each in fields]
+                    results.append(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        return results
+
+
+def simulated(*, seconds: float) -> dict[str, str]:
+    """Annotations of a pod without a process that writes one line, runs for so long and succeeds."""
+    return {
+        "ottoscaler.local/simulate": "true",
+        "ottoscaler.local/duration": str(seconds),
+        "ottoscaler.local/log-lines": "1",
+    }
+
+
+def template(annotations: Mapping[str, str]) -> dict[str, Any]:
+    """A PodTemplate of one worker with these annotations."""
+    container = {"name": "worker", "image": "busybox:latest"}
+    pod = {"metadata": {"annotations": dict(annotations)}, "spec": {"containers": [container]}}
+    return {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "simulated"}, "template": pod}
+
+
+@asynccontextmanager
+async def open_arena(
+    annotations: Mapping[str, str], *, latency: float = 0.0, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Arena]:
+    """Valkey (each write on disk before its answer) and the cluster, whose answers take `latency` seconds more.
+
+    `settings` (by variable) are for a `serve` that is opened in it; its workers carry `annotations`.
+    """
+    with tempfile.TemporaryDirectory(prefix="ottoscaler-bench-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), playground.find_free_port()
+        kubeconfig, records, chosen = folder / "kubeconfig", folder / "records", folder / "simulated.json"
+        records.touch()
+        chosen.write_bytes(msgspec.json.encode(template(annotations)))
+        url = f"redis://127.0.0.1:{port}/0"
+        ours = {"REDIS_URL": url, "KUBECONFIG": str(kubeconfig), "WORKER_TEMPLATE": str(chosen), "DRAIN_SECONDS": "0"}
+        environ = {**playground.without_settings(os.environ), **(settings or {}), **ours}
+        address = parse_redis_url(url)
+        redis, waiting = Link(address, timeout=REDIS_TIMEOUT), Link(address, timeout=REDIS_TIMEOUT)
+        async with (
+            trio.open_nursery() as nursery,
+            playground.open_valkey(nursery, folder / "valkey", port) as valkey,
+            _open_cluster(nursery, folder / "cluster", kubeconfig, records, latency) as cluster,
+        ):
+            try:
+                yield Arena(nursery, environ, kubeconfig, valkey, cluster, Records(records), redis, waiting)
+            finally:
+                redis.disconnect()
+                waiting.disconnect()
+
+
+def _open_cluster(
+    nursery: trio.Nursery, data: Path, kubeconfig: Path, records: Path, latency: float
+) -> AbstractAsyncContextManager[Program]:
+    paths = {"--data": data, "--kubeconfig": kubeconfig, "--records": records}
+    options = [str(word) for pair in paths.items() for word in pair]
+    command = [*OBSERVED_CLUSTER, *options, "--latency", str(latency)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return open_program(nursery, "cluster", command, ready=playground.CLUSTER_READY, environ=environ, grace_seconds=20)

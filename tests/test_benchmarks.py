@@ -1,0 +1,57 @@
+"""The benchmarks: they run, and write what they found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from benchmarks import cost
+from benchmarks.figures import Figure, median_figures, percentile
+from benchmarks.report import write_result
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+async def test_a_benchmark_counts_what_a_pod_costs_and_writes_it_down(tmp_path: Path) -> None:
+    """The file has every figure beside its aim, of a real run, and says where it was made."""
+    parameters = cost.Parameters(
+        rounds=1, large_events=1, large_workers=12, small_events=2, small_workers=2, worker_seconds=0.1
+    )
+    told: list[str] = []
+    result = await cost.run(told.append, parameters)
+    written = msgspec.json.decode(write_result(tmp_path, "cost", result).read_bytes())
+    figures = {figure["name"]: figure for figure in written["figures"]}
+    assert figures["writes per pod, events of 2"]["value"] == 2.0
+    assert figures["writes per pod, events of 12"]["value"] == pytest.approx(13 / 12)
+    assert figures["GETs per pod, events of 12"] | {"value": 0} == figures["GETs per pod, events of 12"]
+    assert figures["GETs per pod, events of 12"]["is_met"] is True
+    assert figures["CPU per pod, events of 2"]["value"] > 0
+    assert written["parameters"]["large_workers"] == 12
+    assert set(written["machine"]) == {"cpus", "cpu_model", "memory_gb", "system", "python"}
+    assert told == ["round 1 of 1"]
+
+
+async def test_the_command_refuses_a_benchmark_that_it_does_not_know() -> None:
+    """A wrong name is an error that says what is expected, before anything is started."""
+    command = [sys.executable, "-m", "benchmarks", "speed"]
+    done = await trio.run_process(command, capture_stderr=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert b"'speed': expected one of latency, throughput" in done.stderr
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    """The nearest rank: p50 of four is the second, p99 the last."""
+    assert (percentile([4, 1, 3, 2], 50), percentile([4, 1, 3, 2], 99)) == (2, 4)
+
+
+def test_rounds_become_medians() -> None:
+    """Each figure's median over the rounds, its aim kept."""
+    rounds = [[Figure("rate", value, "pods/s", 200, more_is_better=True)] for value in (100.0, 250.0, 900.0)]
+    (figure,) = median_figures(rounds)
+    assert (figure.value, figure.aim, figure.is_met) == (250.0, 200, True)
