@@ -6,6 +6,7 @@ the same names as the keys; `as_keys()` gives them as Redis would.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -124,6 +125,13 @@ class MemoryServer:
         """The `done` key of an event, while it is kept."""
         text, until = self.done.get(event_id, ("", 0))
         return text if until > self.now() else None
+
+    def remember(self, kept: dict[str, tuple[str, int]], key: str, text: str, milliseconds: int) -> None:
+        """SET with an expiry, in `done` or `tokens`; what has expired there goes, oldest first."""
+        now = self.now()
+        kept[key] = (text, now + milliseconds)
+        for oldest in list(itertools.takewhile(lambda each: kept[each][1] <= now, kept)):
+            del kept[oldest]
 
     def is_held(self, event_id: str, session: str, epoch: int) -> bool:
         """Whether the fencing token still stands: every writing script begins with it."""

@@ -127,7 +127,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
         del server.progress[event_id]
         server.held[claim.session].discard(event_id)
     entry_id = _write_ending(server, closing)
-    server.done[event_id] = (f"{closing.target} {entry_id}", server.now() + DAY)
+    server.remember(server.done, event_id, f"{closing.target} {entry_id}", DAY)
     server.events.acknowledge(server.keys.group, id_)
     for fence in closing.fences:
         server.fences[fence.name, fence.uid] = fence.due
@@ -173,7 +173,8 @@ def add_event(server: MemoryServer, pairs: Pairs, token: str) -> str:
     entry_id, until = server.tokens.get(token, ("", 0))
     if until <= server.now():
         entry_id = server.add_entry(pairs)
-        server.tokens[token] = (entry_id, server.now() + HOUR)
+        server.tokens.pop(token, None)  # an expired one leaves its place, so that places stay in order of expiry
+        server.remember(server.tokens, token, entry_id, HOUR)
     return entry_id
 
 

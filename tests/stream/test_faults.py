@@ -16,7 +16,8 @@ from redis.exceptions import ResponseError
 from ottoscaler.errors import Unavailable
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.secret import Secret
-from ottoscaler.stream.base import Candidate, Closing, Outcome, Stream, Writing
+from ottoscaler.stream.base import Candidate, Closing, Fence, Outcome, Stream, Writing
+from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.scripts import script_text
 from tests.stream.backends import RedisBackend
 from tests.stream.servers import free_port
@@ -285,6 +286,26 @@ async def test_names_come_back_but_epochs_do_not(own: RedisBackend) -> None:
     assert [progress.epoch for progress in await take(two, expire=True)] == [2]
     assert not await one.adopt(claim(event_id, "one"))
     assert await strays(two) == []
+
+
+async def test_every_key_carries_the_hash_tag(own: RedisBackend) -> None:
+    """With a tag in the stream's name all keys lie in one slot."""
+    own.keys = Keys("{tag}:events", "blue")
+    stream, _ = await open_session(own, "one")
+    held, ended = await begin(own, stream), await begin(own, stream)
+    down = await begin(own, stream, lane="control")
+    await stream.mark_victims(claim(down, "one"), 1, [Candidate(held, 1, "{}")], last=True)
+    await begin(own, stream, offer=True)
+    await take(stream)
+    await begin(own, stream, offer=True)
+    fences = (Fence("pod", "uid"),)
+    await stream.close(Closing(ended, "results", (("v", "1"),), claim(ended, "one"), fences))
+    await stream.add_event(PAIRS, "token")
+    own.server.command("CONFIG", "SET", "appendfsync", "everysec")
+    await stream.wait_durable()
+    keys = own.server.command("KEYS", "*")
+    assert len(keys) >= 16
+    assert [key for key in keys if not key.startswith(b"{tag}:")] == []
 
 
 async def test_connections_are_closed(own: RedisBackend) -> None:

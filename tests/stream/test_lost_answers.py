@@ -71,6 +71,23 @@ async def test_a_repeat_answers_as_the_first_call_would_have(
     assert answer in ([1], True, None) or answer == twin.server.tokens.get("token", ("",))[0] or answer.how == "before"
 
 
+async def test_nothing_is_remembered_for_ever(twin: MemoryBackend, autojump_clock: MockClock) -> None:
+    """Endings are known for a day and tokens for an hour, and the twin's memory of them ends with that."""
+    one, _ = await open_session(twin, "one")
+    event_id = await begin(twin, one)
+    await one.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "one")))
+    first = await one.add_event(PAIRS, "token")
+    await trio.sleep(3500)
+    assert await one.add_event(PAIRS, "token") == first
+    await trio.sleep(200)
+    assert await one.add_event(PAIRS, "token") != first
+    assert await one.read_ending(event_id) is not None
+    await trio.sleep(86_400)
+    assert await one.read_ending(event_id) is None
+    await one.add_event(PAIRS, "another")
+    assert list(twin.server.tokens) == ["another"]
+
+
 async def test_a_cancel_between_any_two_steps_loses_no_entry(twin: MemoryBackend, autojump_clock: MockClock) -> None:
     """Reads cancelled at every one of their steps give every entry exactly once in the end."""
     one, _ = await open_session(twin, "one")

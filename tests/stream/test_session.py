@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.errors import WritesSuspended
+from ottoscaler.errors import Unavailable, WritesSuspended
 from ottoscaler.stream.base import Stream
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.session import Session
@@ -160,6 +160,35 @@ async def test_a_frozen_process_may_not_write(autojump_clock: MockClock) -> None
         assert not world.session.may_expire_others
         await trio.sleep(LEASE)
         assert world.session.may_expire_others
+
+
+@pytest.mark.parametrize("rule", [True, False])
+async def test_an_outage_costs_no_healthy_replica_its_events(autojump_clock: MockClock, rule: bool) -> None:
+    """Redis is away for longer than a lease: with the rule nobody takes from anybody, without it somebody does."""
+    backend = MemoryBackend(Keys("test:events", "ottoscaler"))
+    taken: list[str] = []
+
+    async def look_around(stream: Stream, session: Session) -> None:
+        while True:
+            with suppress(Unavailable):
+                taken.extend(p.event_id for p in await take(stream, expire=session.may_expire_others or not rule))
+            await trio.sleep(0.25)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("one", "two"):
+            stream = backend.open(name)
+            session = Session(stream, LEASE, (await stream.open_group("0", "default")).id)
+            await nursery.start(session.run)
+            await begin(backend, stream)
+            nursery.start_soon(look_around, stream, session)
+            await trio.sleep(0.6)
+        await trio.sleep(LEASE * 2)
+        backend.server.weather = "refusing"
+        await trio.sleep(LEASE + 1)
+        backend.server.weather = "fine"
+        await trio.sleep(LEASE * 3)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert bool(taken) is not rule
 
 
 @pytest.mark.parametrize("forget", [True, False])
