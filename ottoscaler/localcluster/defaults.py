@@ -102,7 +102,7 @@ def admit_pod_fields(pod: dict[str, Any], priority: int = 0, preemption: str = "
 def _mount_token(spec: dict[str, Any]) -> None:
     name = generate_name("kube-api-access-")
     containers = [*spec.get("initContainers", []), *spec["containers"]]
-    bare = [c for c in containers if all(m["mountPath"] != _TOKEN_PATH for m in c.get("volumeMounts", []))]
+    bare = [c for c in containers if all(m.get("mountPath") != _TOKEN_PATH for m in c.get("volumeMounts", []))]
     if not bare:
         return
     for container in bare:

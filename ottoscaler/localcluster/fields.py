@@ -1,8 +1,8 @@
 """The fields that objects have, and of which type: what makes "unknown field" warnings and unreadable bodies.
 
-A shape is a type (`str`, `int`, `bool`), `[shape]` for a list, a dict of fields for an object, `{"*": shape}` for a
-map, `quantity` or `moment` for texts with a form, and None for what is taken as it comes. Pods are known to the depth
-that workers use; kinds without a shape are taken as they come below their metadata.
+A shape is a type (`str`, `int`, `bool`), `[shape]` for a list, a dict of fields for an object (`"*"`: of any other
+field, so `{"*": shape}` is a map), `quantity` or `moment` for texts with a form, None for what is taken as it is.
+Pods are known to the depth that workers use; kinds without a shape are taken as they come below their metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Shape = Any  # a recursive type that would say no more than the docstring above
 
 quantity, moment, micro_moment = object(), object(), object()
 
-_TEXTS = {"*": str}
+_TEXTS: Shape = {"*": str}
+_OBJECT: Shape = {"*": None, "": None}  # any object; other than a map it is kept when it is empty
 _METADATA: Shape = {
     "name": str,
     "generateName": str,
@@ -37,7 +38,7 @@ _METADATA: Shape = {
     "managedFields": [None],
 }
 _RESOURCES: Shape = {"limits": {"*": quantity}, "requests": {"*": quantity}, "claims": [None]}
-_PROBE: Shape = dict.fromkeys(
+_PROBE: Shape = _OBJECT | dict.fromkeys(
     (
         "initialDelaySeconds",
         "timeoutSeconds",
@@ -47,7 +48,33 @@ _PROBE: Shape = dict.fromkeys(
         "terminationGracePeriodSeconds",
     ),
     int,
-) | dict.fromkeys(("exec", "httpGet", "tcpSocket", "grpc"))
+)
+_VOLUME: Shape = _OBJECT | {
+    "name": str,
+    "hostPath": _OBJECT,
+    "emptyDir": _OBJECT,
+    "secret": _OBJECT | {"secretName": str, "optional": bool, "defaultMode": int, "items": [_OBJECT]},
+    "configMap": _OBJECT | {"name": str, "optional": bool, "defaultMode": int, "items": [_OBJECT]},
+    "projected": _OBJECT | {"sources": [_OBJECT], "defaultMode": int},
+    "downwardAPI": _OBJECT | {"items": [_OBJECT], "defaultMode": int},
+    "persistentVolumeClaim": {"claimName": str, "readOnly": bool},
+}
+_CONTAINER_STATUS: Shape = _OBJECT | {
+    "name": str,
+    "ready": bool,
+    "started": bool,
+    "restartCount": int,
+    "state": _OBJECT | dict.fromkeys(("waiting", "running", "terminated"), _OBJECT),
+    "lastState": _OBJECT | dict.fromkeys(("waiting", "running", "terminated"), _OBJECT),
+}
+_POD_STATUS: Shape = _OBJECT | {
+    "phase": str,
+    "reason": str,
+    "message": str,
+    "conditions": [_OBJECT | {"type": str, "status": str}],
+    "initContainerStatuses": [_CONTAINER_STATUS],
+    "containerStatuses": [_CONTAINER_STATUS],
+}
 _KEY_REF: Shape = {"name": str, "key": str, "optional": bool}
 _ENV: Shape = {
     "name": str,
@@ -114,13 +141,15 @@ _CONTAINER: Shape = {
 _TOLERATION: Shape = {"key": str, "operator": str, "value": str, "effect": str, "tolerationSeconds": int}
 _POD_SPEC: Shape = (
     {
-        "volumes": [None],
+        "volumes": [_VOLUME],
         "initContainers": [_CONTAINER],
         "containers": [_CONTAINER],
         "ephemeralContainers": [None],
         "nodeSelector": _TEXTS,
         "imagePullSecrets": [{"name": str}],
-        "securityContext": None,
+        "securityContext": _OBJECT
+        | {"runAsUser": int, "runAsNonRoot": bool, "seccompProfile": _OBJECT | {"type": str}},
+        "readinessGates": [_OBJECT],
         "tolerations": [_TOLERATION],
         "resources": _RESOURCES,
         "overhead": {"*": quantity},
@@ -161,7 +190,6 @@ _POD_SPEC: Shape = (
             "affinity",
             "hostAliases",
             "dnsConfig",
-            "readinessGates",
             "topologySpreadConstraints",
             "os",
             "schedulingGates",
@@ -180,12 +208,12 @@ _LEASE_SPEC: Shape = {
     "preferredHolder": str,
 }
 _SHAPES: dict[str, Shape] = {
-    "pods": {"spec": _POD_SPEC, "status": None},
+    "pods": {"spec": _POD_SPEC, "status": _POD_STATUS},
     "leases": {"spec": _LEASE_SPEC},
     "configmaps": {"data": _TEXTS, "binaryData": _TEXTS, "immutable": bool},
     "secrets": {"data": _TEXTS, "stringData": _TEXTS, "type": str, "immutable": bool},
-    "namespaces": {"spec": {"finalizers": [str]}, "status": None},
-    "resourcequotas": {"spec": {"hard": {"*": quantity}, "scopes": [str], "scopeSelector": None}, "status": None},
+    "namespaces": {"spec": {"finalizers": [str]}, "status": _OBJECT},
+    "resourcequotas": {"spec": {"hard": {"*": quantity}, "scopes": [str], "scopeSelector": None}, "status": _OBJECT},
 }
 _GO_TYPES = {str: "string", int: "int64", bool: "bool"}
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
@@ -201,7 +229,7 @@ def decode_fields(resource: Resource, body: dict[str, Any]) -> tuple[dict[str, A
 
 
 def _is_left_out_when_empty(shape: Shape) -> bool:
-    return isinstance(shape, list) or (isinstance(shape, dict) and "*" in shape)
+    return isinstance(shape, list) or (isinstance(shape, dict) and set(shape) == {"*"})
 
 
 class _Decoder:
@@ -216,7 +244,9 @@ class _Decoder:
             return value
         if isinstance(shape, list):
             self._expect(value, list, path)
-            return [self.decode(item, shape[0], f"{path}[{index}]") for index, item in enumerate(value)]
+            empty = {} if isinstance(shape[0], dict) else ""  # what a null among others stands for
+            items = [empty if item is None else item for item in value]
+            return [self.decode(item, shape[0], f"{path}[{index}]") for index, item in enumerate(items)]
         if isinstance(shape, dict):
             self._expect(value, dict, path)
             return self._decode_object(value, shape, path)
@@ -228,10 +258,8 @@ class _Decoder:
             where = f"{path}.{name}" if path else name
             if item is None or (not item and _is_left_out_when_empty(shape.get(name))):
                 continue
-            if "*" in shape:
-                known[name] = self.decode(item, shape["*"], where)
-            elif name in shape or (not path and not self._strict):
-                known[name] = self.decode(item, shape.get(name), where)
+            if name in shape or "*" in shape or (not path and not self._strict):
+                known[name] = self.decode(item, shape.get(name, shape.get("*")), where)
             else:
                 self._unknown.append(where)
         return known

@@ -235,7 +235,7 @@ def _check_kind(resource: Resource, body: dict[str, Any]) -> None:
         return
     scheme = 'in scheme "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"'
     why = f'no kind "{kind}" is registered for version "{version}" {scheme}'
-    short = version.rpartition("/")[2]
+    short = str(version).rpartition("/")[2]
     raise bad_request(f'{kind} in version "{short}" cannot be handled as a {resource.kind}: {why}')
 
 

@@ -307,3 +307,63 @@ def test_faults_keep_to_their_verb_and_path() -> None:
 def test_paths_that_lead_nowhere(method: str, path: str, status: int) -> None:
     """What is not served answers 404, a verb that a resource lacks 405."""
     assert Api().ask(method, path, {}).status == status
+
+
+_WHOLE_POD: Json = {
+    "kind": "Pod",
+    "apiVersion": "v1",
+    "metadata": {"name": "a", "labels": {"app": "x"}, "annotations": {"n": "1"}, "finalizers": ["f"]},
+    "spec": {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": 5,
+        "terminationGracePeriodSeconds": 5,
+        "serviceAccountName": "default",
+        "securityContext": {"runAsNonRoot": True},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "volumes": [{"name": "v", "secret": {"secretName": "s"}}],
+        "initContainers": [{"name": "i", "image": "busybox"}],
+        "containers": [
+            {
+                "name": "worker",
+                "image": "busybox",
+                "command": ["sh"],
+                "env": [{"name": "X", "value": "1"}, {"name": "Y", "valueFrom": {"fieldRef": {"fieldPath": "p"}}}],
+                "ports": [{"containerPort": 1}],
+                "resources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Mi"}},
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                "livenessProbe": {"exec": {"command": ["x"]}},
+                "securityContext": {"capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "x"}},
+            }
+        ],
+    },
+    "status": {"phase": "Pending", "conditions": []},
+}
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(deeper for key, item in inner for deeper in _paths(item, (*path, key)))]
+
+
+@given(st.sampled_from(_paths(_WHOLE_POD)[1:]), _VALUES, st.sampled_from(["restricted", "privileged"]))
+def test_any_value_anywhere_is_taken_or_refused(path: tuple[Any, ...], value: Any, level: str) -> None:
+    """Whatever stands in any field of a pod, the answer is an acceptance or a refusal that says why, never a crash."""
+    api = Api()
+    security = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}}
+    assert api.ask("PATCH", "/api/v1/namespaces/default", security, content_type=MERGE).status == 200
+    pod = copy_json(_WHOLE_POD)
+    parent = pod
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    for method, where, kind in (
+        ("POST", PODS, "application/json"),
+        ("PUT", f"{PODS}/a", "application/json"),
+        ("PUT", f"{PODS}/a/status", "application/json"),
+        ("PATCH", f"{PODS}/a", MERGE),
+        ("PATCH", f"{PODS}/a", STRATEGIC),
+    ):
+        answer = api.ask(method, where, pod, content_type=kind)
+        body = json.loads(answer.body)
+        assert answer.status < 300 or (400 <= answer.status < 500 and body["message"]), (method, body)
+        assert api.ask("GET", PODS, accept="application/json;as=Table;v=v1;g=meta.k8s.io").status == 200

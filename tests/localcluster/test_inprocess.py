@@ -60,3 +60,51 @@ async def test_faults_without_a_network(tmp_path: Path, autojump_clock: Any) -> 
             assert names == ["reset-after"]
             await trio.sleep(2)
             assert (await client.get(f"{PODS}/late")).status_code == 200
+
+
+async def test_harm_from_outside(tmp_path: Path, autojump_clock: Any) -> None:
+    """An eviction asked for at the switch shows DisruptionTarget first, then the deletion, then the pod is gone."""
+    async with open_cluster(data_dir=tmp_path, port=None, token="t") as cluster, open_transport(cluster) as transport:
+        headers = {"authorization": "Bearer t"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url=cluster.url, headers=headers, timeout=None
+        ) as client:
+            await client.post(PODS, json=_pod("a", duration="900"))
+            await trio.sleep(5)
+            version = (await client.get(PODS)).json()["metadata"]["resourceVersion"]
+            asked = {"namespace": "default", "name": "a", "grace": 1}
+            assert (await client.post("/faults/harm/evict", json=asked)).status_code == 200
+            await trio.sleep(60)
+            watched = (await client.get(f"{PODS}?watch=1&resourceVersion={version}&timeoutSeconds=1")).text
+            events = [json.loads(line) for line in watched.splitlines()]
+            first, second = events[0]["object"], events[1]["object"]
+            assert first["status"]["conditions"][-1]["reason"] == "EvictionByEvictionAPI"
+            assert "deletionTimestamp" not in first["metadata"]
+            assert "deletionTimestamp" in second["metadata"]
+            assert events[-1]["type"] == "DELETED"
+            missing = await client.post("/faults/harm/evict", json={"namespace": "default", "name": "nobody"})
+            assert (missing.status_code, missing.json()["message"]) == (404, 'pods "nobody" not found')
+            wrong = await client.post("/faults/harm/evict", json={"name": "a"})
+            assert wrong.status_code == 400
+
+
+async def test_a_namespace_goes_with_all_it_holds(tmp_path: Path, autojump_clock: Any) -> None:
+    """A deleted namespace says Terminating, lets its pods end with their grace, and then is gone with everything."""
+    async with open_cluster(data_dir=tmp_path, port=None, token="t") as cluster, open_transport(cluster) as transport:
+        headers = {"authorization": "Bearer t"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url=cluster.url, headers=headers, timeout=None
+        ) as client:
+            team = "/api/v1/namespaces/team"
+            await client.post("/api/v1/namespaces", json={"metadata": {"name": "team"}})
+            await client.post(f"{team}/pods", json=_pod("a", duration="900", ignores_term="true"))
+            await client.post(f"{team}/configmaps", json={"metadata": {"name": "c"}})
+            await trio.sleep(5)
+            assert (await client.delete(team)).json()["status"]["phase"] == "Terminating"
+            await trio.sleep(10)  # of the pod's 30 s of grace
+            assert (await client.get(team)).status_code == 200
+            assert (await client.post(f"{team}/pods", json=_pod("b"))).status_code == 403
+            await trio.sleep(40)
+            assert (await client.get(team)).status_code == 404
+            assert (await client.get(f"{team}/configmaps")).json()["items"] == []
+            assert (await client.delete("/api/v1/namespaces/default")).status_code == 403
