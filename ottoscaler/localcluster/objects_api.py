@@ -15,7 +15,7 @@ from .deletion import DeleteOptions, delete_object, is_to_be_removed
 from .exchange import Request, Response, decode_body, decode_json, json_response
 from .faults import Faults
 from .fields import decode_fields
-from .listing import Page, parse_count, request_selector, take_page
+from .listing import parse_count, take_page
 from .namespaces import fill_namespace
 from .patch import APPLY, JSON_PATCH, MERGE, STRATEGIC, apply_patch, unsupported_patch
 from .refusals import ApiError, Cause, already_exists, bad_request, invalid, modified_meanwhile, not_found, undecodable
@@ -124,10 +124,7 @@ class ObjectsApi:
     def delete_collection(self, target: Target, request: Request) -> Response:
         """DELETE on a collection: one by one; the answer holds what was there before."""
         options = read_delete_options(target.resource, request)
-        selector = request_selector(target.resource, request)
-        objects = [o for o in self.store.list(target.resource.plural, target.namespace) if selector.matches(o)]
-        limit = parse_count("limit", request.query.get("limit", ""))
-        page = Page(objects[:limit] if limit else objects, self.store.revision)
+        page = take_page(self.store, target.resource, target.namespace, request)
         for obj in page.items:
             metadata = obj["metadata"]
             delete_object(self.store, target.resource, metadata.get("namespace", ""), metadata["name"], options)

@@ -66,7 +66,7 @@ class _RemoteClient:
 
 
 class ApiServer:
-    """The server: `serve` runs it; all its connections and late requests live in the nursery given there."""
+    """The server: `serve` runs it; its connections, and what is carried out late, live in a nursery there."""
 
     def __init__(self, routes: Routes, tls: ssl.SSLContext) -> None:
         self._routes, self._tls = routes, tls

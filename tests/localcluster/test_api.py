@@ -191,6 +191,21 @@ def test_a_stale_version_deletes_nothing() -> None:
     assert api.ask("GET", f"{PODS}/a").status == 200
 
 
+def test_a_collection_is_deleted_as_selected_and_as_far_as_asked() -> None:
+    """Only what both selectors choose is deleted, no more than the limit a call; the answer says what was there."""
+    api = Api()
+    for name, phase in (("a", "Succeeded"), ("b", "Running"), ("c", "Failed"), ("d", "Failed")):
+        api.ask("POST", PODS, _pod(name, labels={"app": "x"}))
+        api.store.update("pods", "default", name, lambda pod, phase=phase: pod["status"].update(phase=phase))
+    api.ask("POST", PODS, _pod("other"))
+    ended = "fieldSelector=status.phase!%3DPending,status.phase!%3DRunning&labelSelector=app%3Dx"
+    first = api.ask_json("DELETE", f"{PODS}?{ended}&limit=2")
+    assert [pod["metadata"]["name"] for pod in first["items"]] == ["a", "c"]
+    assert [pod["status"]["phase"] for pod in first["items"]] == ["Succeeded", "Failed"]
+    assert [pod["metadata"]["name"] for pod in api.ask_json("DELETE", f"{PODS}?{ended}")["items"]] == ["d"]
+    assert [pod["metadata"]["name"] for pod in api.ask_json("GET", PODS)["items"]] == ["b", "other"]
+
+
 def test_status_changes_by_its_own_path_only() -> None:
     """An update of the pod leaves its status, an update of the status leaves the rest."""
     api = Api()
