@@ -5,11 +5,13 @@ Each server runs in a directory of its own on a Unix socket, so that no port is 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ def redis_seven() -> Path | None:
 BINARIES = {"valkey9": valkey_nine, "redis6": redis_six, "redis7": redis_seven}
 
 
+def _die_with_parent() -> None:
+    """Let the kernel kill the server when the test run ends without a goodbye, as a timed-out one does."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Server:
     """One server process; `command` talks to it from outside, as a person with a shell would."""
 
@@ -64,7 +71,10 @@ class Server:
         """Start it and wait until it answers."""
         words = [str(self.binary), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder)]
         self._process = subprocess.Popen(
-            [*words, "--save", "", *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*words, "--save", "", *self.options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         give_up = time.monotonic() + 10
         while True:
