@@ -5,7 +5,6 @@ Each server runs in a directory of its own on a Unix socket, so that no port is 
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import shutil
 import signal
@@ -42,12 +41,10 @@ def redis_seven() -> Path | None:
     return Path(found) if found else None
 
 
+# The kernel kills the server when the test run ends without a goodbye, as one does that timed out (PR_SET_PDEATHSIG).
+MORTAL = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+DIE_WITH_PARENT = [sys.executable, "-I", "-S", "-c", MORTAL] if sys.platform == "linux" else []
 BINARIES = {"valkey9": valkey_nine, "redis6": redis_six, "redis7": redis_seven}
-
-
-def _die_with_parent() -> None:
-    """Let the kernel kill the server when the test run ends without a goodbye, as a timed-out one does."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Server:
@@ -71,10 +68,9 @@ class Server:
         """Start it and wait until it answers."""
         words = [str(self.binary), "--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder)]
         self._process = subprocess.Popen(
-            [*words, "--save", "", *self.options],
+            [*DIE_WITH_PARENT, *words, "--save", "", *self.options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         give_up = time.monotonic() + 10
         while True:
