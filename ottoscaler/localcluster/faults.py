@@ -24,7 +24,7 @@ FaultKind = Literal[
     "reset_after",  # the request is carried out, the connection reset instead of an answer
     "late",  # carried out `seconds` after its client has left; no answer
     "silence",  # never carried out, never answered
-    "accept_silent",  # new connections are accepted, then nothing is said, not even TLS
+    "accept_silent",  # new connections are accepted, then nothing is said, not even TLS: say how long it `lasts`
     "watch_silent",  # the watch stays open and sends nothing more
     "watch_cut",  # the watch ends after `seconds`
     "watch_delayed",  # each event comes `seconds` later
@@ -39,6 +39,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     verb: str = "*"  # get, list, watch, create, update, patch, delete, deletecollection, or *
     path: str = ""
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None  # None: until it is taken away
+    lasts: Annotated[float, msgspec.Meta(gt=0)] | None = None  # seconds until it takes itself away; None: it stays
     probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 503
@@ -86,6 +87,7 @@ class Faults:
         self._random = random.Random(seed)
         self._faults: dict[int, Fault] = {}
         self._left: dict[int, int | None] = {}
+        self._until: dict[int, float] = {}
         self._watches: list[OpenWatch] = []
         self._next = 1
 
@@ -93,6 +95,8 @@ class Faults:
         """Switch one on; its number, to take it away again. Open watches suffer it at once."""
         number, self._next = self._next, self._next + 1
         self._faults[number], self._left[number] = fault, fault.times
+        if fault.lasts is not None:
+            self._until[number] = trio.current_time() + fault.lasts
         if fault.kind in _WATCH_KINDS:
             for watch in tuple(self._watches):
                 if self._happens(number, fault, "watch", watch.path):
@@ -101,16 +105,17 @@ class Faults:
 
     def remove(self, number: int) -> None:
         """Switch one off; nothing happens where it has used itself up."""
-        self._faults.pop(number, None)
-        self._left.pop(number, None)
+        for kept in (self._faults, self._left, self._until):
+            kept.pop(number, None)
 
     def clear(self) -> None:
         """Switch all off. What open watches suffer, they keep."""
-        self._faults.clear()
-        self._left.clear()
+        for kept in (self._faults, self._left, self._until):
+            kept.clear()
 
     def statistics(self) -> list[dict[str, object]]:
         """The faults that are on, with their numbers and how often they will still happen."""
+        self._forget_old()
         return [
             {"number": number, "left": self._left[number], "fault": msgspec.to_builtins(fault)}
             for number, fault in self._faults.items()
@@ -138,8 +143,13 @@ class Faults:
             self._watches.remove(watch)
 
     def _take(self, verb: str, path: str, kinds: tuple[str, ...]) -> list[Fault]:
+        self._forget_old()
         candidates = [(n, fault) for n, fault in self._faults.items() if fault.kind in kinds]
         return [fault for n, fault in candidates if self._happens(n, fault, verb, path)]
+
+    def _forget_old(self) -> None:
+        for number in [n for n, until in self._until.items() if trio.current_time() >= until]:
+            self.remove(number)
 
     def _happens(self, number: int, fault: Fault, verb: str, path: str) -> bool:
         if (fault.verb not in ("*", verb) and verb != "*") or not re.search(fault.path, path):

@@ -186,6 +186,7 @@ async def test_the_switch_from_outside(tmp_path: Path) -> None:
                     "verb": "*",
                     "path": "pods$",
                     "times": 2,
+                    "lasts": None,
                     "probability": 1.0,
                     "seconds": 0.0,
                     "status": 503,

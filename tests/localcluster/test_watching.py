@@ -167,3 +167,12 @@ async def test_what_is_compacted_meanwhile_does_not_hurt_an_open_watch(autojump_
     assert seen.types() == ["ADDED", "ADDED"]
     lines = await read_lines(api.ask("GET", f"{PODS}?watch=1&resourceVersion={old}"), 5)
     assert [(line["type"], line["object"]["reason"]) for line in lines] == [("ERROR", "Expired")]
+
+
+async def test_a_fault_takes_itself_away(autojump_clock: Any) -> None:
+    """A fault that lasts some seconds happens until then, and is not listed afterwards."""
+    api = Api()
+    api.faults.add(Fault(kind="reject", lasts=10))
+    assert len(api.faults.take("get", "/x")) == len(api.faults.statistics()) == 1
+    await trio.sleep(10)
+    assert api.faults.take("get", "/x") == api.faults.statistics() == []
