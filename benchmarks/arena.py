@@ -78,12 +78,8 @@ class Arena:
 
 
 def simulated(*, seconds: float) -> dict[str, str]:
-    """Annotations of a pod without a process that writes one line, runs for so long and succeeds."""
-    return {
-        "ottoscaler.local/simulate": "true",
-        "ottoscaler.local/duration": str(seconds),
-        "ottoscaler.local/log-lines": "1",
-    }
+    """Annotations of a pod without a process that runs for so long and succeeds."""
+    return {"ottoscaler.local/simulate": "true", "ottoscaler.local/duration": str(seconds)}
 
 
 def template(annotations: Mapping[str, str]) -> dict[str, Any]:

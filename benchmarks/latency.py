@@ -1,7 +1,7 @@
 """How long from XADD to the worker: until its POST arrives at the API, and until it runs.
 
 50 events a second of 3 workers each, sent at fixed times whatever becomes of them, while a bare client posts the same
-pods beside them. A simulated worker writes its first line in the moment in which it runs.
+pods beside them. A simulated worker has no process: its first line is the moment in which it runs, the same for both.
 """
 
 from __future__ import annotations
