@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from ottoscaler.events import BadEntry, Limits, parse_entry
+from ottoscaler.fences import Guard
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.outcomes import dead_letter_pairs
@@ -55,22 +56,36 @@ class Handler:
     """
 
     def __init__(
-        self, site: Site, roster: Roster, session: str, events: trio.MemoryReceiveChannel[Progress], work: trio.Nursery
+        self,
+        site: Site,
+        guard: Guard,
+        roster: Roster,
+        session: str,
+        events: trio.MemoryReceiveChannel[Progress],
+        work: trio.Nursery,
     ) -> None:
         self._site = site
+        self._guard = guard
         self._roster = roster
         self._session = session
         self._events = events
         self._work = work
         self._scopes: dict[str, trio.CancelScope] = {}
         self._ended: dict[str, trio.Event] = {}
+        self._in_hand: Progress | None = None  # a crash of this loop must not lose it
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start work until all senders are gone (a drain closes them first)."""
         task_status.started()
-        async for progress in self._events:
-            await self._end_former(progress.event_id)
-            self._begin(progress)
+        while True:
+            if self._in_hand is None:
+                try:
+                    self._in_hand = await self._events.receive()
+                except trio.EndOfChannel:
+                    return
+            await self._end_former(self._in_hand.event_id)
+            self._begin(self._in_hand)
+            self._in_hand = None
 
     def cancel(self, event_id: str, reason: str) -> None:
         """End the work on one event here; its pods stay as they are."""
@@ -84,7 +99,7 @@ class Handler:
 
     async def _end_former(self, event_id: str) -> None:
         """An event that was lost and came back must not have two tasks."""
-        if ended := self._ended.get(event_id):
+        if (ended := self._ended.get(event_id)) is not None:
             self.cancel(event_id, "the event was lost and has been taken again")
             await ended.wait()
 
@@ -138,7 +153,7 @@ class Handler:
             return event
         if event.type == "scale_down":
             return ScaleDown(self._site, self._roster, event, progress, claim)
-        return Scaling(self._site, event, progress, claim, lambda: self._roster.settle(progress.event_id))
+        return Scaling(self._site, self._guard, event, progress, claim, lambda: self._roster.settle(progress.event_id))
 
     async def _bury(self, bad: BadEntry, claim: Claim) -> None:
         """What another version accepted and this one cannot read ends as a dead letter."""

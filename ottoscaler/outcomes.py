@@ -27,16 +27,23 @@ class WorkerOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int | None = None
     started_at: str = ""
     completed_at: str = ""
+    uid: str = ""
+    """Of its pod, as long as that is left to clean; not shown in results."""
     fence_until: float = 0.0
-    """Unix seconds until which the pod must stay, because a create that was never answered may still be carried out."""
+    """Unix seconds until which the pod must stay, because a create that was never answered may still be carried out.
+
+    Not shown in results.
+    """
 
     def stopped(self) -> WorkerOutcome:
         """The same end, seen as what it is where a stop mark explains it."""
         return msgspec.structs.replace(self, outcome="terminated", cause="Stopped", reason=STOPPED_REASON)
 
-    def public(self) -> WorkerOutcome:
-        """Without what only we need."""
-        return msgspec.structs.replace(self, fence_until=0.0)
+    def public(self) -> dict[str, Any]:
+        """All fields that a result shows, also those that are empty."""
+        shown = msgspec.structs.asdict(self)
+        del shown["uid"], shown["fence_until"]
+        return shown
 
     def to_json(self) -> str:
         """The text that is recorded in the progress."""

@@ -1,6 +1,6 @@
 """The three rings of a running service, from the first look at Redis to the hand-over.
 
-    outer    ledger, session, watch              end last: everything inside needs them
+    outer    ledger, session, watch, guard       end last: everything inside needs them
      └─ work    handler, one task per event      gets a deadline when the drain begins
          └─ intake   poller, taker               cancelled first
 
@@ -20,6 +20,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.drain import Drain
 from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.events import Limits
+from ottoscaler.fences import Guard
 from ottoscaler.handler import Handler
 from ottoscaler.kube.watch import watch_fleet
 from ottoscaler.log import log
@@ -65,6 +66,7 @@ class Rings:
             era_created=era.created,
             backoff=backoff,
         )
+        self._guard = Guard(site, settings.lease_seconds)
         self._handler: Handler | None = None
 
     async def run(self, startup: Startup) -> None:
@@ -73,7 +75,7 @@ class Rings:
             await self._open_outer(outer, startup)
             async with trio.open_nursery() as work:
                 outer.start_soon(self._drain.enforce, work.cancel_scope)
-                handler = Handler(self._site, self.roster, self._name, self._receive, work)
+                handler = Handler(self._site, self._guard, self.roster, self._name, self._receive, work)
                 self._handler = handler
                 await work.start(self._keep, "handler", handler.run)
                 await self._take_in(handler)
@@ -105,6 +107,7 @@ class Rings:
         await outer.start(self._keep, "ledger", site.ledger.run)
         await startup.reach(redis, lambda: outer.start(self._keep, "session", self._session.run))
         await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
+        await outer.start(self._keep, "guard", self._guard.run)
 
     async def _keep(
         self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

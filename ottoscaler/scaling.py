@@ -14,12 +14,13 @@ import trio
 
 from ottoscaler.creation import STOPPED
 from ottoscaler.events import Event
+from ottoscaler.fences import Guard
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Claim, Closing, Fence, Outcome
 from ottoscaler.stream.progress import Progress
-from ottoscaler.worker import Ending, Worker
+from ottoscaler.worker import Worker
 
 WAIT_FOR_PHASES_FROM = 10
 """With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""
@@ -28,8 +29,11 @@ WAIT_FOR_PHASES_FROM = 10
 class Scaling:
     """The work on one scale_up while this process holds it."""
 
-    def __init__(self, site: Site, event: Event, progress: Progress, claim: Claim, settled: Callable[[], None]) -> None:
+    def __init__(
+        self, site: Site, guard: Guard, event: Event, progress: Progress, claim: Claim, settled: Callable[[], None]
+    ) -> None:
         self.claim = claim
+        self._guard = guard
         self._site = site
         self._event = event
         self._progress = progress
@@ -105,8 +109,7 @@ class Scaling:
                 self._unstarted[index] = None
                 continue
             outcome = outcome_from(raw)
-            if outcome.fence_until > self._site.now():
-                self._fences[outcome.name] = Fence(outcome.name, "", int(outcome.fence_until * 1000))
+            self._fence_off(outcome)
             self._note_outcome(index, outcome)
 
     def _adopt_begun(self, workers: trio.Nursery) -> None:
@@ -140,12 +143,12 @@ class Scaling:
     async def _work(self, worker: Worker, index: int) -> None:
         """One worker from its slot to its clean end."""
         try:
-            ending = await worker.run()
+            outcome = await worker.run()
         finally:
             self._site.slots.release()
         self._first_accepted = min(self._first_accepted, worker.accepted_at)
-        self._note_outcome(index, ending.outcome)
-        await self._clean(worker.name, ending)
+        self._note_outcome(index, outcome)
+        await self._clean(outcome)
 
     def _note_outcome(self, index: int, outcome: WorkerOutcome) -> None:
         self._outcomes[index] = outcome
@@ -184,20 +187,27 @@ class Scaling:
 
     # -- cleaning
 
-    async def _clean(self, name: str, ending: Ending) -> None:
+    async def _clean(self, outcome: WorkerOutcome) -> None:
         """Delete a finished pod once its outcome is durable: with the others if the event ends soon, else by itself."""
-        if ending.fence_until > self._site.now():
-            self._fences[name] = Fence(name, ending.uid, int(ending.fence_until * 1000))
+        if self._fence_off(outcome) or not outcome.uid:
             return
-        if not ending.uid:
-            return
-        self._left[name] = ending.uid
+        self._left[outcome.name] = outcome.uid
         await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
         with trio.move_on_after(self._site.patience.cleanup_delay):
             await self._all_recorded.wait()
             return
-        if await self._site.delete(self._event.id, name, ending.uid):
-            self._left.pop(name, None)
+        if await self._site.delete(self._event.id, outcome.name, outcome.uid):
+            self._left.pop(outcome.name, None)
+
+    def _fence_off(self, outcome: WorkerOutcome) -> bool:
+        """Keep the name from a late create, where one may still come: the pod stays if there is one, and the name is
+        guarded.
+        """
+        if outcome.fence_until <= self._site.now():
+            return False
+        fence = self._fences[outcome.name] = Fence(outcome.name, outcome.uid, int(outcome.fence_until * 1000))
+        self._guard.watch(fence, self._event.id)
+        return True
 
     async def _clean_rest(self) -> None:
         """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""

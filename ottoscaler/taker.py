@@ -91,7 +91,10 @@ class Taker:
                 self._events.send_nowait(progress)
 
     async def _drop_fences(self, fences: tuple[Fence, ...]) -> None:
-        """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s."""
+        """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s.
+
+        By name alone: whatever stands under the name of an attempt that ended is not needed.
+        """
         for fence in fences:
-            await self._site.delete("fences", fence.name, fence.uid)
+            await self._site.delete("fences", fence.name, "")
         await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))

@@ -1,6 +1,6 @@
 """One worker: create → accepted → wait for the end → record the outcome. The pod it leaves is cleaned by its scaling.
 
-In: the event, an index, and what the progress knows of the attempt. Out: an `Ending`. It waits on the fleet, which
+In: the event, an index, and what the progress knows of the attempt. Out: its outcome. It waits on the fleet, which
 one shared watch feeds, and asks the API by name only where the watch cannot tell: after a 409 that nobody sees, and
 when a pod vanished that nobody of ours deleted.
 """
@@ -8,7 +8,7 @@ when a pod vanished that nobody of ours deleted.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 import trio_util
@@ -21,16 +21,6 @@ from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Accepted, Claim, Outcome
 from ottoscaler.verdicts import Verdict, judge_end, judge_stuck
-
-
-class Ending(NamedTuple):
-    """How it ended, and the pod that is left to clean: its uid ("" = there is none) and until when it is a fence (Unix
-    s).
-    """
-
-    outcome: WorkerOutcome
-    uid: str = ""
-    fence_until: float = 0.0
 
 
 class Worker:
@@ -74,8 +64,8 @@ class Worker:
         """A scale_down chose this worker: end it, and let it end as terminated. Safe to call twice."""
         self._stop.set()
 
-    async def run(self) -> Ending:
-        """Live to the end and record it. Raises `NotOurs` when the event was lost."""
+    async def run(self) -> WorkerOutcome:
+        """Live to the end, record it, and return the outcome that stands. Raises `NotOurs` when the event was lost."""
         with self._site.fleet.follow(self.name) as follow:
             verdict = await self._live(follow)
         outcome = self._outcome(verdict)
@@ -87,8 +77,7 @@ class Worker:
             cause=stands.cause,
             reason=stands.reason,
         )
-        is_left = self._last is not None and not self._last.gone and not self._deleted
-        return Ending(stands, self._uid if is_left else "", stands.fence_until)
+        return stands
 
     async def _live(self, follow: Follow) -> Verdict:
         if refused := await self._creation.ensure(follow):
@@ -229,6 +218,7 @@ class Worker:
 
     def _outcome(self, verdict: Verdict) -> WorkerOutcome:
         last = self._last
+        is_left = last is not None and not last.gone and not self._deleted
         return WorkerOutcome(
             name=self.name,
             index=self._index,
@@ -239,6 +229,7 @@ class Worker:
             exit_code=last.exit_code if last else None,
             started_at=rfc3339(last.started_at if last else None),
             completed_at=rfc3339((last and last.finished_at) or self._site.now()),
+            uid=self._uid if is_left else "",
             fence_until=self._creation.fence_from + self._site.patience.create_fence
             if self._creation.fence_from
             else 0.0,

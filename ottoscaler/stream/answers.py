@@ -64,6 +64,11 @@ def tending(raw: Raw) -> Tending:
     )
 
 
+def fences(raw: Raw) -> list[Fence]:
+    """A flat list of members and due times."""
+    return [_fence(raw[at], raw[at + 1]) for at in range(0, len(raw), 2)]
+
+
 def _fence(member: bytes, due: bytes) -> Fence:
     name, uid = msgspec.json.decode(member)
     return Fence(name, uid, int(float(due)))

@@ -286,6 +286,10 @@ class Stream(ABC):
         and bytes."""
 
     @abstractmethod
+    async def list_fences(self) -> list[Fence]:
+        """The fences of events that have closed, the first 1,000 by due time; reading them lends none."""
+
+    @abstractmethod
     async def drop_fences(self, fences: Sequence[Fence]) -> None:
         """Forget fences whose pods were deleted."""
 

@@ -183,6 +183,10 @@ class MemoryStream(Stream):
         self._deliveries.forget([closing.event_id])
         return closed
 
+    async def list_fences(self) -> list[Fence]:
+        """The fences of events that have closed."""
+        return await self._call("list_fences", lambda: work.list_fences(self._server))
+
     async def drop_fences(self, fences: Sequence[Fence]) -> None:
         """Forget fences whose pods were deleted."""
         await self._call(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ottoscaler.stream.base import Candidate, Claim, Closed, Closing, LiveEvent, Outcome, Pairs, Writing, Written
+from ottoscaler.stream.base import Candidate, Claim, Closed, Closing, Fence, LiveEvent, Outcome, Pairs, Writing, Written
 from ottoscaler.stream.entry_id import Id, parse_id
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.progress import encode_accepted, indices
@@ -186,3 +186,9 @@ def read_ending(server: MemoryServer, event_id: str) -> tuple[str, dict[str, str
     target, _, entry_id = ending.partition(" ")
     pairs = server.log(target).entries.get(parse_id(entry_id), ())
     return target, {name.decode(): value.decode() for name, value in pairs}
+
+
+def list_fences(server: MemoryServer) -> list[Fence]:
+    """The fences of closed events, by due time."""
+    listed = sorted(server.fences.items(), key=lambda item: (item[1], item[0]))
+    return [Fence(name, uid, due) for (name, uid), due in listed[:1000]]

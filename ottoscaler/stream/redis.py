@@ -216,6 +216,11 @@ class RedisStream(Stream):
         self._deliveries.forget([closing.event_id])
         return answers.closed(raw)
 
+    async def list_fences(self) -> list[Fence]:
+        """The fences of events that have closed."""
+        query = (self._keys.fences, "-inf", "+inf", "WITHSCORES", "LIMIT", 0, 1000)
+        return answers.fences(await self._calls.command("ZRANGEBYSCORE", *query))
+
     async def drop_fences(self, fences: Sequence[Fence]) -> None:
         """Forget fences whose pods were deleted."""
         for page in _pages(fences):

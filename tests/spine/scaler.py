@@ -40,7 +40,8 @@ class Scaler:
     async def run(self, before: Callable[[Scaler], Any] = lambda scaler: None) -> None:
         """From the start to the end of the drain."""
         self.drain = Drain(self.settings.drain_seconds, armed=False)
-        era = await self.stream.open_group("0", NAMESPACE)
+        startup = Startup(60, self.drain, BACKOFF)
+        era = await startup.reach("Redis", lambda: self.stream.open_group("0", NAMESPACE))
         session = Session(
             self.stream,
             self.settings.lease_seconds,
@@ -63,11 +64,11 @@ class Scaler:
             writes=FairLimiter(4),
             patience=Patience(cleanup_delay=self.settings.cleanup_delay_seconds),
             backoff=BACKOFF,
-            now=trio.current_time,
+            now=lambda: self.stream._server.now() / 1000,
         )
         self.rings = Rings(self.settings, self.drain, site, session, self._name, era, Limits())
         before(self)
-        await self.rings.run(Startup(60, self.drain, BACKOFF))
+        await self.rings.run(startup)
 
 
 def _of_era(pod: dict[str, Any], era: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import trio
 from ottoscaler.backoff import Backoff
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.fair import FairLimiter
+from ottoscaler.fences import Guard
 from ottoscaler.fleet import Fleet
 from ottoscaler.ledger import Ledger
 from ottoscaler.roster import Roster
@@ -76,6 +77,8 @@ class Stage:
             now=trio.current_time,
         )
 
+        self.guard = Guard(self.site, 3.0)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Stage]:
         """The outer ring: session, ledger, and a simple watch."""
@@ -83,6 +86,7 @@ class Stage:
             await self.stream.open_group("0", NAMESPACE)
             await self.stream.renew(3600.0, "")
             await nursery.start(self.ledger.run)
+            await nursery.start(self.guard.run)
             await nursery.start(self._watch)
             yield self
             nursery.cancel_scope.cancel(reason="the test is over")
@@ -123,7 +127,7 @@ class Stage:
         if event.type == "scale_down":
             made = ScaleDown(self.site, self.roster, event, progress, claim)
         else:
-            made = Scaling(self.site, event, progress, claim, lambda: self.roster.settle(event.id))
+            made = Scaling(self.site, self.guard, event, progress, claim, lambda: self.roster.settle(event.id))
         self.roster.begin(made)
         return made
 

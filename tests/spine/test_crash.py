@@ -1,4 +1,6 @@
-"""Crash each part at each step: whatever call of theirs meets a bug, every event still ends once and no worker runs twice."""
+"""Crash each part at each step: whatever call of theirs meets a bug, every event still ends once and no worker runs
+twice.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ KUBE_CALLS = ("create_pod", "delete_pod", "get_pod", "list_pods")
 
 
 class Bug:
-    """Raises an error of no kind that anybody expects, in the n-th call of all those it is put into, before or after it."""
+    """Raises an error of no kind that anybody expects, in the n-th call of all those it is put into, before or after
+    it.
+    """
 
     def __init__(self, call: int, *, after: bool) -> None:
         self.calls = 0
@@ -95,7 +99,9 @@ def play(bug: Bug) -> tuple[World, MemoryServer]:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 def test_a_bug_at_any_call_costs_no_event(after: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A part or an event that breaks at any of its calls is logged, comes back, and the outcome is as if nothing had been."""
+    """A part or an event that breaks at any of its calls is logged, comes back, and the outcome is as if nothing had
+    been.
+    """
     struck = set()
     for call in range(1, 500):
         caplog.clear()

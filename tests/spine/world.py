@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ class World:
         self.runs: list[tuple[str, int, int]] = []
         self.writes: list[tuple[str, str]] = []
         self.reads: list[str] = []
+        self.late_creates: list[float] = []
+        """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
         self.version = 100
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._changed = trio.Event()
@@ -69,6 +72,17 @@ class World:
         assert self._nursery is not None
         self._nursery.start_soon(self._live, name, pod["metadata"]["uid"])
         return deepcopy(self.pods[name])
+
+    def create_later(self, body: Mapping[str, Any], seconds: float) -> None:
+        """Carry out a create when its client is long gone."""
+
+        async def later() -> None:
+            await trio.sleep(seconds)
+            with suppress(Conflict):
+                self.create(body)
+
+        assert self._nursery is not None
+        self._nursery.start_soon(later)
 
     def delete(self, name: str, uid: str | None = None) -> None:
         """Carry out a delete: gone at once when it does not run, else after its process has ended."""
@@ -194,6 +208,9 @@ class WorldKube:
     async def create_pod(self, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """As `Kube.create_pod`."""
         await self._write("create", body["metadata"]["name"])
+        if self._world.late_creates:
+            self._world.create_later(body, self._world.late_creates.pop())
+            raise Ambiguous("create: timed out", address=self.address)
         pod = self._world.create(body)
         await trio.sleep(self._latency / 2)
         if error := self.fail("created", body["metadata"]["name"]):
