@@ -1,0 +1,1 @@
+"""The suite: one folder per room, one promise per test."""

@@ -18,7 +18,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_every_promise_holds_under_seeded_harm(first: int) -> None:
-    """Kills, drains, frozen processes, outages, lost answers, late creates, deleted and stripped pods: all ends well."""
+    """Kills, drains, freezes, outages, lost answers, late creates, deleted and stripped pods: all ends well."""
     for seed in range(first, first + 10):
         made = run(seed)
         try:

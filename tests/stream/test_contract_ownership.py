@@ -314,6 +314,7 @@ async def test_fences_are_lent(backend: Backend, clock: trio.abc.Clock) -> None:
     due, later = Fence("pod-1", "uid-1", era.created), Fence("pod-2", "uid-2", era.created + 3_600_000)
     closing = Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"), (due, later))
     await one.close(closing)
+    assert await one.list_fences() == [due, later]
     assert (await one.tend(0, 0, expire=False, audit=False)).fences == (due,)
     assert (await one.tend(0, 0, expire=False, audit=False)).fences == ()
     await one.drop_fences([due, later])
