@@ -51,7 +51,8 @@ class Guard:
             self._nursery.start_soon(self._guard, fence, event_id)
 
     async def _guard(self, fence: Fence, event_id: str) -> None:
-        with trio.move_on_after(fence.due / 1000 - self._site.now()), self._site.fleet.follow(fence.name) as follow:
+        seconds = max(0.0, fence.due / 1000 - self._site.now())  # one from the list may be due already
+        with trio.move_on_after(seconds), self._site.fleet.follow(fence.name) as follow:
             while True:
                 late = await follow.wait(
                     lambda record: (
