@@ -47,9 +47,17 @@ class Arena:
     waiting: Link
     _read_up_to: str = "0-0"
 
-    def open_serve(self) -> AbstractAsyncContextManager[Program]:
-        """`ottoscaler serve`, entered when it is ready. Its log is read, as a container runtime would, and dropped."""
-        return playground.open_serve(self.nursery, self.environ)
+    @asynccontextmanager
+    async def open_serve(self) -> AsyncIterator[Program]:
+        """`ottoscaler serve`, entered when it is ready. Its log is read, as a container runtime would, and dropped;
+        where the block fails, the last lines are told with the error.
+        """
+        async with playground.open_serve(self.nursery, self.environ) as serve:
+            try:
+                yield serve
+            except Exception as error:
+                error.add_note("\n".join(("the scaler said last:", *serve.tail)))
+                raise
 
     def meter(self, serve: Program) -> Meter:
         """Measure CPU from now on, of all programs and of this one."""

@@ -118,6 +118,29 @@ def json_list() -> Kind:
     return Kind(parse, 'a JSON list of texts such as ["sh", "-c"]', "JSON")
 
 
+def json_map() -> Kind:
+    """A JSON object of texts: names and what they are set to."""
+
+    def parse(raw: str) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(raw, type=dict[str, str])
+        except msgspec.DecodeError as error:
+            raise WrongValue(str(error)) from error
+
+    return Kind(parse, 'a JSON object of texts such as {"OutOfMemory": "final"}', "JSON")
+
+
+def flag() -> Kind:
+    """Yes or no."""
+
+    def parse(raw: str) -> bool:
+        if raw.lower() not in ("true", "false"):
+            raise ValueError
+        return raw.lower() == "true"
+
+    return Kind(parse, "true or false")
+
+
 _FACTORS = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
 _FACTORS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)}
 _FACTORS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)}

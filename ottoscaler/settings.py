@@ -17,7 +17,9 @@ from ottoscaler.parsing import (
     Kind,
     RedisAddress,
     choice,
+    flag,
     json_list,
+    json_map,
     matching,
     port,
     quantity,
@@ -270,6 +272,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_pull_grace_seconds: Annotated[
         float,
         Field(seconds(0, YEAR), "30", "How long failing image pulls are waited out before a worker fails by them."),
+    ]
+
+    # Failures
+    worker_max_attempts: Annotated[
+        int, Field(whole(1, 100), "1", "Tries that a worker has for failures of its own; 1: it is not run again.")
+    ]
+    platform_max_attempts: Annotated[
+        int, Field(whole(1, 100), "5", "Tries that a worker has for failures of the platform, such as an eviction.")
+    ]
+    platform_retry_started: Annotated[
+        bool,
+        Field(flag(), "false", "Whether a worker that had started is run again after a failure of the platform."),
+    ]
+    retry_policy: Annotated[
+        Mapping[str, str] | None,
+        Field(
+            json_map(),
+            None,
+            "Causes of failure moved to another class (own, platform, final); the table of causes is in failures.md.",
+        ),
+    ]
+    event_max_failures: Annotated[
+        int, Field(whole(1, 100), "3", "An event whose handling itself broke so often goes to the dead letters.")
+    ]
+    orphan_grace_seconds: Annotated[
+        float,
+        Field(seconds(0, YEAR), "60", "A pod of ours whose event is unknown is deleted after this time."),
+    ]
+    max_workers_total: Annotated[
+        int, Field(whole(0, 1_000_000), "0", "Workers at a time over all replicas; 0: no bound beyond MAX_WORKERS.")
     ]
 
     # Log

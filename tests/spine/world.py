@@ -89,7 +89,7 @@ class World:
         pod = self.pods.get(name)
         if pod is None:
             return
-        if uid and pod["metadata"]["uid"] != uid:
+        if uid is not None and pod["metadata"]["uid"] != uid:
             raise Conflict("the UID in the precondition does not match", status=409, reason="Conflict")
         if pod["status"]["phase"] == "Running":
             self._change(name, lambda now: now["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:09Z"))
