@@ -40,8 +40,10 @@ DEFAULT_PLACE = ("otto:scale:events", "ottoscaler")
 """Stream and group whose pods are named by the event's id alone."""
 STARTUP_BACKOFF = Backoff(0.1, 2.0)
 STEADY_BACKOFF = Backoff(0.1, 10.0)
-IN_FLIGHT = 4
-"""Requests to the API at a time: httpx' pool collapses with many (90/s at 100 concurrent ones, 2,000/s at 4)."""
+IN_FLIGHT = 8
+"""Requests to the API at a time. Against an API that takes 10 ms more, 4 created 200 pods/s, 8 create 360, at the same
+CPU a pod; httpx' pool collapses with many (2,000/s at 4 concurrent ones, 1,400/s at 10, 90/s at 100).
+"""
 
 
 def run(settings: Settings) -> int:
