@@ -8,7 +8,6 @@ instance and a namespace that nobody else uses, and a log in which each worker w
 from __future__ import annotations
 
 import base64
-import functools
 import inspect
 import itertools
 import json
@@ -17,7 +16,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -304,11 +303,9 @@ class Bench:
         finally:
             place.close()
 
-    @asynccontextmanager
-    async def own_valkey(self, *options: str) -> AsyncIterator[Server]:
+    def own_valkey(self, *options: str) -> AbstractAsyncContextManager[Server]:
         """A Valkey of one test, which may freeze and kill it."""
-        async with _start_valkey(self._new_folder("valkey"), *options) as server:
-            yield server
+        return _start_valkey(self._new_folder("valkey"), *options)
 
     @asynccontextmanager
     async def own_cluster(self, port: int = 0) -> AsyncIterator[Cluster]:
@@ -324,11 +321,10 @@ class Bench:
 
 @asynccontextmanager
 async def _start_valkey(folder: Path, *options: str) -> AsyncIterator[Server]:
-    """Each write on disk before its answer; started in a thread, for the start sleeps."""
+    """Each write on disk before its answer. Started from the main thread, for a server dies with the one that did."""
     binary = valkey_nine()
     assert binary is not None
-    start = functools.partial(Server, binary, folder, "--appendonly", "yes", "--appendfsync", "always", *options)
-    server = await trio.to_thread.run_sync(start)
+    server = Server(binary, folder, "--appendonly", "yes", "--appendfsync", "always", *options)
     try:
         yield server
     finally:
