@@ -16,6 +16,7 @@ import trio
 
 from ottoscaler import signals
 from ottoscaler.backoff import Backoff
+from ottoscaler.causes import check_retry_policy
 from ottoscaler.drain import Drain
 from ottoscaler.errors import FixYourCall, SettingsError
 from ottoscaler.events import Event, Limits
@@ -84,6 +85,8 @@ async def _serve(settings: Settings, drain: Drain) -> None:
 
 async def serve(settings: Settings, drain: Drain) -> None:
     """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
+    if problems := check_retry_policy(settings.retry_policy or {}):
+        raise SettingsError(problems)
     access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
     templates = load_templates(settings.worker_template)
     while not drain.requested.is_set():

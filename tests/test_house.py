@@ -16,8 +16,8 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 
 LAYERS = (
     # words and tools: know nothing of the rest
-    "secret errors backoff parsing settings log signals pods events fleet fair outcomes verdicts startup drain "
-    "supervisor",
+    "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes verdicts pod_warnings "
+    "startup drain supervisor",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
