@@ -95,21 +95,28 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The API accepted the pod of this attempt at `at` (ms)."""
+    """The API accepted the pod of this attempt at `at` (ms). `fence` (ms, 0 = none): until when a create of it that was
+    never answered may still be carried out.
+    """
 
     index: int
     attempt: int
     uid: str
     at: int
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A worker's final outcome as JSON text; `if_stopped` replaces it where a stop mark stands for the worker."""
+    """A worker's outcome as JSON text; `if_stopped` replaces it where a stop mark stands for the worker.
+
+    It is final, unless `retried` is the number of an attempt that ended and after which there will be another.
+    """
 
     index: int
     outcome: str
     if_stopped: str = ""
+    retried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +267,7 @@ class Stream(ABC):
 
     @abstractmethod
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool
+        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given until `wanted` are chosen, and mark them; the list so far, None = not ours.
 
@@ -270,7 +277,9 @@ class Stream(ABC):
         for no scaling. `last`, or the number reached: the list is complete, and a repeated call chooses no more."""
 
     @abstractmethod
-    async def offer(self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0) -> None:
+    async def offer(
+        self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0, failed: bool = False
+    ) -> None:
         """Hand events over: whoever has room may take them after the delay. Not ours any more: nothing happens."""
 
     @abstractmethod

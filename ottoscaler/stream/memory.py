@@ -156,20 +156,22 @@ class MemoryStream(Stream):
         return await self._call("survey", lambda: work.survey(self._server, task_id))
 
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool
+        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given, and mark them."""
         return await self._call(
-            "mark_victims", lambda: work.mark_victims(self._server, claim, wanted, candidates, last=last)
+            "mark_victims", lambda: work.mark_victims(self._server, claim, wanted, candidates, last=last, cause=cause)
         )
 
-    async def offer(self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0) -> None:
+    async def offer(
+        self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0, failed: bool = False
+    ) -> None:
         """Hand events over."""
         delay_ms = round(delay_seconds * 1000)
 
         def script() -> None:
             for claim, is_clean in zip(claims, clean, strict=True):
-                ownership.offer(self._server, claim, is_clean, delay_ms)
+                ownership.offer(self._server, claim, is_clean, delay_ms, failed)
 
         await self._call("offer", script)
 

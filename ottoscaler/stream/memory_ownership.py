@@ -58,6 +58,7 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
     if registration.offer:
         server.offered[registration.lane][event_id] = parse_id(event_id)[0]
     else:
+        server.progress[event_id]["trial"] = str(epoch)
         hold(server, session, event_id)
     return epoch
 
@@ -80,16 +81,20 @@ def adopt(server: MemoryServer, claim: Claim) -> bool:
     """Note that the session has read the progress and goes on."""
     if not server.is_held(claim.event_id, claim.session, claim.epoch):
         return False
+    server.progress[claim.event_id].pop("trial", None)
     note = text_of({"session": claim.session, "at": server.now()})
     server.progress[claim.event_id].setdefault(f"adopted:{claim.epoch}", note)
     return True
 
 
-def offer(server: MemoryServer, claim: Claim, clean: bool, delay_ms: int) -> None:
+def offer(server: MemoryServer, claim: Claim, clean: bool, delay_ms: int, failed: bool) -> None:
     """Hand one event over."""
     if not server.is_held(claim.event_id, claim.session, claim.epoch):
         return
     progress = server.progress[claim.event_id]
+    progress.pop("trial", None)
+    if failed:
+        progress["failures"] = str(int(progress.get("failures", 0)) + 1)
     progress.pop("clean", None)
     if clean:
         progress["clean"] = "1"

@@ -25,7 +25,7 @@ def tend(
     strays = _expire(server, session) if expire else []
     taken = {id_: read_progress(id_, server.progress[id_]) for id_ in _still_held(server, session, again)}
     for lane, room in _rooms(work_room - len(taken), control_room):
-        taken |= _take(server, session, lane, room)
+        _take(server, session, lane, room, taken)
     if notices or taken:
         server.tended[session] = Tended(call, notices, tuple(taken))
     return Tending(
@@ -45,19 +45,34 @@ def _still_held(server: MemoryServer, session: str, again: Tended | None) -> lis
     return [id_ for id_ in (again.taken if again else ()) if server.progress.get(id_, {}).get("owner") == session]
 
 
-def _take(server: MemoryServer, session: str, lane: Lane, room: int) -> dict[str, Progress]:
-    taken = {}
+def _take(server: MemoryServer, session: str, lane: Lane, room: int, taken: dict[str, Progress]) -> None:
+    """Take what fits. An event that broke before is taken alone, so that it takes no other down with it."""
     for event_id in due(server.offered[lane], server.now(), min(room, PAGE)):
-        del server.offered[lane][event_id]
+        if any(progress.failures for progress in taken.values()):
+            return
         if event_id not in server.progress:
-            continue
-        fields = server.progress[event_id]
-        fields |= {"owner": session, "epoch": str(int(fields["epoch"]) + 1)}
-        hold(server, session, event_id)
-        server.events.claim(server.keys.group, session, parse_id(event_id))
-        taken[event_id] = read_progress(event_id, fields)
-        fields.pop("clean", None)
-    return taken
+            del server.offered[lane][event_id]
+        elif not _failures(server.progress[event_id]) or not taken:
+            del server.offered[lane][event_id]
+            taken[event_id] = _take_one(server, session, event_id)
+
+
+def _failures(fields: dict[str, str]) -> int:
+    """How often the handling of an event broke: each owner that went without a sign after taking it counts."""
+    if fields.pop("trial", None):
+        fields["failures"] = str(int(fields.get("failures", 0)) + 1)
+    return int(fields.get("failures", 0))
+
+
+def _take_one(server: MemoryServer, session: str, event_id: str) -> Progress:
+    fields = server.progress[event_id]
+    epoch = str(int(fields["epoch"]) + 1)
+    fields |= {"owner": session, "epoch": epoch, "trial": epoch}
+    hold(server, session, event_id)
+    server.events.claim(server.keys.group, session, parse_id(event_id))
+    progress = read_progress(event_id, fields)
+    fields.pop("clean", None)
+    return progress
 
 
 def _expire_unknown_consumers(server: MemoryServer, session: str) -> None:

@@ -22,8 +22,9 @@ def record(server: MemoryServer, writing: Writing) -> Written:
     if not server.is_held(claim.event_id, claim.session, claim.epoch):
         return Written(is_ours=False)
     progress = server.progress[claim.event_id]
+    progress.pop("trial", None)
     for accepted in writing.accepted:
-        progress.setdefault(f"a:{accepted.index}:{accepted.attempt}", encode_accepted(accepted.uid, accepted.at))
+        progress.setdefault(f"a:{accepted.index}:{accepted.attempt}", encode_accepted(accepted))
         progress.setdefault("started", str(accepted.at))
     return Written(True, tuple(_settle(server, claim.event_id, outcome) for outcome in writing.outcomes))
 
@@ -33,6 +34,8 @@ def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
     if stands := progress.get(f"o:{outcome.index}"):
         return stands
     mark = progress.get(f"s:{outcome.index}")
+    if outcome.retried and not (mark and outcome.if_stopped):
+        return progress.setdefault(f"t:{outcome.index}:{outcome.retried}", outcome.outcome)
     text = outcome.if_stopped if mark and outcome.if_stopped else outcome.outcome
     progress[f"o:{outcome.index}"] = text
     if mark:
@@ -69,7 +72,7 @@ def survey(server: MemoryServer, task_id: str) -> list[LiveEvent]:
 
 
 def mark_victims(
-    server: MemoryServer, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool
+    server: MemoryServer, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str
 ) -> tuple[tuple[str, int], ...] | None:
     """Choose and mark victims; the list so far."""
     if not server.is_held(claim.event_id, claim.session, claim.epoch):
@@ -79,7 +82,7 @@ def mark_victims(
     if own.get("chosen") == "1":
         return tuple(victims)
     for candidate in candidates:
-        if len(victims) < wanted and _mark(server, claim.event_id, candidate):
+        if len(victims) < wanted and _mark(server, claim.event_id, candidate, cause):
             victims.append((candidate.event_id, candidate.index))
     own["victims"] = text_of(victims)
     if last or len(victims) >= wanted:
@@ -87,7 +90,7 @@ def mark_victims(
     return tuple(victims)
 
 
-def _mark(server: MemoryServer, asker: str, candidate: Candidate) -> bool:
+def _mark(server: MemoryServer, asker: str, candidate: Candidate, cause: str) -> bool:
     progress, index = server.progress.get(candidate.event_id), candidate.index
     if progress is None or f"o:{index}" in progress or f"s:{index}" in progress:
         return False
@@ -97,7 +100,7 @@ def _mark(server: MemoryServer, asker: str, candidate: Candidate) -> bool:
         if all(f"o:{number}" in progress for number in range(1, int(progress["planned"]) + 1)):
             _wait_for_no_scaling(server, candidate.event_id)
         return True
-    progress[f"s:{index}"] = text_of({"by": asker, "cause": "Stopped"})
+    progress[f"s:{index}"] = text_of({"by": asker, "cause": cause})
     progress["stopping"] = str(int(progress.get("stopping", 0)) + 1)
     if progress["owner"]:
         server.notices[progress["owner"]].add(candidate.event_id)

@@ -13,7 +13,9 @@ Fields of the hash (version 1), all text:
 | `adopted:{epoch}` | JSON `{session, at}`: who took it over and when |
 | `started` | time (ms) at which the API accepted its first pod |
 | `clean` | `1` after a hand-over in which no create was left without an answer |
-| `a:{index}:{attempt}` | JSON `{uid, at}`: the API accepted this attempt's pod |
+| `trial`, `failures` | epoch whose owner gave no sign yet; how often the handling broke |
+| `a:{index}:{attempt}` | JSON `{uid, at, fence}`: the API accepted this attempt's pod |
+| `t:{index}:{attempt}` | JSON outcome of an attempt after which there will be another |
 | `o:{index}` | JSON outcome of the worker, final |
 | `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
 | `stopping` | how many stop marks wait for an outcome |
@@ -25,9 +27,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from ottoscaler.stream.base import Accepted
 
 VERSION = 1
 
@@ -47,7 +52,9 @@ class Progress:
     started: int | None = None
     clean: bool = False
     version: int = VERSION
+    failures: int = 0
     accepted: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
     stops: dict[int, dict[str, Any]] = field(default_factory=dict)
     victims: tuple[tuple[str, int], ...] = ()
@@ -70,6 +77,7 @@ def read_progress(event_id: str, hash_: Mapping[str, str]) -> Progress:
         started=int(hash_["started"]) if "started" in hash_ else None,
         clean=hash_.get("clean") == "1",
         version=int(hash_.get("v", VERSION)),
+        failures=int(hash_.get("failures", 0)),
         victims=tuple((event, int(index)) for event, index in _json(hash_.get("victims", "[]"))),
         victims_chosen=hash_.get("chosen") == "1",
     )
@@ -82,6 +90,8 @@ def _read_numbered(progress: Progress, parts: list[str], value: str) -> None:
     match parts:
         case ["a", index, attempt]:
             progress.accepted[int(index), int(attempt)] = _json(value)
+        case ["t", index, attempt]:
+            progress.attempts[int(index), int(attempt)] = _json(value)
         case ["o", index]:
             progress.outcomes[int(index)] = _json(value)
         case ["o", event_id, index]:
@@ -96,13 +106,17 @@ def _json(text: str) -> Any:
     return msgspec.json.decode(text)
 
 
-def encode_accepted(uid: str, at: int) -> str:
+def encode_accepted(accepted: Accepted) -> str:
     """The content of an `a:` field."""
-    return msgspec.json.encode({"uid": uid, "at": at}).decode()
+    fence = {"fence": accepted.fence} if accepted.fence else {}
+    return msgspec.json.encode({"uid": accepted.uid, "at": accepted.at, **fence}).decode()
 
 
 def indices(hash_: Mapping[str, str], kind: str) -> frozenset[int]:
-    """Worker indices that have a field of a kind (`a`, `o` or `s`); outcomes of a scale_down's victims do not count."""
+    """Worker indices that have a field of a kind (`a`, `o` or `s`).
+
+    Attempts after which there will be another do not count, nor do the outcomes of a scale_down's victims.
+    """
     length = 3 if kind == "a" else 2
-    named = (name.split(":") for name in hash_)
+    named = (name.split(":") for name in hash_ if not (kind == "a" and f"t{name[1:]}" in hash_))
     return frozenset(int(parts[1]) for parts in named if parts[0] == kind and len(parts) == length)

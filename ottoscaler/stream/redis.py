@@ -171,7 +171,7 @@ class RedisStream(Stream):
         return found
 
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool
+        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given, and mark them."""
         victims: tuple[tuple[str, int], ...] = ()
@@ -183,17 +183,20 @@ class RedisStream(Stream):
                 wanted=wanted,
                 candidates=[(one.event_id, one.index, one.outcome) for one in page],
                 last=last and number == len(pages),
+                cause=cause,
             )
             if raw == 0:
                 return None
             victims = answers.victims(raw)
         return victims
 
-    async def offer(self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0) -> None:
+    async def offer(
+        self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0, failed: bool = False
+    ) -> None:
         """Hand events over."""
         events = [(*_token(claim), is_clean) for claim, is_clean in zip(claims, clean, strict=True)]
         for page in _pages(events):
-            await self._call("offer", events=page, delay=round(delay_seconds * 1000))
+            await self._call("offer", events=page, delay=round(delay_seconds * 1000), failed=failed)
 
     async def leave(self) -> None:
         """End this session."""
@@ -303,10 +306,11 @@ def _pages(things: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:
 def _parts(writings: Sequence[Writing]) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Rows for `record`, each with at most a page of attempts or outcomes, and the position of their writing."""
     for at, writing in enumerate(writings):
-        accepted = [
-            (f"a:{one.index}:{one.attempt}", encode_accepted(one.uid, one.at), str(one.at)) for one in writing.accepted
+        accepted = [(f"a:{one.index}:{one.attempt}", encode_accepted(one), str(one.at)) for one in writing.accepted]
+        outcomes = [
+            (str(one.index), one.outcome, one.if_stopped, f"t:{one.index}:{one.retried}" if one.retried else "")
+            for one in writing.outcomes
         ]
-        outcomes = [(str(one.index), one.outcome, one.if_stopped) for one in writing.outcomes]
         token = _token(writing.claim)
         rows: list[tuple[Any, ...]] = [(token, page, []) for page in _pages(accepted)] + [
             (token, [], page) for page in _pages(outcomes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ottoscaler.stream.base import Claim, Entry, Era, Lane, Registration, Stream
+from ottoscaler.stream.base import Claim, Entry, Era, Lane, Registration, Stream, Writing
 from ottoscaler.stream.progress import Progress
 from tests.stream.backends import Backend
 
@@ -33,6 +33,8 @@ async def begin(
     assert [entry.id for entry in await stream.read(1, 1.0)] == [event_id]
     epochs = await stream.register([registration(event_id, lane=lane, offer=offer, task=task, planned=planned)])
     assert epochs == [0 if offer else 1]
+    if not offer:  # the sign that its owner survived taking it
+        await stream.record([Writing(claim(event_id, stream.session))])
     return event_id
 
 

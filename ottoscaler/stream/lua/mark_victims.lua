@@ -41,7 +41,7 @@ local function mark(id, index, outcome)
     end
     return true
   end
-  redis.call('HSET', progress, 's:' .. index, '{"by":"' .. asker .. '","cause":"Stopped"}')
+  redis.call('HSET', progress, 's:' .. index, '{"by":"' .. asker .. '","cause":"' .. args.cause .. '"}')
   redis.call('HINCRBY', progress, 'stopping', 1)
   if fields[1] == '' then
     wait_for_no_scaling(id)

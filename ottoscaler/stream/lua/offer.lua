@@ -7,6 +7,10 @@ for _, handed in ipairs(args.events) do
     else
       redis.call('HDEL', key('progress', id), 'clean')
     end
+    if args.failed then
+      redis.call('HINCRBY', key('progress', id), 'failures', 1)
+    end
+    redis.call('HDEL', key('progress', id), 'trial')
     redis.call('SREM', key('held', session), id)
     make_offered(id, now() + args.delay)
   end

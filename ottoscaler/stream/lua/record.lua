@@ -1,4 +1,4 @@
--- Record accepted attempts and outcomes. Per event false = not ours, or the outcomes that now stand.
+-- Record accepted attempts, ended attempts and outcomes. Per event false = not ours, or the outcomes that now stand.
 local function set_once(id, field, value)
   if redis.call('HEXISTS', key('progress', id), field) == 0 then
     redis.call('HSET', key('progress', id), field, value)
@@ -15,7 +15,8 @@ local function tell_asker(asker, id, index, outcome)
   end
 end
 
-local function settle(id, index, outcome, if_stopped)
+-- An outcome, final unless `retried` names the field of an attempt after which there will be another.
+local function settle(id, index, outcome, if_stopped, retried)
   local progress = key('progress', id)
   local stands = redis.call('HMGET', progress, 'o:' .. index, 's:' .. index)
   if stands[1] then
@@ -23,6 +24,9 @@ local function settle(id, index, outcome, if_stopped)
   end
   if stands[2] and if_stopped ~= '' then
     outcome = if_stopped
+  elseif retried ~= '' then
+    set_once(id, retried, outcome)
+    return redis.call('HGET', progress, retried)
   end
   redis.call('HSET', progress, 'o:' .. index, outcome)
   if stands[2] then
@@ -37,6 +41,7 @@ for position, writing in ipairs(args.writings) do
   local claim, accepted, outcomes = unpack(writing)
   local id = claim[1]
   if is_held(unpack(claim)) then
+    redis.call('HDEL', key('progress', id), 'trial')
     for _, attempt in ipairs(accepted) do
       set_once(id, attempt[1], attempt[2])
       set_once(id, 'started', attempt[3])

@@ -23,6 +23,7 @@ local function register(id, lane, entry, task_id, planned, offer)
   if offer then
     redis.call('ZADD', key('offered', lane), time_in(id), id)
   else
+    redis.call('HSET', progress, 'trial', epoch)
     hold(id)
   end
   return epoch

@@ -6,7 +6,12 @@ local function facts_of(id)
     local name = flat[position]
     fields[name] = flat[position + 1]
     settled[#settled + 1] = string.match(name, '^[os]:(%d+)$')
-    accepted[#accepted + 1] = string.match(name, '^a:(%d+):%d+$')
+  end
+  for name in pairs(fields) do
+    local index, attempt = string.match(name, '^a:(%d+):(%d+)$')
+    if index and not fields['t:' .. index .. ':' .. attempt] then
+      accepted[#accepted + 1] = index
+    end
   end
   if fields.lane ~= 'work' or (args.task_id ~= '' and fields.task_id ~= args.task_id) then
     return nil

@@ -86,21 +86,47 @@ local function expire()
   end
 end
 
+-- How often the handling of an event broke: each owner that went without a sign after taking it counts.
+local function failures_of(progress)
+  local fields = redis.call('HMGET', progress, 'trial', 'failures')
+  if fields[1] then
+    redis.call('HDEL', progress, 'trial')
+    return redis.call('HINCRBY', progress, 'failures', 1)
+  end
+  return tonumber(fields[2] or 0)
+end
+
+local function take_one(id, progress)
+  redis.call('HSET', progress, 'owner', me)
+  local epoch = redis.call('HINCRBY', progress, 'epoch', 1)
+  redis.call('HSET', progress, 'trial', epoch)
+  hold(id)
+  redis.pcall('XCLAIM', stream, group, me, 0, id, 'JUSTID') -- without the group the progress says enough
+  add_taken(id)
+  redis.call('HDEL', progress, 'clean')
+end
+
+-- Take what fits. An event that broke before is taken alone, so that it takes no other down with it.
+local is_alone = false
 local function take(lane, room)
   if room <= 0 then
     return
   end
   local offered = key('offered', lane)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', offered, '-inf', at, 'LIMIT', 0, math.min(room, PAGE))) do
-    redis.call('ZREM', offered, id)
     local progress = key('progress', id)
-    if redis.call('EXISTS', progress) == 1 then
-      redis.call('HSET', progress, 'owner', me)
-      redis.call('HINCRBY', progress, 'epoch', 1)
-      hold(id)
-      redis.pcall('XCLAIM', stream, group, me, 0, id, 'JUSTID') -- without the group the progress says enough
-      add_taken(id)
-      redis.call('HDEL', progress, 'clean')
+    if is_alone then
+      return
+    elseif redis.call('EXISTS', progress) == 0 then
+      redis.call('ZREM', offered, id)
+    else
+      is_alone = failures_of(progress) > 0
+      if not is_alone or #taken == 0 then
+        redis.call('ZREM', offered, id)
+        take_one(id, progress)
+      else
+        is_alone = false
+      end
     end
   end
 end
@@ -125,6 +151,7 @@ end
 for _, id in ipairs(is_repeated and cjson.decode(last[3]) or {}) do
   if redis.call('HGET', key('progress', id), 'owner') == me then
     add_taken(id)
+    is_alone = is_alone or tonumber(redis.call('HGET', key('progress', id), 'failures') or 0) > 0
   end
 end
 local work_room = args.work - #taken
