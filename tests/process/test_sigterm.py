@@ -56,12 +56,15 @@ async def test_a_signal_while_starting(bench: Bench, prefix: Sequence[str]) -> N
 
 async def start_and_stop(place: Place, prefix: Sequence[str], instant: float) -> None:
     """Start a `serve` whose signals are blocked until it unblocks them itself, and send SIGTERM after so long."""
-    process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "ottoscaler", "serve"],
-        env={**place.environ, "DRAIN_SECONDS": str(DRAIN)},
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # a new process inherits it
+    try:
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "ottoscaler", "serve"],
+            env={**place.environ, "DRAIN_SECONDS": str(DRAIN)},
+            stdout=subprocess.DEVNULL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     try:
         pid = (await wait_until(lambda: children_of(process.pid)))[0] if prefix else process.pid
         await trio.sleep(instant)

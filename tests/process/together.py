@@ -20,6 +20,8 @@ from tests.process.bench import Bench, open_bench
 
 AT_ONCE = 4
 LIMIT_SECONDS = 25.0
+ALL_SECONDS = 300
+"""The first test waits for all of them."""
 
 Scenario = Callable[..., Awaitable[None]]
 Outcomes = dict[str, outcome.Outcome[None]]
@@ -37,8 +39,8 @@ def together(scenario: Scenario) -> Callable[..., None]:
     test.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]  # pytest reads it
     del test.__wrapped__  # pytest must not look at the async function behind it
     test.scenario = scenario  # type: ignore[attr-defined]  # found again by `run_together`
-    for mark in ("process", "slow_clock"):
-        test = getattr(pytest.mark, mark)(test)
+    for mark in (pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(ALL_SECONDS)):
+        test = mark(test)
     return test
 
 
