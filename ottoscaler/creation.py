@@ -12,11 +12,11 @@ from ottoscaler.errors import Ambiguous, Conflict, NotFound, OttoscalerError, Re
 from ottoscaler.events import Event
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
-from ottoscaler.outcomes import STOPPED_REASON
+from ottoscaler.outcomes import STOP_REASONS
 from ottoscaler.site import Site
 from ottoscaler.verdicts import Verdict, judge_refusal
 
-STOPPED = Verdict("terminated", "Stopped", STOPPED_REASON)
+STOPPED = Verdict("terminated", "Stopped", STOP_REASONS["Stopped"])
 
 
 class Creation:
@@ -36,18 +36,19 @@ class Creation:
         *,
         stop: trio.Event,
         uid: str = "",
-        unsure: bool = False,
+        fence_from: float = 0.0,
     ) -> None:
         self.uid = uid
         self.version = 0
         self.is_under_way = False
-        self.fence_from = site.now() if unsure else 0.0
+        self.fence_from = fence_from
         self._site = site
         self._event = event
         self._index = index
         self._attempt = attempt
         self._stop = stop
         self._name = site.name_pod(event.id, index, attempt)
+        self._asked_wait = 0.0
 
     def has_pod(self) -> bool:
         """Whether the pod is known to exist, or to have existed."""
@@ -69,11 +70,14 @@ class Creation:
                 return Verdict("failed", "ApiUnavailable", f"the API did not accept the pod: {said}")
             if said:
                 log.debug("create is tried again", event_id=self._event.id, worker=self._name, reason=said)
-                await trio.sleep(next(delays))
+                wait = max(next(delays), min(self._asked_wait, give_up_at - trio.current_time()))
+                with trio.move_on_after(wait):
+                    await self._stop.wait()
         return None
 
     async def _try(self, follow: Follow) -> Verdict | str:
         """One create: a verdict, why it must be made again, or empty when it need not be or was not even sent."""
+        self._asked_wait = 0.0
         try:
             pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent)
         except WritesSuspended:
@@ -81,8 +85,12 @@ class Creation:
             return ""
         except Ambiguous as error:
             self.fence_from = self._site.now()
+            self._asked_wait = error.retry_after or 0.0
             return str(error)
-        except (Unavailable, NotFound) as error:  # 404: the namespace is not there (yet)
+        except Unavailable as error:
+            self._asked_wait = error.retry_after or 0.0
+            return str(error)
+        except NotFound as error:  # the namespace is not there (yet)
             return str(error)
         except Conflict as error:
             return await self._judge_conflict(follow, error)

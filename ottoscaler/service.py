@@ -35,6 +35,7 @@ from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
 from ottoscaler.stream.session import Session
+from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
 
 DEFAULT_PLACE = ("otto:scale:events", "ottoscaler")
@@ -165,7 +166,7 @@ def _build_site(
         name_pod=lambda event_id, index, attempt: pod_name(event_id, index, attempt, suffix),
         wait_writable=session.wait_valid,
         slots=FairLimiter(settings.max_workers),
-        writes=FairLimiter(IN_FLIGHT),
+        writes=Throttle(IN_FLIGHT),
         patience=Patience(
             cleanup_delay=settings.cleanup_delay_seconds,
             create_fence=settings.create_fence_seconds,

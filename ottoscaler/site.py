@@ -22,6 +22,8 @@ from ottoscaler.kube.client import Kube
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
+from ottoscaler.throttle import Throttle
+from ottoscaler.retries import RetryPolicy
 from ottoscaler.verdicts import Graces
 
 
@@ -55,9 +57,10 @@ class Site:
     name_pod: Callable[[str, int, int], str]
     wait_writable: Callable[[], Any]
     slots: FairLimiter
-    writes: FairLimiter
+    writes: Throttle
     patience: Patience
     backoff: Backoff
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
     now: Callable[[], float] = time.time
 
     async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
@@ -67,14 +70,14 @@ class Site:
         delays = self.backoff.delays()
         while True:
             try:
-                async with self.writes.hold(f"delete {event_id}"):
+                async with self.writes.hold("delete", event_id):
                     await self.kube.delete_pod(self.namespace, name, uid=uid or None, resource_version=resource_version)
             except Conflict:
                 return False
             except WritesSuspended:
                 await self.wait_writable()
-            except Unavailable:
-                await trio.sleep(next(delays))
+            except Unavailable as away:
+                await trio.sleep(max(next(delays), away.retry_after or 0.0))
             except Refused as refused:
                 log.warning("delete refused", event_id=event_id, worker=name, cause=refused.reason, reason=str(refused))
                 await trio.sleep(max(10.0, next(delays)))
@@ -86,7 +89,7 @@ class Site:
         selector = f"{INSTANCE_LABEL}={self.instance},{EVENT_LABEL}={event_id}"
         for _ in range(0, number, 500):
             try:
-                async with self.writes.hold(f"delete {event_id}"):
+                async with self.writes.hold("delete", event_id):
                     await self.kube.delete_finished_pods(self.namespace, selector, limit=500)
             except (Unavailable, WritesSuspended, Refused, Conflict, NotFound) as error:
                 log.debug(
@@ -102,7 +105,9 @@ class Site:
                 return await self.kube.get_pod(self.namespace, name)
             except NotFound:
                 return None
-            except (Unavailable, Refused):
+            except Unavailable as away:
+                await trio.sleep(max(next(delays), away.retry_after or 0.0))
+            except Refused:
                 await trio.sleep(next(delays))
 
     def stranger(self, pod: Mapping[str, Any]) -> str:
@@ -124,7 +129,7 @@ class Site:
         was sent).
         """
         body = self.build_pod(event, index, attempt)
-        async with self.writes.hold(f"create {event.id}"):
+        async with self.writes.hold("create", event.id):
             sent(True)
             try:
                 pod = await self.kube.create_pod(self.namespace, body)

@@ -19,6 +19,7 @@ from ottoscaler.site import Patience, Site
 from ottoscaler.startup import Startup
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session
+from ottoscaler.throttle import Throttle
 from tests.spine.stage import INSTANCE, NAMESPACE, build_pod, name_pod
 from tests.spine.world import World, WorldKube
 
@@ -61,7 +62,7 @@ class Scaler:
             name_pod=name_pod,
             wait_writable=session.wait_valid,
             slots=FairLimiter(self.settings.max_workers),
-            writes=FairLimiter(4),
+            writes=Throttle(4),
             patience=Patience(cleanup_delay=self.settings.cleanup_delay_seconds),
             backoff=BACKOFF,
             now=lambda: self.stream._server.now() / 1000,

@@ -23,6 +23,7 @@ from ottoscaler.site import Patience, Site
 from ottoscaler.stream.base import Claim, Entry, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress
+from ottoscaler.throttle import Throttle
 from tests.spine.world import World, WorldKube
 
 INSTANCE, ERA, NAMESPACE = "instance-1", "era-1", "otto"
@@ -71,7 +72,7 @@ class Stage:
             name_pod=name_pod,
             wait_writable=trio.lowlevel.checkpoint,
             slots=FairLimiter(1000),
-            writes=FairLimiter(4),
+            writes=Throttle(4),
             patience=Patience(**patience),  # type: ignore[arg-type]  # all of them are seconds here
             backoff=Backoff(0.1, 1.0, jitter=0.0),
             now=trio.current_time,
