@@ -47,9 +47,11 @@ async def run(show: Show, parameters: Parameters) -> Result:
             await serve.wait()
         show("killed; starting again")
         before = arena.records.requests["create"]
-        started = time.monotonic()
+        meter, started = arena.meter(), time.monotonic()
         async with arena.open_serve() as serve:
             ready = time.monotonic()
+            meter.add("serve", serve.process.pid)
+            usage = meter.stop()
             show("ready; waiting until all are adopted")
             await _wait_adopted(arena, event_ids)
             adopted = time.monotonic()
@@ -63,7 +65,8 @@ async def run(show: Show, parameters: Parameters) -> Result:
                 Figure("pods created again", again, "pods", 0),
                 Figure("peak memory of the new process", peak_memory_mib(serve.process.pid) * MB, "MB"),
             ]
-    return Result(figures, asdict(parameters) | {"pods": parameters.pods})
+    notes = [f"Until it was ready: {usage.words()}"]
+    return Result(figures, asdict(parameters) | {"pods": parameters.pods}, notes)
 
 
 async def _fill(arena: Arena, show: Show, parameters: Parameters) -> list[str]:

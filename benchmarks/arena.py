@@ -59,10 +59,11 @@ class Arena:
                 error.add_note("\n".join(("the scaler said last:", *serve.tail)))
                 raise
 
-    def meter(self, serve: Program) -> Meter:
+    def meter(self, serve: Program | None = None) -> Meter:
         """Measure CPU from now on, of all programs and of this one."""
         programs = {"serve": serve, "cluster": self.cluster, "valkey": self.valkey}
-        return Meter({name: program.process.pid for name, program in programs.items()} | {"benchmark": os.getpid()})
+        pids = {name: program.process.pid for name, program in programs.items() if program is not None}
+        return Meter(pids | {"benchmark": os.getpid()})
 
     async def send(self, pods: int) -> tuple[str, float]:
         """XADD one scale_up; its id, and when (CLOCK_MONOTONIC, s) the call was begun."""

@@ -52,6 +52,10 @@ class Meter:
         self._machine = machine_seconds()
         self._before = {name: cpu_seconds(process) for name, process in self._processes.items()}
 
+    def add(self, name: str, pid: int) -> None:
+        """Measure a program that was started since: all that it has used counts."""
+        self._processes[name], self._before[name] = psutil.Process(pid), 0.0
+
     def stop(self) -> Usage:
         """What was used until now."""
         used = {name: cpu_seconds(process) - self._before[name] for name, process in self._processes.items()}
