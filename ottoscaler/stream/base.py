@@ -14,11 +14,12 @@ Lanes. `work` holds events that need one of the limited scalings, `control` thos
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ottoscaler.stream.dead_letters import DeadLetters
 from ottoscaler.stream.progress import Progress
 
 Lane = Literal["work", "control"]
@@ -192,7 +193,7 @@ class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(ABC):
+class Stream(DeadLetters):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
@@ -209,6 +210,10 @@ class Stream(ABC):
     @abstractmethod
     async def open_group(self, start: str, namespace: str) -> Era:
         """Create stream, group (reading from `start`: `0`, `$` or an entry id) and era where they are missing."""
+
+    @abstractmethod
+    async def read_era(self) -> Era | None:
+        """The era as it stands, None where Redis knows none; makes nothing."""
 
     @abstractmethod
     async def read(self, count: int, block_seconds: float) -> list[Entry]:

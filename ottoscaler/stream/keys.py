@@ -88,6 +88,10 @@ class Keys:
         """String, kept for a day after the close: `results <entry id>` or `dlq <entry id>`."""
         return f"{self.prefix}:done:{event_id}"
 
+    def replayed(self, letter_id: str) -> str:
+        """String, kept for a day: the event that a dead letter became."""
+        return f"{self.prefix}:replayed:{letter_id}"
+
     def token(self, token: str) -> str:
         """String, kept for an hour: the entry that a producer's call with this token added."""
         return f"{self.prefix}:token:{token}"

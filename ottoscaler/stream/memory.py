@@ -35,6 +35,7 @@ from ottoscaler.stream.base import (
     Written,
 )
 from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.memory_dead_letters import MemoryDeadLetters
 from ottoscaler.stream.memory_log import BytePairs
 from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
@@ -47,7 +48,7 @@ T = TypeVar("T")
 ADDRESS = "memory://"
 
 
-class MemoryStream(Stream):
+class MemoryStream(MemoryDeadLetters, Stream):
     """One session's view of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, session: str) -> None:
@@ -74,6 +75,10 @@ class MemoryStream(Stream):
         """Create stream, group and era where they are missing."""
         new_era = secrets.token_hex(5)
         return await self._call("open_group", lambda: ownership.open_group(self._server, start, namespace, new_era))
+
+    async def read_era(self) -> Era | None:
+        """The era as it stands."""
+        return await self._call("read_era", lambda: self._server.era)
 
     async def read(self, count: int, block_seconds: float) -> list[Entry]:
         """Deliver up to `count` new entries to this session."""

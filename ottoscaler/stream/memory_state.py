@@ -77,6 +77,7 @@ class MemoryServer:
         self.progress: dict[str, dict[str, str]] = {}
         self.done: dict[str, tuple[str, int]] = {}
         self.tokens: dict[str, tuple[str, int]] = {}
+        self.replayed: dict[str, tuple[str, int]] = {}
         self.wake()
 
     @property
@@ -127,7 +128,7 @@ class MemoryServer:
         return text if until > self.now() else None
 
     def remember(self, kept: dict[str, tuple[str, int]], key: str, text: str, milliseconds: int) -> None:
-        """SET with an expiry, in `done` or `tokens`; what has expired there goes, oldest first."""
+        """SET with an expiry, in `done`, `tokens` or `replayed`; what has expired there goes, oldest first."""
         now = self.now()
         kept[key] = (text, now + milliseconds)
         for oldest in list(itertools.takewhile(lambda each: kept[each][1] <= now, kept)):
@@ -162,6 +163,7 @@ class MemoryServer:
         shown |= {keys.offered(lane): dict(ids) for lane, ids in self.offered.items()}
         shown |= {keys.progress(id_): dict(fields) for id_, fields in self.progress.items()}
         shown |= {keys.done(id_): text for id_, (text, until) in self.done.items() if until > now}
+        shown |= {keys.replayed(id_): text for id_, (text, until) in self.replayed.items() if until > now}
         shown |= {keys.token(token): text for token, (text, until) in self.tokens.items() if until > now}
         shown |= {
             keys.tended(session): {

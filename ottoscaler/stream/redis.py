@@ -40,6 +40,7 @@ from ottoscaler.stream.link import Link
 from ottoscaler.stream.progress import Progress, encode_accepted, read_progress
 from ottoscaler.stream.reader import Reader
 from ottoscaler.stream.recovery import Deliveries
+from ottoscaler.stream.redis_dead_letters import RedisDeadLetters
 from ottoscaler.stream.retention import Retention
 from ottoscaler.stream.scripts import Scripts
 
@@ -48,7 +49,7 @@ PAGE = 500  # things handled by one script call
 RECOVERED = 5000  # entries that one recovery finds; more than any process reads ahead
 
 
-class RedisStream(Stream):
+class RedisStream(RedisDeadLetters, Stream):
     """One session's view of a stream in Redis.
 
     `timeout` (seconds) bounds each answer; it must be below the lease, so that a call ends before the lease does.
@@ -87,6 +88,11 @@ class RedisStream(Stream):
         """Create stream, group and era where they are missing."""
         raw = await self._call("open_group", start=start, namespace=namespace, era=secrets.token_hex(5))
         return answers.era(raw)
+
+    async def read_era(self) -> Era | None:
+        """The era as it stands."""
+        raw = await self._calls.command("HMGET", self._keys.era, "id", "namespace", "created")
+        return None if None in raw else answers.era(raw)
 
     async def read(self, count: int, block_seconds: float) -> list[Entry]:
         """Deliver up to `count` new entries to this session."""

@@ -8,6 +8,7 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.secret import Secret
 from ottoscaler.stream.base import Accepted, Candidate, Closing, Fence, Outcome, Writing
+from ottoscaler.stream.dead_letters import Letter
 from ottoscaler.stream.retention import Retention
 from tests.stream.backends import RedisBackend
 from tests.stream.conftest import KINDS
@@ -113,7 +114,14 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     await one.read_ending(up)
     await one.read_entries("results", "$", 1, 0.01)
     await one.live_events()
+    await one.read_era()
     await one.read_progress(offered)
+    bad, letter = limited.add(*PAIRS), Letter("1-1", "1-1", (("event_id", "1-1"), ("entry", '[["type", "x"]]')))
+    await one.read(10, 1)
+    await one.close(Closing(bad, "dlq", letter.pairs))
+    [restored] = await one.restore_dead_letters([letter], await one.dead_letter_of(bad) or "")
+    assert [answer.how for answer in await one.replay_dead_letters([restored.letter_id])] == ["here"]
+    await one.drop_dead_letters([restored.letter_id])
     await one.wait_durable()
     assert (await one.report()).fsync is None
     await one.leave()
