@@ -115,9 +115,11 @@ class Serving:
         """Its log lines that hold all these words."""
         return [json.loads(line) for line in self.lines if all(word in line for word in words)]
 
-    async def hear(self, *words: str, seconds: float = 10) -> None:
-        """Wait for a log line that holds all these words."""
-        await wait_until(lambda: self.said(*words), seconds, about=lambda: "\n".join([str(words), *self.lines[-20:]]))
+    async def hear(self, *words: str, times: int = 1) -> None:
+        """Wait for so many log lines that hold all these words (its output comes a moment after what it tells)."""
+        await wait_until(
+            lambda: len(self.said(*words)) >= times, about=lambda: "\n".join([str(words), *self.lines[-20:]])
+        )
 
 
 class Place:

@@ -22,8 +22,8 @@ async def test_they_share_events(bench: Bench) -> None:
         for _ in range(4):
             place.send(pods=2)
         await place.wait_started(8)
-        assert len(one.said("scale_up started")) + len(one.said("scale_up adopted")) == 2
-        assert len(other.said("scale_up started")) + len(other.said("scale_up adopted")) == 2
+        for each in (one, other):
+            assert len(each.said("scale_up started")) + len(each.said("scale_up adopted")) == 2
         place.open_gate()
         await place.judge()
 
@@ -61,7 +61,7 @@ async def test_one_is_frozen_and_wakes(bench: Bench) -> None:
             assert {pod["metadata"]["resourceVersion"] for pod in await place.pods()} == before
             place.open_gate()
             await place.judge()
-            assert len(other.said("scale_up closed")) == 1
+            await other.hear("scale_up closed")
             assert one.said("worker ended") == one.said("scale_up closed") == []
             later = place.send()
             place.send()
@@ -95,14 +95,14 @@ async def test_the_other_handles_the_scale_down(bench: Bench) -> None:
             for number in range(1, 5):
                 place.send("scale_down")
                 await wait_until(lambda number=number: len(place.endings()) == number)  # type: ignore[misc]  # bound
-            assert other.said("scale_down closed")
+            await other.hear("scale_down closed")
             assert not other.said("worker ended")
             assert len(place.processes()) == 2
             place.open_gate()
             await place.judge(scale_up="partial")
             (result,) = (each for each in place.endings() if each["event_id"] == up)
             assert (result["succeeded"], result["failed"], result["terminated"]) == ("2", "0", "4")
-            assert len(owner.said("worker ended", "Stopped")) == 4
+            await owner.hear("worker ended", "Stopped", times=4)
 
 
 @together
@@ -115,7 +115,7 @@ async def test_a_rollout(bench: Bench) -> None:
         async with place.serve() as other:
             begin = time.monotonic()
             one.send(signal.SIGTERM)
-            await wait_until(lambda: len(other.said("scale_up adopted")) == 3)
+            await other.hear("scale_up adopted", times=3)
             assert time.monotonic() - begin < 1 + NOISE
             assert await one.end() < 1 + NOISE
             place.open_gate()
