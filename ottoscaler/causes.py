@@ -254,7 +254,7 @@ _ALL = (
         "final",
         "The API says that the pod is invalid.",
         "Correct the template or the setting that the reason names.",
-        "The create is refused with 400, 413 or 422.",
+        "The create is refused with 400, 413 or 422, or with 403 for want of a priority class.",
     ),
     Cause(
         "AdmissionRefused",
@@ -267,8 +267,8 @@ _ALL = (
         "Forbidden",
         "final",
         "Ottoscaler's account may not create this pod.",
-        "Run ottoscaler check, and give its service account the Role; a missing priority class looks the same.",
-        "The create is refused with 403.",
+        "Run ottoscaler check, and give its service account the Role.",
+        "The create is refused with 403, for its user cannot create pods.",
     ),
     Cause(
         "NameTaken",

@@ -57,6 +57,11 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scheduled: bool = False
     unschedulable_message: str = ""
     deleting: bool = False  # a deletionTimestamp is set
+    deleted_at: float | None = None  # when its delete was asked for
+    gone_by: float | None = None  # when the grace of that delete is over
+    deadline_at: float | None = None  # by the node's clock, when activeDeadlineSeconds are over
+    grace: float = 30.0  # seconds between SIGTERM and SIGKILL
+    has_sandbox: bool = False  # volumes are mounted and the network is there: containers can start
     disruption: str = ""  # reason of the DisruptionTarget condition
     init_failure: tuple[str, int] | None = None  # name and exit code of an init container that failed
     gone: bool = False
@@ -84,6 +89,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             created_at=_time(metadata.get("creationTimestamp")),
             deleting=bool(metadata.get("deletionTimestamp")),
             gone=gone,
+            **_time_facts(metadata, spec, status),
             **_container_facts(spec, status),
             **_condition_facts(spec, status),
         )
@@ -126,6 +132,18 @@ def _time(value: object) -> float | None:
         return None
 
 
+def _time_facts(metadata: Pod, spec: Pod, status: Pod) -> dict[str, Any]:
+    """When the pod's time is over; a deletionTimestamp is the end of the grace, not its beginning."""
+    gone_by, started = _time(metadata.get("deletionTimestamp")), _time(status.get("startTime"))
+    limit = _whole(spec.get("activeDeadlineSeconds"))
+    return {
+        "gone_by": gone_by,
+        "deleted_at": None if gone_by is None else gone_by - _whole(metadata.get("deletionGracePeriodSeconds")),
+        "deadline_at": started + limit if started and limit else None,
+        "grace": float(_whole(spec.get("terminationGracePeriodSeconds", 30))),
+    }
+
+
 def _container_facts(spec: Pod, status: Pod) -> dict[str, Any]:
     states = {_text(item, "name"): _map(item, "state") for item in _maps(status, "containerStatuses")}
     names = [_text(item, "name") for item in _maps(spec, "containers")] or list(states)
@@ -166,5 +184,6 @@ def _condition_facts(spec: Pod, status: Pod) -> dict[str, Any]:
     return {
         "scheduled": scheduled.get("status") == "True" or bool(_text(spec, "nodeName")),
         "unschedulable_message": _text(scheduled, "message") if scheduled.get("status") == "False" else "",
+        "has_sandbox": conditions.get("PodReadyToStartContainers", {}).get("status") == "True",
         "disruption": _text(target, "reason") if target.get("status") == "True" else "",
     }

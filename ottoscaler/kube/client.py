@@ -32,7 +32,9 @@ KEEPALIVE_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 LONGEST_ERROR = 65_536
 LIST_TRIES = 3
-TOLD_CONDITIONS = frozenset({"PodScheduled", "DisruptionTarget"})
+TOLD_CONDITIONS = frozenset({"PodScheduled", "PodReadyToStartContainers", "DisruptionTarget"})
+TOLD_SPEC = ("nodeName", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
+TOLD_STATUS = ("phase", "reason", "message", "podIP", "startTime")
 
 OnRequest = Callable[[str, int | None, float], None]
 """Called after each request: verb, HTTP code (None where there was no answer), seconds."""
@@ -314,12 +316,11 @@ async def _end(chunks: AsyncIterator[bytes]) -> None:
 def _slim(pod: dict[str, Any]) -> dict[str, Any]:
     """A pod of a list without the parts that no record is read from; changes the pod itself, which is ours alone."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    pod["spec"] = {
-        "nodeName": spec.get("nodeName"),
+    pod["spec"] = {key: spec[key] for key in TOLD_SPEC if key in spec} | {
         "containers": _only(spec.get("containers"), "name"),
         "initContainers": _only(spec.get("initContainers"), "name", "restartPolicy"),
     }
-    pod["status"] = {key: status[key] for key in ("phase", "reason", "message", "podIP") if key in status} | {
+    pod["status"] = {key: status[key] for key in TOLD_STATUS if key in status} | {
         "conditions": [each for each in status.get("conditions") or () if each.get("type") in TOLD_CONDITIONS],
         "containerStatuses": _only(status.get("containerStatuses"), "name", "state"),
         "initContainerStatuses": _only(status.get("initContainerStatuses"), "name", "state"),
