@@ -67,6 +67,7 @@ class Fleet:
         self._follows: dict[str, list[Follow]] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # uid → version of its deletion
         self._version = 0
+        self._answered = 0  # newest version that an answer has shown
         self._waiting_for_version: list[tuple[int, int, trio.Event]] = []
         self._synced = trio.Event()
         self.records: Mapping[str, PodRecord] = MappingProxyType(self._records)
@@ -78,6 +79,11 @@ class Fleet:
     def version(self) -> int:
         """The resource version up to which list and watch have told everything; 0 before the first list."""
         return self._version
+
+    @property
+    def newest(self) -> int:
+        """The newest version that anybody was told: no list that is asked for from now on is older."""
+        return max(self._version, self._answered)
 
     @property
     def synced(self) -> bool:
@@ -96,7 +102,7 @@ class Fleet:
         """
         if rewound:
             self._tombstones.clear()
-            self._version = 0
+            self._version = self._answered = 0
         listed: set[str] = set()
         for pod in pods:
             record = _as_record(pod)
@@ -129,6 +135,7 @@ class Fleet:
         """
         record = _as_record(pod)
         if record.resource_version > self._version or self._is_known(record):
+            self._answered = max(self._answered, record.resource_version)
             self._keep(record)
 
     async def wait_version(self, version: int) -> None:

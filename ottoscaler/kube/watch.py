@@ -128,10 +128,11 @@ async def watch_fleet(
 
 
 async def _list(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> None:
+    seen = fleet.newest  # what is answered while the list is under way may be newer than it
     pods, version = await kube.list_pods(namespace, selector)
-    rewound = version < fleet.version
+    rewound = version < seen
     if rewound:
-        log.warning("the Kubernetes API went back in time: restored, or another one", seen=fleet.version, now=version)
+        log.warning("the Kubernetes API went back in time: restored, or another one", seen=seen, now=version)
     fleet.replace(pods, version, rewound=rewound)
 
 
