@@ -40,7 +40,9 @@ async def run(show: Show, parameters: Parameters) -> Result:
     """Fill the cluster, kill, start again."""
     room = {"MAX_WORKERS": str(parameters.pods)}
     async with open_arena(simulated(seconds=3600), settings=room) as arena:
+        started = time.monotonic()
         async with arena.open_serve() as serve:
+            ready_empty = time.monotonic() - started
             event_ids = await _fill(arena, show, parameters)
             serve.process.kill()
             killed = time.monotonic()
@@ -60,6 +62,7 @@ async def run(show: Show, parameters: Parameters) -> Result:
             again = arena.records.requests["create"] - before
             figures = [
                 Figure("start to ready", ready - started, "s", 3),
+                Figure("start to ready when there is nothing", ready_empty, "s"),
                 Figure("start until all are adopted", adopted - started, "s"),
                 Figure("kill until all are adopted", adopted - killed, "s"),
                 Figure("pods created again", again, "pods", 0),

@@ -59,6 +59,7 @@ def as_document(name: str, result: Result) -> dict[str, Any]:
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
             "system": platform.platform(),
             "python": platform.python_version(),
+            "load_of_the_last_minute": psutil.getloadavg()[0],
         },
         "parameters": result.parameters,
         "figures": [

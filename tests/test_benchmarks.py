@@ -33,7 +33,8 @@ async def test_a_benchmark_counts_what_a_pod_costs_and_writes_it_down(tmp_path: 
     assert figures["GETs per pod, events of 12"]["is_met"] is True
     assert figures["CPU per pod, events of 2"]["value"] > 0
     assert written["parameters"]["large_workers"] == 12
-    assert set(written["machine"]) == {"cpus", "cpu_model", "memory_gb", "system", "python"}
+    assert written["machine"]["cpus"] >= 1
+    assert {"cpu_model", "python", "load_of_the_last_minute"} <= set(written["machine"])
     assert told == ["round 1 of 1"]
 
 
