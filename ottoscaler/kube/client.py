@@ -25,6 +25,7 @@ from ottoscaler.kube import requests
 from ottoscaler.kube.access import Access
 from ottoscaler.kube.answers import error_of_answer, error_of_event, error_of_failure
 from ottoscaler.kube.requests import Request
+from ottoscaler.kube.slim import slim_event, slim_pod
 
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0
@@ -32,9 +33,6 @@ KEEPALIVE_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
 LONGEST_ERROR = 65_536
 LIST_TRIES = 3
-TOLD_CONDITIONS = frozenset({"PodScheduled", "PodReadyToStartContainers", "DisruptionTarget"})
-TOLD_SPEC = ("nodeName", "activeDeadlineSeconds", "terminationGracePeriodSeconds")
-TOLD_STATUS = ("phase", "reason", "message", "podIP", "startTime")
 
 OnRequest = Callable[[str, int | None, float], None]
 """Called after each request: verb, HTTP code (None where there was no answer), seconds."""
@@ -133,25 +131,36 @@ class Kube:
 
         Of each pod only what a PodRecord is read from stays: 10,000 whole pods would take 200 MB.
         """
+        return await self._list(lambda proceed: requests.list_pods(namespace, selector, proceed=proceed), slim_pod)
+
+    async def list_warnings(self, namespace: str) -> tuple[list[dict[str, Any]], int]:
+        """All events that warn of pods and the version of the list, read in pages."""
+        return await self._list(lambda proceed: requests.list_warnings(namespace, proceed), slim_event)
+
+    async def _list(
+        self, page_after: Callable[[str], Request], slim: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], int]:
         for _ in range(LIST_TRIES):
             try:
-                return await self._list_pages(namespace, selector)
+                return await self._list_pages(page_after, slim)
             except Expired:  # the pages took longer than the server keeps a version: start again
                 continue
         raise Unavailable(f"{self.address} let each of {LIST_TRIES} lists expire midway", address=self.address)
 
-    async def _list_pages(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
-        pods: list[dict[str, Any]] = []
+    async def _list_pages(
+        self, page_after: Callable[[str], Request], slim: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], int]:
+        items: list[dict[str, Any]] = []
         proceed = ""
         while True:
-            page = await self._call(requests.list_pods(namespace, selector, proceed=proceed))
-            pods += [_slim(pod) for pod in page.get("items") or ()]
+            page = await self._call(page_after(proceed))
+            items += map(slim, page.get("items") or ())
             metadata = page.get("metadata") or {}
             proceed = metadata.get("continue") or ""
             if not proceed:
-                return pods, int(metadata.get("resourceVersion") or 0)
+                return items, int(metadata.get("resourceVersion") or 0)
 
-    async def watch_pods(
+    def watch_pods(
         self, namespace: str, selector: str, resource_version: int, timeout_seconds: int = 30
     ) -> AsyncGenerator[WatchEvent, None]:
         """Events after a version, until the server ends the watch; close it with `contextlib.aclosing`.
@@ -159,7 +168,15 @@ class Kube:
         Raises Expired where the version is too old, as a status or in the stream. That nothing comes is for the caller
         to notice: a quiet watch has no limit of its own.
         """
-        request = requests.watch_pods(namespace, selector, resource_version, timeout_seconds)
+        return self._watch(requests.watch_pods(namespace, selector, resource_version, timeout_seconds))
+
+    def watch_warnings(
+        self, namespace: str, resource_version: int, timeout_seconds: int = 30
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """As `watch_pods`, of the events that warn of pods."""
+        return self._watch(requests.watch_warnings(namespace, resource_version, timeout_seconds))
+
+    async def _watch(self, request: Request) -> AsyncGenerator[WatchEvent, None]:
         async with self._answer(request, self._watching, reading=None) as response:
             async with aclosing(_lines(response.aiter_raw())) as lines:
                 async for line in lines:
@@ -311,26 +328,6 @@ async def _end(chunks: AsyncIterator[bytes]) -> None:
         scope.cancel(reason="the stream's reader has had enough")
         async for _ in chunks:
             pass
-
-
-def _slim(pod: dict[str, Any]) -> dict[str, Any]:
-    """A pod of a list without the parts that no record is read from; changes the pod itself, which is ours alone."""
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    pod["spec"] = {key: spec[key] for key in TOLD_SPEC if key in spec} | {
-        "containers": _only(spec.get("containers"), "name"),
-        "initContainers": _only(spec.get("initContainers"), "name", "restartPolicy"),
-    }
-    pod["status"] = {key: status[key] for key in TOLD_STATUS if key in status} | {
-        "conditions": [each for each in status.get("conditions") or () if each.get("type") in TOLD_CONDITIONS],
-        "containerStatuses": _only(status.get("containerStatuses"), "name", "state"),
-        "initContainerStatuses": _only(status.get("initContainerStatuses"), "name", "state"),
-    }
-    pod.get("metadata", {}).pop("managedFields", None)
-    return pod
-
-
-def _only(items: list[dict[str, Any]] | None, *keys: str) -> list[dict[str, Any]]:
-    return [{key: each[key] for key in keys if key in each} for each in items or ()]
 
 
 @asynccontextmanager

@@ -33,8 +33,15 @@ class Request(NamedTuple):
         return self.verb in WRITES
 
 
+WARNINGS = "involvedObject.kind=Pod,type=Warning"
+
+
 def _pods(namespace: str, name: str = "", **params: object) -> str:
-    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" + (f"/{quote(name, safe='')}" if name else "")
+    return _path(namespace, "pods" + (f"/{quote(name, safe='')}" if name else ""), **params)
+
+
+def _path(namespace: str, what: str, **params: object) -> str:
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/{what}"
     given = {key: value for key, value in params.items() if value not in ("", None)}
     return f"{path}?{urlencode(given)}" if given else path
 
@@ -98,6 +105,26 @@ def watch_pods(namespace: str, selector: str, resource_version: int, timeout_sec
         timeoutSeconds=timeout_seconds,
     )
     return Request("watch", f"pods of {selector} in {namespace}", "GET", url)
+
+
+def list_warnings(namespace: str, proceed: str = "") -> Request:
+    """One page of the events that warn of pods."""
+    url = _path(namespace, "events", fieldSelector=WARNINGS, limit=PAGE, **{"continue": proceed})
+    return Request("list", f"warnings of pods in {namespace}", "GET", url, seconds=15.0)
+
+
+def watch_warnings(namespace: str, resource_version: int, timeout_seconds: int) -> Request:
+    """Watch the events that warn of pods, with bookmarks; the server ends it after `timeout_seconds`."""
+    url = _path(
+        namespace,
+        "events",
+        watch="1",
+        allowWatchBookmarks="true",
+        fieldSelector=WARNINGS,
+        resourceVersion=resource_version,
+        timeoutSeconds=timeout_seconds,
+    )
+    return Request("watch", f"warnings of pods in {namespace}", "GET", url)
 
 
 def review_access(namespace: str, verb: str, resource: str, subresource: str, group: str) -> Request:
