@@ -132,7 +132,8 @@ class Place:
         self.cluster = cluster
         self.namespace = name
         self.prefix = f"otto:{name}"
-        self.events: dict[str, int] = {}
+        self.events: dict[str, int] = {}  # how many workers each has
+        self.refused: list[str] = []
         self._log, self._gate = folder / "log", folder / "gate"
         os.mkfifo(self._gate)
         self._log.touch()
@@ -180,6 +181,11 @@ class Place:
         event_id = self.command("XADD", f"{self.prefix}:events", "*", "type", kind, "pod_count", pods, *words).decode()
         self.events[event_id] = pods if kind == "scale_up" else 0
         return str(event_id)
+
+    def send_bad(self) -> None:
+        """Add an entry that is no event."""
+        words = ("type", "scale_up", "pod_count", "many")
+        self.refused.append(self.command("XADD", f"{self.prefix}:events", "*", *words).decode())
 
     def open_gate(self) -> None:
         """Let all workers end that wait for it, now and later."""
@@ -235,15 +241,16 @@ class Place:
     # -- judging
 
     async def judge(self, seconds: float = 10, **statuses: str) -> None:
-        """Every event ended exactly once and well (or as `statuses`, by kind, say), each worker ran exactly once, and
-        nothing is left. `seconds`: how long that may take.
+        """Every event ended exactly once and well (or as `statuses`, by kind, say), each bad entry is one dead letter,
+        each worker ran exactly once, and nothing is left. `seconds`: how long that may take.
         """
         await self.wait_results(len(self.events), seconds)
         results = self.endings()
         assert sorted(result["event_id"] for result in results) == sorted(self.events)
         for result in results:
             assert result["status"] == statuses.get(result["type"], "succeeded"), result
-        assert self.endings("dlq") == []
+        await wait_until(lambda: len(self.endings("dlq")) >= len(self.refused))
+        assert sorted(each["event_id"] for each in self.endings("dlq")) == sorted(self.refused)
         expected = [f"{event} {index} 1" for event, pods in self.events.items() for index in range(1, pods + 1)]
         assert sorted(self.ran("start")) == sorted(expected)
         await self.judge_rest()

@@ -69,6 +69,7 @@ async def test_many_kills(bench: Bench) -> None:
         for pause in (0.03, 0.1, 0.2):
             async with place.serve(LEASE_SECONDS="0.5") as serving:
                 place.send(pods=3)
+                place.send_bad()
                 place.send(pods=1)
                 await trio.sleep(pause)
                 await kill(serving)

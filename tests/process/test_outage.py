@@ -21,6 +21,7 @@ async def test_redis_is_killed_and_restarted(bench: Bench, seconds: float) -> No
         place.send(pods=2)
         await place.wait_started(2)
         place.send(pods=2)
+        place.send_bad()
         valkey.kill()
         await trio.sleep(seconds)
         valkey.start()

@@ -7,6 +7,7 @@ import time
 
 import trio
 
+from ottoscaler.service import IN_FLIGHT
 from tests.process.bench import Bench, wait_until
 from tests.process.together import together
 
@@ -67,6 +68,23 @@ async def test_one_is_frozen_and_wakes(bench: Bench) -> None:
             place.send()
             await place.judge()
             assert later in {result["event_id"] for result in place.endings()}
+
+
+@together
+async def test_one_is_frozen_in_the_middle_of_creating(bench: Bench) -> None:
+    """A replica that wakes with creates still to send sends none of them: its lease is over."""
+    async with bench.place() as place, place.serve() as one:
+        place.open_gate()
+        fault = await place.fault("latency", "create", seconds=1.0, times=IN_FLIGHT)
+        place.send(pods=2 * IN_FLIGHT)
+        await place.cluster.wait_suffered(fault, IN_FLIGHT)
+        one.send(signal.SIGSTOP)
+        async with place.serve() as other:
+            await other.hear("scale_up adopted")
+            one.send(signal.SIGCONT)
+            await place.judge()
+            await other.hear("scale_up closed")
+            assert len(one.said("worker created")) <= IN_FLIGHT
 
 
 @together

@@ -48,6 +48,7 @@ async def test_a_signal_while_starting(bench: Bench, prefix: Sequence[str]) -> N
     async with bench.place() as place:
         for instant in INSTANTS:
             place.send()
+            place.send_bad()
             await start_and_stop(place, prefix, instant)
         place.open_gate()
         async with place.serve():
