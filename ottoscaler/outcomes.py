@@ -11,7 +11,7 @@ import msgspec
 from ottoscaler.events import BadEntry, Event, dump_entry
 
 RESULT_VERSION = "1"
-STOPPED_REASON = "a scale_down stopped the worker"
+STOP_REASONS = {"Stopped": "a scale_down stopped the worker", "Cancelled": "its event was cancelled"}
 OutcomeWord = Literal["succeeded", "failed", "terminated"]
 
 
@@ -29,20 +29,24 @@ class WorkerOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     completed_at: str = ""
     uid: str = ""
     """Of its pod, as long as that is left to clean; not shown in results."""
+    retry_at: float = 0.0
+    """Unix seconds from which the next attempt may begin; 0 = there is none, the outcome is final. Not shown."""
     fence_until: float = 0.0
     """Unix seconds until which the pod must stay, because a create that was never answered may still be carried out.
 
     Not shown in results.
     """
 
-    def stopped(self) -> WorkerOutcome:
+    def stopped(self, cause: str = "Stopped") -> WorkerOutcome:
         """The same end, seen as what it is where a stop mark explains it."""
-        return msgspec.structs.replace(self, outcome="terminated", cause="Stopped", reason=STOPPED_REASON)
+        return msgspec.structs.replace(
+            self, outcome="terminated", cause=cause, reason=STOP_REASONS.get(cause, cause), retry_at=0.0
+        )
 
     def public(self) -> dict[str, Any]:
         """All fields that a result shows, also those that are empty."""
         shown = msgspec.structs.asdict(self)
-        del shown["uid"], shown["fence_until"]
+        del shown["uid"], shown["fence_until"], shown["retry_at"]
         return shown
 
     def to_json(self) -> str:

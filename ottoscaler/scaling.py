@@ -1,8 +1,8 @@
 """One scale_up: its N workers, each a task in this event's own nursery, and the one close at the end.
 
-In: an event that this process holds, and its progress (fresh, or as an earlier owner left it). Out: one result.
-Every step writes down before the next begins, so that whoever takes over goes on exactly there: worker ended →
-outcome recorded → pod deleted → all deletes answered → closed.
+In: an event that this process holds, and its progress (fresh, or as an earlier owner left it). Out: one result. Every
+step writes down before the next begins, so that whoever takes over goes on exactly there:
+worker ended → outcome recorded → pod deleted → all deletes answered → closed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from collections.abc import Callable
 
 import trio
 
+from ottoscaler.attempts import Attempts
+from ottoscaler.cleanup import Cleanup
 from ottoscaler.creation import STOPPED
 from ottoscaler.events import Event
 from ottoscaler.fences import Guard
 from ottoscaler.log import log
-from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
+from ottoscaler.outcomes import WorkerOutcome, result_pairs
 from ottoscaler.site import Site
-from ottoscaler.stream.base import Claim, Closing, Fence, Outcome
+from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 from ottoscaler.worker import Worker
-
-WAIT_FOR_PHASES_FROM = 10
-"""With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""
 
 
 class Scaling:
@@ -33,30 +32,27 @@ class Scaling:
         self, site: Site, guard: Guard, event: Event, progress: Progress, claim: Claim, settled: Callable[[], None]
     ) -> None:
         self.claim = claim
-        self._guard = guard
         self._site = site
         self._event = event
         self._progress = progress
         self._settled = settled
-        self._outcomes: dict[int, WorkerOutcome] = {}
-        self._unstarted: dict[int, None] = {}
+        self._attempts = Attempts(progress, event.pod_count)
+        self._cleanup = Cleanup(site, guard, event.id)
+        self._unstarted: dict[int, None] = dict.fromkeys(self._attempts.open_indices())
         self._workers: dict[int, Worker] = {}
-        self._fences: dict[str, Fence] = {}
-        self._left: dict[str, str] = {}
-        self._first_accepted = progress.started / 1000 if progress.started else math.inf
         self._noticed = trio.Event()
         self._all_recorded = trio.Event()
 
     def __repr__(self) -> str:
         return (
             f"<Scaling {self.claim.event_id} epoch={self.claim.epoch} unstarted={len(self._unstarted)} "
-            f"ended={len(self._outcomes)}/{self._event.pod_count}>"
+            f"ended={len(self._attempts.outcomes)}/{self._event.pod_count}>"
         )
 
     @property
     def is_untouched(self) -> bool:
         """No worker of it was ever begun here: it can be handed over at once."""
-        return not self._workers and not self._outcomes
+        return not self._workers and not self._attempts.outcomes
 
     @property
     def is_clean(self) -> bool:
@@ -78,16 +74,7 @@ class Scaling:
         """Work until the result is written. Raises `NotOurs` when the event was lost; a cancel leaves all pods
         running.
         """
-        if self.claim.epoch > 1:
-            await self._site.ledger.adopt(self.claim)
-        log.info(
-            "scale_up adopted" if self.claim.epoch > 1 else "scale_up started",
-            event_id=self._event.id,
-            task_id=self._event.task_id,
-            workers=self._event.pod_count,
-            note=self._event.note or None,
-        )
-        self._recall()
+        await self._begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_notices)
             async with trio.open_nursery() as workers:
@@ -96,35 +83,55 @@ class Scaling:
                 await self._start_rest(workers)
             await self._all_recorded.wait()
             nursery.cancel_scope.cancel(reason="all workers of the event have ended")
-        await self._clean_rest()
+        await self._cleanup.clean_rest()
         await self._close()
+
+    async def _begin(self) -> None:
+        """Give a sign of life, so that what may kill this process next is not held against the event."""
+        is_adopted = self.claim.epoch > 1
+        await (self._site.ledger.adopt(self.claim) if is_adopted else self._site.ledger.record(self.claim))
+        log.info(
+            "scale_up adopted" if is_adopted else "scale_up started",
+            event_id=self._event.id,
+            task_id=self._event.task_id,
+            workers=self._event.pod_count,
+            note=self._event.note or None,
+        )
+        for ended in self._attempts.all_ends():
+            self._cleanup.fence_off(ended)
+        self._note_whether_over()
 
     # -- taking stock
 
-    def _recall(self) -> None:
-        """Sort the indices by what the progress knows: ended, and not."""
-        for index in range(1, self._event.pod_count + 1):
-            raw = self._progress.outcomes.get(index)
-            if raw is None:
-                self._unstarted[index] = None
-                continue
-            outcome = outcome_from(raw)
-            self._fence_off(outcome)
-            self._note_outcome(index, outcome)
-
     def _adopt_begun(self, workers: trio.Nursery) -> None:
-        """Workers whose pods exist, or once did, are gone on with at once: they count, but wait for no slot."""
-        seen = {record.index for record in self._site.fleet.pods_of_event(self._event.id) if not record.gone}
-        accepted = {index: made["uid"] for (index, _), made in self._progress.accepted.items()}
-        for index in [index for index in self._unstarted if index in seen or index in accepted]:
-            del self._unstarted[index]
-            self._site.slots.acquire_beyond()
-            workers.start_soon(self._work, self._enlist(index, accepted.get(index, "")), index)
+        """Workers whose pods exist or once did, or that are to run again, are gone on with: they wait for no slot."""
+        records = self._site.fleet.pods_of_event(self._event.id)
+        seen = {(record.index, record.attempt) for record in records if not record.gone}
+        for index in list(self._unstarted):
+            attempt = self._attempts.number(index)
+            if (index, attempt) in seen or self._attempts.accepted(index)[0]:
+                del self._unstarted[index]
+                self._site.slots.acquire_beyond()
+                workers.start_soon(self._work, index, self._enlist(index))
+            elif attempt > 1:
+                del self._unstarted[index]
+                workers.start_soon(self._work_again, index)
 
-    def _enlist(self, index: int, accepted_uid: str = "") -> Worker:
-        unsure = self._is_inherited_unclean and not accepted_uid
-        worker = Worker(self._site, self._event, self.claim, index, accepted_uid=accepted_uid, unsure=unsure)
-        self._workers[index] = worker
+    def _enlist(self, index: int) -> Worker:
+        uid, fence_until = self._attempts.accepted(index)
+        fence_from = fence_until - self._site.patience.create_fence if fence_until else 0.0
+        if self._is_inherited_unclean and not uid:
+            fence_from = self._site.now()
+        worker = self._workers[index] = Worker(
+            self._site,
+            self._event,
+            self.claim,
+            index,
+            self._attempts.number(index),
+            earlier=self._attempts.causes(index),
+            accepted_uid=uid,
+            fence_from=fence_from,
+        )
         return worker
 
     # -- working
@@ -138,22 +145,31 @@ class Scaling:
                 return
             index = next(iter(self._unstarted))
             del self._unstarted[index]
-            workers.start_soon(self._work, self._enlist(index), index)
+            workers.start_soon(self._work, index, self._enlist(index))
 
-    async def _work(self, worker: Worker, index: int) -> None:
-        """One worker from its slot to its clean end."""
+    async def _work(self, index: int, worker: Worker) -> None:
+        """One worker from its slot to its clean end, attempt after attempt."""
         try:
             outcome = await worker.run()
         finally:
             self._site.slots.release()
-        self._first_accepted = min(self._first_accepted, worker.accepted_at)
-        self._note_outcome(index, outcome)
-        await self._clean(outcome)
+        self._attempts.first_accepted = min(self._attempts.first_accepted, worker.accepted_at)
+        self._attempts.note(index, outcome)
+        self._note_whether_over()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cleanup.clean, outcome)
+            if outcome.retry_at:
+                nursery.start_soon(self._work_again, index)
 
-    def _note_outcome(self, index: int, outcome: WorkerOutcome) -> None:
-        self._outcomes[index] = outcome
-        if len(self._outcomes) == self._event.pod_count:
+    async def _work_again(self, index: int) -> None:
+        worker = self._enlist(index)
+        await worker.wait_turn(self._attempts.not_before(index), self._site.slots)
+        await self._work(index, worker)
+
+    def _note_whether_over(self) -> None:
+        if self._attempts.are_over and not self._all_recorded.is_set():
             self._all_recorded.set()
+            self._cleanup.note_event_ended()
             self._settled()
 
     # -- stops
@@ -172,84 +188,28 @@ class Scaling:
         return await self._site.ledger.stream.read_progress(self._event.id)
 
     def _heed(self, progress: Progress, nursery: trio.Nursery) -> None:
-        for index in progress.stops:
+        for index, mark in progress.stops.items():
             if index in self._unstarted:
                 del self._unstarted[index]
-                nursery.start_soon(self._record_unstarted, index)
-            elif (worker := self._workers.get(index)) and index not in self._outcomes:
-                worker.stop()
+                nursery.start_soon(self._record_unstarted, index, mark["cause"])
+            elif (worker := self._workers.get(index)) and index not in self._attempts.outcomes:
+                worker.stop(mark["cause"])
 
-    async def _record_unstarted(self, index: int) -> None:
+    async def _record_unstarted(self, index: int, cause: str) -> None:
         name = self._site.name_pod(self._event.id, index, 1)
-        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome, STOPPED.cause, STOPPED.reason)
+        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause)
         await self._site.ledger.record(self.claim, outcomes=(Outcome(index, outcome.to_json(), outcome.to_json()),))
-        self._note_outcome(index, outcome)
-
-    # -- cleaning
-
-    async def _clean(self, outcome: WorkerOutcome) -> None:
-        """Delete a finished pod once its outcome is durable: with the others if the event ends soon, else by itself."""
-        if self._fence_off(outcome) or not outcome.uid:
-            return
-        self._left[outcome.name] = outcome.uid
-        await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
-        with trio.move_on_after(self._site.patience.cleanup_delay):
-            await self._all_recorded.wait()
-            return
-        if await self._site.delete(self._event.id, outcome.name, outcome.uid):
-            self._left.pop(outcome.name, None)
-
-    def _fence_off(self, outcome: WorkerOutcome) -> bool:
-        """Keep the name from a late create, where one may still come: the pod stays if there is one, and the name is
-        guarded.
-        """
-        if outcome.fence_until <= self._site.now():
-            return False
-        fence = self._fences[outcome.name] = Fence(outcome.name, outcome.uid, int(outcome.fence_until * 1000))
-        self._guard.watch(fence, self._event.id)
-        return True
-
-    async def _clean_rest(self) -> None:
-        """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""
-        await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
-        shown = self._pods_shown()
-        if len(shown) >= WAIT_FOR_PHASES_FROM and not self._fences:
-            await self._wait_phases()
-            await self._site.delete_finished(self._event.id, len(shown))
-            with trio.move_on_after(self._site.patience.appearance):
-                await self._wait_gone(list(shown))
-        unseen = {name: uid for name, uid in self._left.items() if name not in shown}
-        async with trio.open_nursery() as nursery:
-            for name, uid in (self._pods_shown() | unseen).items():
-                nursery.start_soon(self._site.delete, self._event.id, name, uid)
-
-    def _pods_shown(self) -> dict[str, str]:
-        """Name → uid of the pods of this event that the fleet shows, without fences and without those on their way
-        out.
-        """
-        records = self._site.fleet.pods_of_event(self._event.id)
-        shown = {record.name: record.uid for record in records if not record.gone and not record.deleting}
-        return {name: uid for name, uid in shown.items() if name not in self._fences}
-
-    async def _wait_phases(self) -> None:
-        """A collection delete spares running pods, and the phase follows the container's end by about a second."""
-        with trio.move_on_after(self._site.patience.phase_lag):
-            for record in self._site.fleet.pods_of_event(self._event.id):
-                with self._site.fleet.follow(record.name) as follow:
-                    await follow.wait(lambda now: now is None or now.gone or now.phase in ("Succeeded", "Failed"))
-
-    async def _wait_gone(self, names: list[str]) -> None:
-        for name in names:
-            with self._site.fleet.follow(name) as follow:
-                await follow.wait(lambda now: now is None or now.gone or now.deleting)
+        self._attempts.note(index, outcome)
+        self._note_whether_over()
 
     # -- the end
 
     async def _close(self) -> None:
-        started = None if self._first_accepted == math.inf else self._first_accepted
-        outcomes = [self._outcomes[index] for index in sorted(self._outcomes)]
+        first = self._attempts.first_accepted
+        outcomes = [self._attempts.outcomes[index] for index in sorted(self._attempts.outcomes)]
+        started = None if first == math.inf else first
         pairs = result_pairs(self._event, outcomes, started=started, completed=self._site.now())
-        fences = tuple(self._fences.values())
+        fences = tuple(self._cleanup.fences.values())
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences))
         log.info("scale_up closed", event_id=self._event.id, task_id=self._event.task_id, **figures(pairs))
 

@@ -22,8 +22,8 @@ from ottoscaler.kube.client import Kube
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
-from ottoscaler.throttle import Throttle
 from ottoscaler.retries import RetryPolicy
+from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
 
 

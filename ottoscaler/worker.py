@@ -8,6 +8,7 @@ when a pod vanished that nobody of ours deleted.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ import trio_util
 
 from ottoscaler.creation import STOPPED, Creation
 from ottoscaler.events import Event
+from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
@@ -26,8 +28,8 @@ from ottoscaler.verdicts import Verdict, judge_end, judge_stuck
 class Worker:
     """The life of one attempt of one worker.
 
-    `accepted_uid`: the pod that an earlier owner saw accepted ("" = none was). `unsure`: an earlier owner may have
-    sent a create that was never answered.
+    `earlier`: the causes of the attempts before it. `accepted_uid`: the pod that an earlier owner saw accepted ("" =
+    none was). `fence_from` (Unix s, 0 = no): when an earlier owner may have sent a create that was never answered.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Worker:
         index: int,
         attempt: int = 1,
         *,
+        earlier: Sequence[str] = (),
         accepted_uid: str = "",
-        unsure: bool = False,
+        fence_from: float = 0.0,
     ) -> None:
         self.name = site.name_pod(event.id, index, attempt)
         self._site = site
@@ -47,9 +50,11 @@ class Worker:
         self._claim = claim
         self._index = index
         self._attempt = attempt
+        self._earlier = earlier
         self._stop = trio.Event()
+        self._stop_cause = "Stopped"
         self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
-        self._creation = Creation(site, event, index, attempt, stop=self._stop, uid=accepted_uid, unsure=unsure)
+        self._creation = Creation(site, event, index, attempt, stop=self._stop, uid=accepted_uid, fence_from=fence_from)
         self._is_accepted = bool(accepted_uid)
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
@@ -60,9 +65,23 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"
 
-    def stop(self) -> None:
-        """A scale_down chose this worker: end it, and let it end as terminated. Safe to call twice."""
+    def stop(self, cause: str = "Stopped") -> None:
+        """End it, for `cause` (Stopped, Cancelled), and let it end as terminated. Safe to call twice."""
+        self._stop_cause = cause
         self._stop.set()
+
+    async def wait_turn(self, not_before: float, slots: FairLimiter) -> None:
+        """Return with a slot once the time (Unix s) has come; one that is to stop waits for neither."""
+
+        async def turn() -> None:
+            await trio.sleep(not_before - self._site.now())
+            await slots.acquire(self._event.id)
+            got.set()
+
+        got = trio.Event()
+        await trio_util.wait_any(turn, self._stop.wait)
+        if not got.is_set():
+            slots.acquire_beyond()
 
     async def run(self) -> WorkerOutcome:
         """Live to the end, record it, and return the outcome that stands. Raises `NotOurs` when the event was lost."""
@@ -76,6 +95,7 @@ class Worker:
             outcome=stands.outcome,
             cause=stands.cause,
             reason=stands.reason,
+            retry=stands.retry_at > 0 or None,
         )
         return stands
 
@@ -98,7 +118,9 @@ class Worker:
         if self._is_accepted:
             return
         self.accepted_at = self._site.now()
-        accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000))
+        fence_from = self._creation.fence_from
+        fence = int((fence_from + self._site.patience.create_fence) * 1000) if fence_from else 0
+        accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000), fence)
         await self._site.ledger.record(self._claim, accepted=(accepted,))
         self._is_accepted = True
 
@@ -230,17 +252,35 @@ class Worker:
             started_at=rfc3339(last.started_at if last else None),
             completed_at=rfc3339((last and last.finished_at) or self._site.now()),
             uid=self._uid if is_left else "",
-            fence_until=self._creation.fence_from + self._site.patience.create_fence
-            if self._creation.fence_from
-            else 0.0,
+            retry_at=self._retry_at(verdict),
+            fence_until=self._fence_until(),
         )
+
+    def _fence_until(self) -> float:
+        since = self._creation.fence_from
+        return since + self._site.patience.create_fence if since else 0.0
+
+    def _retry_at(self, verdict: Verdict) -> float:
+        policy = self._site.retries
+        if verdict.outcome != "failed" or not policy.may_retry(self._earlier, verdict.cause, self._has_started()):
+            return 0.0
+        return self._site.now() + policy.delay(self._attempt)
+
+    def _has_started(self) -> bool | None:
+        """Whether its process ever ran, as far as the pod's last state says; None = nobody knows."""
+        last = self._last
+        if last is not None and (last.started_at is not None or last.exit_code is not None):
+            return True
+        return False if last is not None and (last.gone or last.is_final or self._deleted) else None
 
     async def _record(self, outcome: WorkerOutcome) -> WorkerOutcome:
         """Record; where a stop mark stands and the pod was on its way out, the outcome is that of a stopped worker."""
         last = self._last
         was_leaving = last is None or last.gone or last.deleting or self._deleted
-        marked = outcome.stopped().to_json() if was_leaving else ""
+        was_leaving = was_leaving or outcome.retry_at > 0
+        marked = outcome.stopped(self._stop_cause).to_json() if was_leaving else ""
+        retried = self._attempt if outcome.retry_at else 0
         (stands,) = await self._site.ledger.record(
-            self._claim, outcomes=(Outcome(self._index, outcome.to_json(), marked),)
+            self._claim, outcomes=(Outcome(self._index, outcome.to_json(), marked, retried),)
         )
         return read_outcome(stands)

@@ -16,12 +16,12 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 
 LAYERS = (
     # words and tools: know nothing of the rest
-    "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes verdicts pod_warnings "
+    "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes retries verdicts pod_warnings "
     "startup drain supervisor throttle",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
-    "ledger site fences roster creation worker scaling scaledown handler poller taker rings",
+    "ledger site fences cleanup attempts roster creation worker scaling scaledown handler poller taker rings",
     # the root
     "service",
     # knows nothing of ours

@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 from ottoscaler.startup import StartupFailed, StartupStopped
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.determinism import schedule_from
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World, ambiguous, lost
 
@@ -125,15 +126,9 @@ def run(seed: int) -> Run:
     dice = random.Random(seed)
     world = World(plan=lambda labels: plan_of(seed, labels))
     made = Run(seed, world, MemoryServer(started_at=1_760_000_000.0))
-    _make_deterministic(seed)
+    schedule_from(seed)
     trio.run(_play, made, dice, clock=MockClock(autojump_threshold=0))
     return made
-
-
-def _make_deterministic(seed: int) -> None:
-    """Trio shuffles what it runs next; shuffled from the seed, a run plays the same again (as hypothesis does)."""
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]  # Trio's own switch for tests
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]  # the same
 
 
 def plan_of(seed: int, labels: Mapping[str, str]) -> Plan:

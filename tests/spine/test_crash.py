@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.determinism import schedule_from
 from tests.spine.scaler import Scaler
 from tests.spine.test_cut import EVENTS, _drain_when_done, judge
 from tests.spine.world import Plan, World
@@ -73,7 +74,7 @@ NOT_AFTER = {"read"}
 def play(bug: Bug) -> tuple[World, MemoryServer]:
     """One scaler with a bug over the usual events."""
     world = World(lambda labels: Plan(start_delay=0.2, duration=1.0))
-    server = MemoryServer()
+    server = MemoryServer(started_at=1_760_000_000.0)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -93,6 +94,7 @@ def play(bug: Bug) -> tuple[World, MemoryServer]:
             await trio.sleep(100)
             nursery.cancel_scope.cancel(reason="judged")
 
+    schedule_from(1)
     trio.run(main, clock=MockClock(autojump_threshold=0))
     return world, server
 

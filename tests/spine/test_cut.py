@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from ottoscaler.startup import StartupStopped
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.determinism import schedule_from
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World
 
@@ -43,7 +44,8 @@ class CutAtStep(trio.abc.Instrument):
 def play(step: int, how: str) -> tuple[int, World, MemoryServer]:
     """Run a scaler over some events, cut it at a step, and let a second one finish; returns the steps of the first."""
     world = World(lambda labels: Plan(start_delay=0.2, duration=1.0))
-    server = MemoryServer()
+    server = MemoryServer(started_at=1_760_000_000.0)
+    schedule_from(1)
     steps = trio.run(_play, world, server, step, how, clock=MockClock(autojump_threshold=0))
     return steps, world, server
 

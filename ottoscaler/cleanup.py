@@ -1,0 +1,90 @@
+"""Deleting the pods of one event: each once its outcome is durable and it is no longer needed as a fence.
+
+Small writes where it pays: pods wait a moment for the event to end, and the finished pods of a large event go as
+collections.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ottoscaler.fences import Guard
+from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.site import Site
+from ottoscaler.stream.base import Fence
+
+COLLECTION_FROM = 10
+"""With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""
+
+
+class Cleanup:
+    """The pods that one event leaves. `fences` are those that stay, for the close to hand over."""
+
+    def __init__(self, site: Site, guard: Guard, event_id: str) -> None:
+        self.fences: dict[str, Fence] = {}
+        self._site = site
+        self._guard = guard
+        self._event_id = event_id
+        self._left: dict[str, str] = {}
+        self._event_ended = trio.Event()
+
+    def note_event_ended(self) -> None:
+        """Every outcome is recorded: what waits to be deleted goes at once."""
+        self._event_ended.set()
+
+    def fence_off(self, outcome: WorkerOutcome) -> bool:
+        """Keep the name from a late create, where one may still come: the pod stays if there is one, the name is
+        guarded.
+        """
+        if outcome.fence_until <= self._site.now():
+            return False
+        fence = self.fences[outcome.name] = Fence(outcome.name, outcome.uid, int(outcome.fence_until * 1000))
+        self._guard.watch(fence, self._event_id)
+        return True
+
+    async def clean(self, outcome: WorkerOutcome) -> None:
+        """Delete the pod of an attempt that has ended: with the others if the event ends soon, else by itself."""
+        if self.fence_off(outcome) or not outcome.uid:
+            return
+        self._left[outcome.name] = outcome.uid
+        await self._wait_durable()
+        with trio.move_on_after(self._site.patience.cleanup_delay):
+            await self._event_ended.wait()
+            return
+        if await self._site.delete(self._event_id, outcome.name, outcome.uid):
+            self._left.pop(outcome.name, None)
+
+    async def clean_rest(self) -> None:
+        """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""
+        await self._wait_durable()
+        shown = self._pods_shown()
+        if len(shown) >= COLLECTION_FROM and not self.fences:
+            await self._wait_phases()
+            await self._site.delete_finished(self._event_id, len(shown))
+            with trio.move_on_after(self._site.patience.appearance):
+                await self._wait_gone(list(shown))
+        unseen = {name: uid for name, uid in self._left.items() if name not in shown}
+        async with trio.open_nursery() as nursery:
+            for name, uid in (self._pods_shown() | unseen).items():
+                nursery.start_soon(self._site.delete, self._event_id, name, uid)
+
+    async def _wait_durable(self) -> None:
+        await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
+
+    def _pods_shown(self) -> dict[str, str]:
+        """Name → uid of the pods of this event that the fleet shows, without fences and those on their way out."""
+        records = self._site.fleet.pods_of_event(self._event_id)
+        shown = {record.name: record.uid for record in records if not record.gone and not record.deleting}
+        return {name: uid for name, uid in shown.items() if name not in self.fences}
+
+    async def _wait_phases(self) -> None:
+        """A collection delete spares running pods, and the phase follows the container's end by about a second."""
+        with trio.move_on_after(self._site.patience.phase_lag):
+            for record in self._site.fleet.pods_of_event(self._event_id):
+                with self._site.fleet.follow(record.name) as follow:
+                    await follow.wait(lambda now: now is None or now.gone or now.is_final)
+
+    async def _wait_gone(self, names: list[str]) -> None:
+        for name in names:
+            with self._site.fleet.follow(name) as follow:
+                await follow.wait(lambda now: now is None or now.gone or now.deleting)
