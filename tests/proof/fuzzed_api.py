@@ -31,6 +31,7 @@ class _Watch:
         self.queue: deque[WatchEvent | OttoscalerError] = deque()
         self.wake = trio.Event()
         self.is_silent = False
+        self.told: deque[WatchEvent] = deque(maxlen=40)
 
 
 class FuzzedApi:
@@ -99,8 +100,8 @@ class FuzzedApi:
             self._tell(event)
 
     def recent(self, count: int) -> list[WatchEvent]:
-        """The last events, oldest first."""
-        return self._history[-count:]
+        """The last events that the open watch has told, oldest first."""
+        return list(self._watch.told)[-count:]
 
     def hold_back(self) -> int:
         """From here on events wait until `let_go` puts them in another order; returns how many were told before."""
@@ -176,6 +177,7 @@ class FuzzedApi:
                 if isinstance(said, OttoscalerError):
                     raise said
                 self.delivered += 1
+                watch.told.append(said)
                 yield said
             with trio.move_on_at(math.inf if watch.is_silent else ends) as limit:
                 await watch.wake.wait()

@@ -264,8 +264,9 @@ class Script:
 WEIGHTS = {
     "added": 170, "modified": 330, "moved": 15, "deleted": 90, "replaced": 20, "relabelled_out": 30,
     "relabelled_in": 30, "changed_unseen": 10, "created_by_us": 50, "read_by_us": 15, "answered": 40, "bookmark": 20,
-    "repeated": 25, "stale": 25, "reordered": 25, "cut": 8, "lost": 8, "gone_in_stream": 4, "gone_as_status": 4,
-    "silent": 3, "away": 3, "back": 12, "ends_at_once": 1, "restored": 1, "switched": 1, "moment": 60, "quiet_time": 5,
+    "repeated": 25, "stale": 25, "reordered": 25, "cut": 4, "lost": 3, "gone_in_stream": 1.5, "gone_as_status": 1.5,
+    "silent": 1, "away": 1, "back": 10, "ends_at_once": 0.5, "restored": 0.5, "switched": 0.5, "moment": 60,
+    "quiet_time": 15,
 }  # fmt: skip
 """How often each step comes, in about a thousand."""
 
