@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types bench clean
+.PHONY: help setup demo dev test check format lint types bench fuzz clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ types: setup
 
 bench: setup ## Measure, print the figures and write them to build/bench
 	@$(BIN)/python -m benchmarks
+
+fuzz: setup ## Fuzz the watch: SEED=n STEPS=n, a million from a random seed if not said
+	@$(BIN)/python -m tests.proof.watch_fuzz --steps $(or $(STEPS),1000000) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
