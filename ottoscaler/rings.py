@@ -1,6 +1,6 @@
 """The three rings of a running service, from the first look at Redis to the hand-over.
 
-    outer    ledger, session, watch, guard       end last: everything inside needs them
+    outer    ledger, session, watches, guard     end last: everything inside needs them
      └─ work    handler, one task per event      gets a deadline when the drain begins
          └─ intake   poller, taker               cancelled first
 
@@ -22,6 +22,7 @@ from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.fences import Guard
 from ottoscaler.handler import Handler
+from ottoscaler.kube.warnings import watch_warnings
 from ottoscaler.kube.watch import watch_fleet
 from ottoscaler.log import log
 from ottoscaler.pods import INSTANCE_LABEL
@@ -104,9 +105,14 @@ class Rings:
             except Answered as error:
                 raise Unrecoverable(f"{api} refuses to list pods: {error}") from error
 
+        async def warn(*, task_status: trio.TaskStatus[None]) -> None:
+            is_there = site.fleet.records.__contains__
+            await watch_warnings(site.kube, site.warnings, site.namespace, is_there, task_status=task_status)
+
         await outer.start(self._keep, "ledger", site.ledger.run)
         await startup.reach(redis, lambda: outer.start(self._keep, "session", self._session.run))
         await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
+        await outer.start(self._keep, "warnings", warn)
         await outer.start(self._keep, "guard", self._guard.run)
 
     async def _keep(

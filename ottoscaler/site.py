@@ -21,6 +21,7 @@ from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import Kube
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
+from ottoscaler.pod_warnings import PodWarnings
 from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.retries import RetryPolicy
 from ottoscaler.throttle import Throttle
@@ -62,6 +63,7 @@ class Site:
     backoff: Backoff
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     now: Callable[[], float] = time.time
+    warnings: PodWarnings = field(default_factory=PodWarnings)
 
     async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
         """Delete exactly this pod ("" as uid: whatever has the name). False: it has changed since `resource_version`,

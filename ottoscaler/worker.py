@@ -15,6 +15,7 @@ import trio
 import trio_util
 
 from ottoscaler.creation import STOPPED, Creation
+from ottoscaler.diagnosis import Diagnosis
 from ottoscaler.events import Event
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Follow, PodRecord
@@ -22,7 +23,7 @@ from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Accepted, Claim, Outcome
-from ottoscaler.verdicts import Verdict, judge_end, judge_stuck
+from ottoscaler.verdicts import Verdict, has_started, is_waiting_for_volumes
 
 
 class Worker:
@@ -59,8 +60,7 @@ class Worker:
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
         self._deleted = False
-        self._stuck_since: tuple[str, float] = ("", 0.0)
-        self._pull_error = ""
+        self._diagnosis = Diagnosis(site, self.name, self._log)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"
@@ -136,17 +136,22 @@ class Worker:
                     return ended
                 continue
             self._last = record
-            verdict = judge_end(record)
+            verdict = self._diagnosis.judge_end(record)
             if verdict and verdict.certain:
                 return verdict
+            if not verdict and (hung := self._diagnosis.judge_late(record)):
+                await self._delete(record)
+                return hung
             uncertain_since = (uncertain_since or trio.current_time()) if verdict else 0.0
-            limit = uncertain_since + self._site.patience.final_phase if verdict else self._stuck_until(record)
+            limit = (
+                uncertain_since + self._site.patience.final_phase if verdict else self._diagnosis.stuck_until(record)
+            )
             if limit <= trio.current_time():
                 if ended := verdict or await self._give_up(follow, record):
                     return ended
                 continue
             await self._stop_once(record)
-            with trio.move_on_at(limit):
+            with trio.move_on_at(min(limit, self._diagnosis.late_at(record))):
                 await self._wait_change(follow, record)
 
     async def _wait_appearance(self, follow: Follow) -> None:
@@ -158,42 +163,33 @@ class Worker:
         if follow.record is None and self._creation.version:
             await trio_util.wait_any(seen, lambda: self._site.fleet.wait_version(self._creation.version))
 
-    async def _wait_change(self, follow: Follow, seen: PodRecord | None) -> None:
-        """Return when the record is another one, or when a stop was asked for that nobody acted on yet."""
+    async def _wait_change(self, follow: Follow, seen: PodRecord) -> None:
+        """Return when the record is another one, when a stop was asked for that nobody acted on yet, or when the
+        kubelet warns of what keeps the worker from starting.
+        """
 
         async def changed() -> None:
             await follow.wait(lambda record: record is not seen)
 
-        if self._stop.is_set():
-            await changed()
-        else:
-            await trio_util.wait_any(changed, self._stop.wait)
+        waits = [changed] if self._stop.is_set() else [changed, self._stop.wait]
+        if is_waiting_for_volumes(seen):
+            waits.append(lambda: self._diagnosis.wait_warning(seen))
+        await trio_util.wait_any(*waits)
 
     async def _stop_once(self, record: PodRecord) -> None:
         if self._stop.is_set() and not self._deleted:
-            await self._site.delete(self._event.id, self.name, record.uid)
-            self._deleted = True
+            await self._delete(record)
 
-    def _stuck_until(self, record: PodRecord) -> float:
-        """Until when (clock of trio) what keeps the worker from starting is waited out; infinity when nothing does."""
-        if record.waiting_reason == "ErrImagePull":
-            self._pull_error = record.waiting_message
-        stuck = judge_stuck(record, self._pull_error)
-        if stuck is None or record.deleting:
-            self._stuck_since = ("", 0.0)
-            return float("inf")
-        if self._stuck_since[0] != stuck.patience or not self._stuck_since[1]:
-            self._stuck_since = (stuck.patience, trio.current_time())
-            self._log.warning("worker does not start", cause=stuck.cause, reason=stuck.reason)
-        limit = self._site.patience.graces.limit(stuck.patience)
-        return float("inf") if limit is None else self._stuck_since[1] + limit
+    async def _delete(self, record: PodRecord) -> None:
+        await self._site.delete(self._event.id, self.name, record.uid)
+        self._deleted = True
 
     async def _give_up(self, follow: Follow, record: PodRecord) -> Verdict | None:
         """Delete a pod that will not start, unless it has changed meanwhile: then it is judged again (None)."""
-        stuck = judge_stuck(record, self._pull_error)
+        stuck = self._diagnosis.judge_stuck(record)
         if stuck and await self._site.delete(self._event.id, self.name, record.uid, record.resource_version):
             self._deleted = True
-            return Verdict("failed", stuck.cause, stuck.reason)
+            return Verdict("failed", stuck.cause, stuck.reason, has_started=has_started(record))
         with trio.move_on_after(self._site.patience.appearance):
             await self._wait_change(follow, record)
         return None
@@ -204,13 +200,16 @@ class Worker:
         """
         if record is not None and record.uid == self._uid:
             self._last = record
-            if verdict := judge_end(record):
+            if verdict := self._diagnosis.judge_end(record):
                 return verdict
         if self._deleted and self._stop.is_set():
             return STOPPED
         pod = await self._site.read_pod(self.name)
         if pod is None or pod["metadata"]["uid"] != self._uid:
-            return Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted by someone else")
+            started = has_started(self._last) if self._last is not None and self._last.gone else None
+            return Verdict(
+                "failed", "DeletedByOther", f"pod {self.name} was deleted by someone else", has_started=started
+            )
         if not self._site.stranger(pod):
             self._site.fleet.learn(pod)
             if follow.record is not None and follow.record.uid == self._uid and not follow.record.gone:
@@ -226,7 +225,7 @@ class Worker:
         self._log.warning("worker is not in the watch and is followed by name", cause="LabelsLost")
         while pod is not None and pod["metadata"]["uid"] == self._uid:
             record = self._last = PodRecord.from_pod(pod)
-            verdict = judge_end(record)
+            verdict = self._diagnosis.judge_end(record)
             if verdict and (verdict.certain or record.is_final):
                 return verdict
             await self._stop_once(record)
@@ -262,16 +261,9 @@ class Worker:
 
     def _retry_at(self, verdict: Verdict) -> float:
         policy = self._site.retries
-        if verdict.outcome != "failed" or not policy.may_retry(self._earlier, verdict.cause, self._has_started()):
+        if verdict.outcome != "failed" or not policy.may_retry(self._earlier, verdict.cause, verdict.has_started):
             return 0.0
         return self._site.now() + policy.delay(self._attempt)
-
-    def _has_started(self) -> bool | None:
-        """Whether its process ever ran, as far as the pod's last state says; None = nobody knows."""
-        last = self._last
-        if last is not None and (last.started_at is not None or last.exit_code is not None):
-            return True
-        return False if last is not None and (last.gone or last.is_final or self._deleted) else None
 
     async def _record(self, outcome: WorkerOutcome) -> WorkerOutcome:
         """Record; where a stop mark stands and the pod was on its way out, the outcome is that of a stopped worker."""

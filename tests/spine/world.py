@@ -49,6 +49,7 @@ class World:
         self.late_creates: list[float] = []
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
         self.version = 100
+        self.warnings: list[dict[str, Any]] = []
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._changed = trio.Event()
         self._uids = itertools.count(1)
@@ -103,6 +104,13 @@ class World:
     def change(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Somebody changes a pod."""
         self._change(name, change)
+
+    def warn(self, name: str, reason: str, message: str) -> None:
+        """The kubelet warns of a pod."""
+        about = {"kind": "Pod", "name": name, "uid": self.pods[name]["metadata"]["uid"]}
+        self.warnings.append({"involvedObject": about, "reason": reason, "message": message})
+        self._changed.set()
+        self._changed = trio.Event()
 
     def strip_labels(self, name: str) -> None:
         """Somebody takes the labels away: the pod lives, but leaves every selector with its previous content."""
@@ -274,6 +282,28 @@ class WorldKube:
             if limit.cancelled_caught:
                 break
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
+
+    async def list_warnings(self, namespace: str) -> tuple[list[dict[str, Any]], int]:
+        """As `Kube.list_warnings`; versions count the warnings."""
+        await trio.sleep(self._latency)
+        if error := self.fail("list", "warnings"):
+            raise error
+        return list(self._world.warnings), len(self._world.warnings) + 1
+
+    async def watch_warnings(
+        self, namespace: str, resource_version: int, timeout_seconds: int = 30
+    ) -> AsyncIterator[WatchEvent]:
+        """As `Kube.watch_warnings`."""
+        if error := self.fail("watch", "warnings"):
+            raise error
+        told, deadline = resource_version - 1, trio.current_time() + timeout_seconds
+        while trio.current_time() < deadline and not self.watch_cut.is_set():
+            for event in self._world.warnings[told:]:
+                yield WatchEvent("ADDED", event)
+            told = len(self._world.warnings)
+            with trio.move_on_at(deadline):
+                await self._world.wait_change()
+        yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(told + 1)}})
 
 
 def _matches(pod: Mapping[str, Any], selector: str) -> bool:
