@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-EventType = Literal["scale_up", "scale_down"]
+EventType = Literal["scale_up", "scale_down", "cancel"]
+TYPES = "scale_up, scale_down or cancel"
 RESERVED = "otto."
 KNOWN_RESERVED = frozenset({"otto.parent", "otto.request_id", "otto.replay_of"})
 KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template", "traceparent"})
@@ -24,6 +25,7 @@ MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
 too.
 """
 
+_ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _SHOWN = 80
 
@@ -40,13 +42,17 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One well-formed scale event. `timestamp` is kept as it came; `note` says what is odd about it, if anything."""
+    """One well-formed event. `timestamp` is kept as it came; `note` says what is odd about it, if anything.
+
+    `pod_count` is 0 and `target` the event to end where `type` is cancel; `target` is empty elsewhere.
+    """
 
     id: str
     type: EventType
     pod_count: int
     task_id: str = ""
     timestamp: str = ""
+    target: str = ""
     template: str = ""
     traceparent: str = ""
     replay_of: str = ""
@@ -87,14 +93,17 @@ def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry
 
 def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
     entry = tuple((_text("a field's name", name), _text(f"field {_show(name)}", value)) for name, value in pairs)
-    fields = _named_once((name, value) for name, value in entry if name in KNOWN or name.startswith(RESERVED))
+    known = KNOWN | {"event_id"} if ("type", "cancel") in entry else KNOWN
+    fields = _named_once((name, value) for name, value in entry if name in known or name.startswith(RESERVED))
     _refuse_reserved(fields)
+    kind = _type(fields)
     metadata = tuple((name, value) for name, value in entry if name not in fields)
     _check_metadata(metadata, fields.get("task_id", ""), limits)
     return Event(
         id=entry_id,
-        type=_type(fields),
-        pod_count=_pod_count(fields, limits.max_pods),
+        type=kind,
+        pod_count=0 if kind == "cancel" else _pod_count(fields, limits.max_pods),
+        target=_target(fields) if kind == "cancel" else "",
         task_id=fields.get("task_id", ""),
         timestamp=fields.get("timestamp", ""),
         template=_template(fields, limits.templates),
@@ -140,10 +149,20 @@ def _type(fields: dict[str, str]) -> EventType:
             return "scale_up"
         case "scale_down":
             return "scale_down"
+        case "cancel":
+            return "cancel"
         case None:
-            raise _RefusedError("MissingType", "field type is missing, expected scale_up or scale_down")
+            raise _RefusedError("MissingType", f"field type is missing, expected {TYPES}")
         case other:
-            raise _RefusedError("UnknownType", f"field type is {_show(other)}, expected scale_up or scale_down")
+            raise _RefusedError("UnknownType", f"field type is {_show(other)}, expected {TYPES}")
+
+
+def _target(fields: dict[str, str]) -> str:
+    raw = fields.get("event_id")
+    if raw is None or not _ENTRY_ID.fullmatch(raw):
+        said = "is missing" if raw is None else f"is {_show(raw)}"
+        raise _RefusedError("BadEventId", f"field event_id {said}, expected an event's id such as 1756659802903-0")
+    return raw
 
 
 def _pod_count(fields: dict[str, str], maximum: int) -> int:

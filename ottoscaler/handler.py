@@ -12,16 +12,17 @@ from typing import Protocol
 
 import trio
 
+from ottoscaler.cancelling import Cancel
 from ottoscaler.events import BadEntry, Limits, parse_entry
 from ottoscaler.fences import Guard
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
-from ottoscaler.outcomes import dead_letter_pairs
+from ottoscaler.outcomes import WorkerOutcome, dead_letter_pairs
 from ottoscaler.roster import Roster
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.scaling import Scaling
 from ottoscaler.site import Site
-from ottoscaler.stream.base import Claim, Closing
+from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 
 NO_LIMITS = Limits(max_pods=10**9, max_metadata_bytes=10**9)
@@ -45,8 +46,8 @@ class Work(Protocol):
     def notice(self) -> None:
         """Its progress was changed by somebody else."""
 
-    async def run(self) -> None:
-        """Work until the result is written; raises `NotOurs` when the event was lost."""
+    async def run(self) -> BadEntry | None:
+        """Work until the result is written, or say why there can be none; raises `NotOurs` when the event was lost."""
 
 
 class Handler:
@@ -63,9 +64,12 @@ class Handler:
         session: str,
         events: trio.MemoryReceiveChannel[Progress],
         work: trio.Nursery,
+        *,
+        max_failures: int = 3,
     ) -> None:
         self._site = site
         self._guard = guard
+        self._max_failures = max_failures
         self._roster = roster
         self._session = session
         self._events = events
@@ -134,29 +138,41 @@ class Handler:
         try:
             work = self._make(progress, claim)
             if isinstance(work, BadEntry):
-                await self._bury(work, claim)
+                await self._bury(work, claim, progress)
                 return
             self._roster.begin(work)
-            await work.run()
+            if bad := await work.run():
+                await self._bury(bad, claim, progress)
         except* NotOurs:
             log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
         except* Exception as crash:  # noqa: BLE001 - whatever a bug raises, the other events go on
             log.error("event handling broke", error=crash, event_id=claim.event_id)
             clean = [not isinstance(work, BadEntry | None) and work.is_clean]
-            offer = partial(self._site.ledger.stream.offer, [claim], clean=clean, delay_seconds=OFFER_AGAIN_SECONDS)
+            offer = partial(
+                self._site.ledger.stream.offer, [claim], clean=clean, delay_seconds=OFFER_AGAIN_SECONDS, failed=True
+            )
             await self._site.ledger.insist(offer)
 
     def _make(self, progress: Progress, claim: Claim) -> Work | BadEntry:
         pairs = tuple((name.encode(), value.encode()) for name, value in progress.entry)
         event = parse_entry(progress.event_id, pairs, NO_LIMITS)
+        if progress.failures >= self._max_failures:
+            reason = f"its handling broke {progress.failures} times, expected fewer than {self._max_failures}"
+            return BadEntry(progress.event_id, "HandlingFailed", f"{reason} (EVENT_MAX_FAILURES)", pairs)
         if isinstance(event, BadEntry):
             return event
-        if event.type == "scale_down":
-            return ScaleDown(self._site, self._roster, event, progress, claim)
+        if event.type != "scale_up":
+            kind = Cancel if event.type == "cancel" else ScaleDown
+            return kind(self._site, self._roster, event, progress, claim)
         return Scaling(self._site, self._guard, event, progress, claim, lambda: self._roster.settle(progress.event_id))
 
-    async def _bury(self, bad: BadEntry, claim: Claim) -> None:
-        """What another version accepted and this one cannot read ends as a dead letter."""
+    async def _bury(self, bad: BadEntry, claim: Claim, progress: Progress) -> None:
+        """End an event as a dead letter; who waits for a worker of it to stop is told that it has."""
+        waited_for = [index for index in progress.stops if index not in progress.outcomes]
+        ends = [WorkerOutcome("", index, 0, "failed", bad.cause, bad.reason).to_json() for index in waited_for]
+        await self._site.ledger.record(
+            claim, outcomes=tuple(Outcome(index, end) for index, end in zip(waited_for, ends, strict=True))
+        )
         pairs = dead_letter_pairs(bad, deliveries=claim.epoch, failed=self._site.now())
         await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim))
         log.warning("event refused", event_id=claim.event_id, cause=bad.cause, reason=bad.reason)

@@ -84,14 +84,20 @@ def status_of_scale_up(outcomes: Sequence[WorkerOutcome]) -> str:
 
 
 def result_pairs(
-    event: Event, outcomes: Sequence[WorkerOutcome], *, started: float | None, completed: float
+    event: Event,
+    outcomes: Sequence[WorkerOutcome],
+    *,
+    started: float | None,
+    completed: float,
+    requested: int = 0,
+    note: str = "",
 ) -> tuple[tuple[str, str], ...]:
-    """The entry for the results stream. `outcomes`: of a scale_up all its workers, of a scale_down its victims.
+    """The entry for the results stream. `outcomes`: of a scale_up all its workers, else those that were to stop.
 
     `started` and `completed` are Unix seconds; `started` is when the API accepted the first pod, None if it never did.
     """
     listed = sorted(outcomes, key=lambda outcome: (outcome.index, outcome.name))
-    if event.type == "scale_down":
+    if event.type != "scale_up":
         listed = [outcome for outcome in listed if outcome.outcome == "terminated"]
         status = "succeeded" if len(listed) >= event.pod_count else "partial"
     else:
@@ -103,13 +109,14 @@ def result_pairs(
         ("type", event.type),
         ("task_id", event.task_id),
         ("status", status),
-        ("requested", str(event.pod_count)),
+        ("requested", str(event.pod_count or requested)),
         *((word, str(number)) for word, number in count.items()),
         ("started_at", rfc3339(started)),
         ("completed_at", rfc3339(completed)),
         ("workers", msgspec.json.encode([outcome.public() for outcome in listed]).decode()),
     )
-    return (*pairs, ("replay_of", event.replay_of)) if event.replay_of else pairs
+    extra = (("replay_of", event.replay_of), ("cancels", event.target), ("note", note))
+    return (*pairs, *((name, value) for name, value in extra if value))
 
 
 def dead_letter_pairs(bad: BadEntry, *, deliveries: int, failed: float) -> tuple[tuple[str, str], ...]:

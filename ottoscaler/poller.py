@@ -128,7 +128,7 @@ class Poller:
         room: dict[Lane, int] = {"work": self._roster.room("work"), "control": self._roster.room("control")}
         registrations = []
         for event in events:
-            lane: Lane = "control" if event.type == "scale_down" else "work"
+            lane: Lane = "work" if event.type == "scale_up" else "control"
             must_offer = offer or room[lane] <= 0
             room[lane] -= not must_offer
             self.offered += must_offer

@@ -76,7 +76,15 @@ class Rings:
             await self._open_outer(outer, startup)
             async with trio.open_nursery() as work:
                 outer.start_soon(self._drain.enforce, work.cancel_scope)
-                handler = Handler(self._site, self._guard, self.roster, self._name, self._receive, work)
+                handler = Handler(
+                    self._site,
+                    self._guard,
+                    self.roster,
+                    self._name,
+                    self._receive,
+                    work,
+                    max_failures=self._settings.event_max_failures,
+                )
                 self._handler = handler
                 await work.start(self._keep, "handler", handler.run)
                 await self._take_in(handler)

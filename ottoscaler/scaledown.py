@@ -14,7 +14,7 @@ from itertools import islice
 import trio
 
 from ottoscaler.creation import STOPPED
-from ottoscaler.events import Event
+from ottoscaler.events import BadEntry, Event
 from ottoscaler.fleet import PodRecord
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
@@ -40,6 +40,7 @@ class ScaleDown:
         self._roster = roster
         self._event = event
         self._progress = progress
+        self._note = ""
         self._noticed = trio.Event()
 
     def __repr__(self) -> str:
@@ -54,35 +55,43 @@ class ScaleDown:
         """A victim's outcome was recorded: look again."""
         self._noticed.set()
 
-    async def run(self) -> None:
-        """Work until the result is written. Raises `NotOurs` when the event was lost."""
-        if self.claim.epoch > 1:
-            await self._site.ledger.adopt(self.claim)
-        victims = await self._choose()
+    async def run(self) -> BadEntry | None:
+        """Work until the result is written, or say why there can be none. Raises `NotOurs` when the event was lost."""
+        is_adopted = self.claim.epoch > 1
+        await (self._site.ledger.adopt(self.claim) if is_adopted else self._site.ledger.record(self.claim))
+        chosen = await self._choose()
+        if isinstance(chosen, BadEntry):
+            return chosen
         facts = {"event_id": self._event.id, "task_id": self._event.task_id}
-        log.info("scale_down started", **facts, wanted=self._event.pod_count, chosen=len(victims))
-        for event_id in {event_id for event_id, _ in victims}:
+        log.info(f"{self._event.type} started", **facts, wanted=self._event.pod_count, chosen=len(chosen))
+        for event_id in {event_id for event_id, _ in chosen}:
             if work := self._roster.work_of(event_id):
                 work.notice()
-        outcomes = await self._wait_outcomes(victims)
-        pairs = result_pairs(self._event, outcomes, started=None, completed=self._site.now())
+        outcomes = await self._wait_outcomes(chosen)
+        pairs = result_pairs(
+            self._event, outcomes, started=None, completed=self._site.now(), requested=len(chosen), note=self._note
+        )
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
-        log.info("scale_down closed", **facts, **figures(pairs))
+        log.info(f"{self._event.type} closed", **facts, **figures(pairs))
+        return None
 
-    async def _choose(self) -> tuple[tuple[str, int], ...]:
+    async def _choose(self) -> tuple[tuple[str, int], ...] | BadEntry:
         """The victims, marked: those chosen before, or the first that fit in order of preference."""
         if self._progress.victims_chosen:
             return self._progress.victims
+        survey = partial(self._site.ledger.stream.survey, self._event.task_id)
+        live = await self._site.ledger.insist(survey)
+        return await self._mark(self._candidates(live), self._event.pod_count, "Stopped")
+
+    async def _mark(self, candidates: Iterator[Candidate], wanted: int, cause: str) -> tuple[tuple[str, int], ...]:
         ledger, stream = self._site.ledger, self._site.ledger.stream
-        live = await ledger.insist(lambda: stream.survey(self._event.task_id))
-        candidates = self._candidates(live)
         while True:
             chunk = list(islice(candidates, CHUNK))
-            mark = partial(stream.mark_victims, self.claim, self._event.pod_count, chunk, last=not chunk)
+            mark = partial(stream.mark_victims, self.claim, wanted, chunk, last=not chunk, cause=cause)
             chosen = await ledger.insist(mark)
             if chosen is None:
                 raise NotOurs(self.claim)
-            if not chunk or len(chosen) >= self._event.pod_count:
+            if not chunk or len(chosen) >= wanted:
                 return chosen
 
     def _candidates(self, live: list[LiveEvent]) -> Iterator[Candidate]:
@@ -98,9 +107,9 @@ class ScaleDown:
             if record.index not in stoppable[record.event_id].settled:
                 yield self._candidate(record.event_id, record.index)
 
-    def _candidate(self, event_id: str, index: int) -> Candidate:
+    def _candidate(self, event_id: str, index: int, cause: str = "Stopped") -> Candidate:
         name = self._site.name_pod(event_id, index, 1)
-        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome, STOPPED.cause, STOPPED.reason)
+        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause)
         return Candidate(event_id, index, outcome.to_json())
 
     async def _wait_outcomes(self, victims: Iterable[tuple[str, int]]) -> list[WorkerOutcome]:

@@ -15,7 +15,7 @@ import trio
 from ottoscaler.attempts import Attempts
 from ottoscaler.cleanup import Cleanup
 from ottoscaler.creation import STOPPED
-from ottoscaler.events import Event
+from ottoscaler.events import BadEntry, Event
 from ottoscaler.fences import Guard
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, result_pairs
@@ -70,7 +70,7 @@ class Scaling:
         """Somebody changed the progress (stop marks): read it again."""
         self._noticed.set()
 
-    async def run(self) -> None:
+    async def run(self) -> BadEntry | None:
         """Work until the result is written. Raises `NotOurs` when the event was lost; a cancel leaves all pods
         running.
         """
@@ -85,6 +85,7 @@ class Scaling:
             nursery.cancel_scope.cancel(reason="all workers of the event have ended")
         await self._cleanup.clean_rest()
         await self._close()
+        return None
 
     async def _begin(self) -> None:
         """Give a sign of life, so that what may kill this process next is not held against the event."""

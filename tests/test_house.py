@@ -21,7 +21,7 @@ LAYERS = (
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
-    "ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown handler poller taker rings",
+    "ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling handler poller taker rings",
     # the root
     "service",
     # knows nothing of ours

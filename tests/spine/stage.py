@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from ottoscaler.backoff import Backoff
+from ottoscaler.cancelling import Cancel
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fences import Guard
@@ -111,7 +112,7 @@ class Stage:
         """Register a delivered entry as held by this scaler."""
         event = parse_entry(entry.id, entry.fields or (), Limits())
         assert isinstance(event, Event)
-        lane = "control" if event.type == "scale_down" else "work"
+        lane = "work" if event.type == "scale_up" else "control"
         (epoch,) = await self.stream.register(
             [Registration(event.id, lane, event.entry, event.task_id, event.pod_count)]
         )
@@ -125,8 +126,8 @@ class Stage:
         assert isinstance(event, Event)
         self.roster.enter(event.id, progress.lane)
         made: Scaling | ScaleDown
-        if event.type == "scale_down":
-            made = ScaleDown(self.site, self.roster, event, progress, claim)
+        if event.type != "scale_up":
+            made = (Cancel if event.type == "cancel" else ScaleDown)(self.site, self.roster, event, progress, claim)
         else:
             made = Scaling(self.site, self.guard, event, progress, claim, lambda: self.roster.settle(event.id))
         self.roster.begin(made)

@@ -28,6 +28,16 @@ def test_the_documented_command_is_an_event() -> None:
     assert (event.type, event.pod_count, event.task_id, event.metadata) == ("scale_up", 3, "task-123", ())
 
 
+def test_a_cancel_names_its_event() -> None:
+    """A cancel needs no pod_count; for other types event_id is metadata like any other field."""
+    cancel = parse_entry("2-0", entry(type="cancel", event_id="1-0"), LIMITS)
+    other = parse_entry("2-0", entry(type="scale_up", pod_count="1", event_id="1-0"), LIMITS)
+    assert isinstance(cancel, Event)
+    assert isinstance(other, Event)
+    assert (cancel.type, cancel.target, cancel.pod_count, cancel.metadata) == ("cancel", "1-0", 0, ())
+    assert (other.target, other.metadata) == ("", (("event_id", "1-0"),))
+
+
 def test_other_fields_are_metadata() -> None:
     """Every field without a meaning of its own is handed to the worker, in the order given."""
     event = parse_entry("1-0", entry(type="scale_up", pod_count="1", repo="a/b", branch="main"), LIMITS)
@@ -38,16 +48,21 @@ def test_other_fields_are_metadata() -> None:
 @pytest.mark.parametrize(
     ("pairs", "cause", "reason"),
     [
-        (entry(pod_count="3"), "MissingType", "field type is missing, expected scale_up or scale_down"),
+        (entry(pod_count="3"), "MissingType", "field type is missing, expected scale_up, scale_down or cancel"),
         (
             entry(type="explode", pod_count="3"),
             "UnknownType",
-            "field type is 'explode', expected scale_up or scale_down",
+            "field type is 'explode', expected scale_up, scale_down or cancel",
         ),
         (
-            entry(type="cancel", event_id="1-0"),
-            "UnknownType",
-            "field type is 'cancel', expected scale_up or scale_down",
+            entry(type="cancel"),
+            "BadEventId",
+            "field event_id is missing, expected an event's id such as 1756659802903-0",
+        ),
+        (
+            entry(type="cancel", event_id="that one"),
+            "BadEventId",
+            "field event_id is 'that one', expected an event's id such as 1756659802903-0",
         ),
         (
             entry(type="scale_up"),
@@ -146,9 +161,13 @@ def test_an_odd_timestamp_refuses_nothing(stamp: str) -> None:
 
 
 NAMES = st.one_of(
-    st.sampled_from([b"type", b"pod_count", b"task_id", b"timestamp", b"template", b"otto.spec", b"x"]), st.binary()
+    st.sampled_from([b"type", b"event_id", b"pod_count", b"task_id", b"timestamp", b"template", b"otto.spec", b"x"]),
+    st.binary(),
 )
-VALUES = st.one_of(st.sampled_from([b"scale_up", b"scale_down", b"1", b"-1", b"1e3", b"gpu"]), st.binary(max_size=300))
+VALUES = st.one_of(
+    st.sampled_from([b"scale_up", b"scale_down", b"cancel", b"1-0", b"1", b"-1", b"1e3", b"gpu"]),
+    st.binary(max_size=300),
+)
 ENTRIES = st.lists(st.tuples(NAMES, VALUES), max_size=8).map(tuple)
 
 
@@ -157,7 +176,7 @@ def test_any_bytes_give_an_event_or_a_reason(pairs: tuple[tuple[bytes, bytes], .
     """Whatever stands in an entry, the answer is an event within the limits or a refusal with cause and reason."""
     verdict = parse_entry("5-1", pairs, LIMITS)
     if isinstance(verdict, Event):
-        assert 1 <= verdict.pod_count <= LIMITS.max_pods
+        assert 1 <= verdict.pod_count <= LIMITS.max_pods or (verdict.type == "cancel" and verdict.target)
         assert tuple((name.encode(), value.encode()) for name, value in verdict.entry) == pairs
     else:
         assert verdict.cause.isidentifier()

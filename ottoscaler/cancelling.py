@@ -1,0 +1,46 @@
+"""One cancel: every worker of one event that has not ended is marked, and its event ends as terminated, cause
+Cancelled.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ottoscaler.events import BadEntry
+from ottoscaler.scaledown import ScaleDown
+from ottoscaler.stream.progress import Progress
+
+UNKNOWN_FOR_SECONDS = 5.0
+"""An id is unknown when it stays so for this long: its entry may have been delivered and not yet registered."""
+
+
+class Cancel(ScaleDown):
+    """The work on one cancel: a scale_down of all that is left of one event."""
+
+    async def _choose(self) -> tuple[tuple[str, int], ...] | BadEntry:
+        if self._progress.victims_chosen:
+            return self._progress.victims
+        target = await self._find_target()
+        if isinstance(target, BadEntry | None):
+            return target or ()
+        open_indices = (index for index in range(1, target.planned + 1) if index not in target.outcomes)
+        candidates = (self._candidate(target.event_id, index, "Cancelled") for index in open_indices)
+        return await self._mark(candidates, target.planned, "Cancelled")
+
+    async def _find_target(self) -> Progress | BadEntry | None:
+        """The event's progress; None where it has ended; why not where it is unknown."""
+        ledger, target = self._site.ledger, self._event.target
+        with trio.move_on_after(UNKNOWN_FOR_SECONDS):
+            while True:
+                progress = await ledger.insist(lambda: ledger.stream.read_progress(target))
+                if progress is not None and progress.lane == "work":
+                    return progress
+                ending = await ledger.insist(lambda: ledger.stream.read_ending(target))
+                if ending is not None:
+                    ended_at = ending[1].get("completed_at") or ending[1].get("failed_at") or "an unknown time"
+                    self._note = f"event {target} had ended at {ended_at} ({ending[1].get('status', ending[0])})"
+                    return None
+                await trio.sleep(0.5)
+        reason = f"field event_id is {target!r}, expected the id of an event that waits, runs or ended within a day"
+        pairs = tuple((name.encode(), value.encode()) for name, value in self._event.entry)
+        return BadEntry(self._event.id, "UnknownEvent", reason, pairs)

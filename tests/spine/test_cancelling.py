@@ -1,0 +1,47 @@
+"""Cancelling an event: what runs ends as terminated, what ended says so, what nobody knows is refused."""
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.events import BadEntry
+from tests.spine.stage import open_stage
+from tests.spine.test_scaledown import heed_notices, long_world
+
+
+async def test_a_running_event_is_cancelled(autojump_clock: MockClock) -> None:
+    """All its workers end as terminated with cause Cancelled, started or not; the cancel succeeds and names them."""
+    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        stage.site.slots.limit = 2
+        up = await stage.add(type="scale_up", pod_count=4)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(5)
+        assert await stage.work(await stage.add(type="cancel", event_id=up.event_id)).run() is None
+        await trio.sleep(5)
+        results = {result["type"]: result for result in await stage.results()}
+        assert (results["cancel"]["status"], results["cancel"]["terminated"]) == ("succeeded", "4")
+        assert results["cancel"]["cancels"] == up.event_id
+        assert results["scale_up"]["status"] == "terminated"
+        assert {worker["cause"] for worker in results["scale_up"]["workers"]} == {"Cancelled"}
+        assert len(stage.world.runs) == 2
+        assert await stage.pods_left() == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_that_ended_is_named_with_its_end(autojump_clock: MockClock) -> None:
+    """Cancelling what has ended stops nothing and says when it ended."""
+    async with open_stage() as stage:
+        up = await stage.add(type="scale_up", pod_count=1)
+        await stage.work(up).run()
+        await stage.work(await stage.add(type="cancel", event_id=up.event_id)).run()
+        ended, cancel = await stage.results()
+        assert (cancel["status"], cancel["terminated"]) == ("succeeded", "0")
+        assert cancel["note"] == f"event {up.event_id} had ended at {ended['completed_at']} (succeeded)"
+
+
+async def test_an_unknown_event_cannot_be_cancelled(autojump_clock: MockClock) -> None:
+    """An id that nobody knows for some seconds is a bad entry that says so."""
+    async with open_stage() as stage:
+        bad = await stage.work(await stage.add(type="cancel", event_id="1-1")).run()
+        assert isinstance(bad, BadEntry)
+        assert (bad.cause, bad.reason[:28]) == ("UnknownEvent", "field event_id is '1-1', exp")

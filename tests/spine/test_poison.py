@@ -1,0 +1,120 @@
+"""Poison: an event that breaks its handling, or kills its owners, ends as a dead letter and harms no other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from secrets import token_hex
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.scaler import Scaler
+from tests.spine.world import Plan, World
+
+
+async def add(server: MemoryServer, **fields: str) -> str:
+    """Send an event."""
+    return await MemoryStream(server, "producer").add_event(list(fields.items()), token_hex(8))
+
+
+async def endings(server: MemoryServer) -> tuple[dict[str, str], dict[str, str]]:
+    """Event id → status of each result, event id → cause of each dead letter."""
+    judge = MemoryStream(server, "judge")
+    results = await judge.read_entries("results", "0", 9999, 0.0)
+    dead = await judge.read_entries("dlq", "0", 9999, 0.0)
+    return {f["event_id"]: f["status"] for _, f in results}, {f["event_id"]: f["cause"] for _, f in dead}
+
+
+def break_on(event_id: str) -> Callable[[Scaler], None]:
+    """A scaler whose pods cannot even be built for one event."""
+
+    def install(scaler: Scaler) -> None:
+        site = scaler.rings._site
+
+        def build(event: Any, index: int, attempt: int) -> dict[str, Any]:
+            if event.id == event_id:
+                raise RuntimeError("a bug that only this event meets")
+            return site.build_pod(event, index, attempt)
+
+        scaler.rings._site = replace(site, build_pod=build)
+
+    return install
+
+
+async def test_an_event_that_breaks_its_handling_is_dead_lettered(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After EVENT_MAX_FAILURES tries it is a dead letter that says so; its neighbour succeeds meanwhile."""
+    caplog.set_level(logging.CRITICAL)
+    world, server = World(), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        poison = await add(server, type="scale_up", pod_count="1")
+        healthy = await add(server, type="scale_up", pod_count="1")
+        scaler = Scaler(world, server, "one")
+        nursery.start_soon(scaler.run, break_on(poison))
+        await trio.sleep(60)
+        results, dead = await endings(server)
+        assert (results, dead) == ({healthy: "succeeded"}, {poison: "HandlingFailed"})
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_that_kills_its_owners_is_dead_lettered(autojump_clock: MockClock) -> None:
+    """Owners that die with their first look at it count against it, and not against the others they held."""
+    world, server = World(lambda labels: Plan(duration=100)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        healthy = [await add(server, type="scale_up", pod_count="1") for _ in range(3)]
+        poison = await add(server, type="scale_up", pod_count="1", task_id="poison")
+        for number in range(8):
+            with trio.CancelScope() as life:
+
+                def deadly(scaler: Scaler, life: trio.CancelScope = life) -> None:
+                    begin = scaler.rings._site.ledger.record
+
+                    async def record(claim: Any, **what: Any) -> Any:
+                        if claim.event_id == poison:
+                            life.cancel(reason="this event kills whoever looks at it")
+                            await trio.sleep_forever()
+                        return await begin(claim, **what)
+
+                    scaler.rings._site.ledger.record = record  # type: ignore[method-assign]  # the poison
+                    adopt = scaler.rings._site.ledger.adopt
+
+                    async def adopting(claim: Any) -> None:
+                        if claim.event_id == poison:
+                            life.cancel(reason="the same")
+                            await trio.sleep_forever()
+                        await adopt(claim)
+
+                    scaler.rings._site.ledger.adopt = adopting  # type: ignore[method-assign]  # the poison
+
+                with trio.move_on_after(12):
+                    await Scaler(world, server, f"owner-{number}").run(deadly)
+        nursery.start_soon(Scaler(world, server, "last").run)
+        await trio.sleep(150)
+        results, dead = await endings(server)
+        assert results == dict.fromkeys(healthy, "succeeded")
+        assert dead == {poison: "HandlingFailed"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_kills_over_one_long_worker_cost_it_nothing(autojump_clock: MockClock) -> None:
+    """An event whose owner is killed again and again while its worker runs is never held to be poison."""
+    world, server = World(lambda labels: Plan(duration=100)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        event_id = await add(server, type="scale_up", pod_count="1")
+        for number in range(9):
+            with trio.move_on_after(8):
+                await Scaler(world, server, f"owner-{number}").run()
+        nursery.start_soon(Scaler(world, server, "last").run)
+        await trio.sleep(120)
+        assert await endings(server) == ({event_id: "succeeded"}, {})
+        assert len(world.runs) == 1
+        nursery.cancel_scope.cancel()
