@@ -23,6 +23,9 @@ COMMANDS = {
     "send": "send an event and, if wanted, wait for its result",
     "workers": "list the worker pods",
     "results": "list the results of events",
+    "cancel": "cancel an event that waits or runs",
+    "dlq": "list, show, replay, drop, export and import dead letters",
+    "sweep": "list or delete the pods of a Redis that has forgotten them",
     "check": "look whether settings, Redis and the Kubernetes API are as they must be",
     "completion": "print the script that completes commands in a shell",
 }
