@@ -37,7 +37,6 @@ class Taker:
         events: trio.MemorySendChannel[Progress],
         *,
         lease_seconds: float,
-        jitter: random.Random | None = None,
     ) -> None:
         self._site = site
         self._roster = roster
@@ -46,7 +45,6 @@ class Taker:
         self._handler = handler
         self._events = events
         self._lease_seconds = lease_seconds
-        self._random = jitter or random.Random()
         self._audit_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -57,7 +55,7 @@ class Taker:
             while True:
                 with suppress(Unavailable):  # asked again, Redis gives again what was in an answer that got lost
                     await self._heed(await self._look(), nursery)
-                await trio.sleep(PERIOD_SECONDS * self._random.uniform(0.8, 1.2))
+                await trio.sleep(PERIOD_SECONDS * random.uniform(0.8, 1.2))
 
     async def _look(self) -> Tending:
         expire = self._session.may_expire_others
