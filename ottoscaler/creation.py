@@ -4,7 +4,7 @@ for good.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -16,7 +16,16 @@ from ottoscaler.outcomes import STOP_REASONS
 from ottoscaler.site import Site
 from ottoscaler.verdicts import Verdict, judge_refusal
 
+QUIET_SECONDS = 5.0
+"""An API that does not answer is named by each worker only after this time: most such troubles are over by then."""
 STOPPED = Verdict("terminated", "Stopped", STOP_REASONS["Stopped"])
+
+
+class _Trouble(NamedTuple):
+    """Why a create must be made again."""
+
+    cause: str
+    reason: str
 
 
 class Creation:
@@ -49,6 +58,8 @@ class Creation:
         self._stop = stop
         self._name = site.name_pod(event.id, index, attempt)
         self._asked_wait = 0.0
+        self._troubled_since: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def has_pod(self) -> bool:
         """Whether the pod is known to exist, or to have existed."""
@@ -67,39 +78,53 @@ class Creation:
             if isinstance(said, Verdict):
                 return said
             if said and trio.current_time() >= give_up_at:
-                return Verdict("failed", "ApiUnavailable", f"the API did not accept the pod: {said}")
+                return self._fail(said.cause, f"the API did not accept the pod: {said.reason}")
             if said:
-                log.debug("create is tried again", event_id=self._event.id, worker=self._name, reason=said)
+                self._tell(said)
                 wait = max(next(delays), min(self._asked_wait, give_up_at - trio.current_time()))
                 with trio.move_on_after(wait):
                     await self._stop.wait()
         return None
 
-    async def _try(self, follow: Follow) -> Verdict | str:
-        """One create: a verdict, why it must be made again, or empty when it need not be or was not even sent."""
+    def _fail(self, cause: str, reason: str) -> Verdict:
+        """It will never exist; where a create is without an answer, nobody knows whether it did."""
+        return Verdict("failed", cause, reason, has_started=None if self.fence_from else False)
+
+    def _tell(self, trouble: _Trouble) -> None:
+        """Log each cause once, when it is first seen; an API that does not answer only once that lasts."""
+        now, (cause, reason) = trio.current_time(), trouble
+        since = self._troubled_since.setdefault(cause, now)
+        is_brief = cause == "ApiUnavailable" and max(now - since, self._asked_wait) < QUIET_SECONDS
+        if cause in self._told or is_brief:
+            log.debug("create is tried again", event_id=self._event.id, worker=self._name, reason=reason)
+            return
+        self._told.add(cause)
+        log.warning(
+            "worker cannot be created yet", event_id=self._event.id, worker=self._name, cause=cause, reason=reason
+        )
+
+    async def _try(self, follow: Follow) -> Verdict | _Trouble | None:
+        """One create: a verdict, why it must be made again, or None when it need not be or was not even sent."""
         self._asked_wait = 0.0
         try:
             pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent)
         except WritesSuspended:
             await self._site.wait_writable()
-            return ""
-        except Ambiguous as error:
-            self.fence_from = self._site.now()
-            self._asked_wait = error.retry_after or 0.0
-            return str(error)
+            return None
         except Unavailable as error:
+            if isinstance(error, Ambiguous):
+                self.fence_from = self._site.now()
             self._asked_wait = error.retry_after or 0.0
-            return str(error)
-        except NotFound as error:  # the namespace is not there (yet)
-            return str(error)
+            return _Trouble("ApiUnavailable", str(error))
         except Conflict as error:
             return await self._judge_conflict(follow, error)
-        except Refused as error:
+        except (NotFound, Refused) as error:
             cause, is_passing = judge_refusal(error)
-            return str(error) if is_passing else Verdict("failed", cause, str(error))
+            is_passing = is_passing and not self._site.retries.is_made_final(cause)
+            return _Trouble(cause, str(error)) if is_passing else self._fail(cause, str(error))
         self._own(pod)
         log.info("worker created", event_id=self._event.id, task_id=self._event.task_id, worker=self._name)
-        return ""
+        return None
 
     def _note_sent(self, is_under_way: bool) -> None:
         self.is_under_way = is_under_way
@@ -115,17 +140,17 @@ class Creation:
         self.uid = record.uid
         return True
 
-    async def _judge_conflict(self, follow: Follow, error: OttoscalerError) -> Verdict | str:
+    async def _judge_conflict(self, follow: Follow, error: OttoscalerError) -> Verdict | _Trouble | None:
         """409: ours is adopted, another's is a failure that says whose it is."""
         with trio.move_on_after(self._site.patience.appearance):
             await follow.wait(lambda record: record is not None and not record.gone)
         if self._adopt(follow.record):
-            return ""
+            return None
         pod = await self._site.read_pod(self._name)
         if pod is None:
-            return str(error)
+            return _Trouble("ApiUnavailable", str(error))
         if whose := self._site.stranger(pod):
             self.fence_from = 0.0  # whatever still comes meets the same 409
-            return Verdict("failed", "NameTaken", f"pod {self._name} exists already and {whose}")
+            return self._fail("NameTaken", f"pod {self._name} exists already and {whose}")
         self._own(pod)
-        return ""
+        return None

@@ -52,7 +52,8 @@ class Diagnosis:
         if self._stuck_since == math.inf or self._patience != stuck.patience:
             self._patience, self._stuck_since = stuck.patience, trio.current_time()
         self._tell("worker does not start", stuck.cause, stuck.reason)
-        limit = self._site.patience.graces.limit(stuck.patience)
+        is_final = self._site.retries.is_made_final(stuck.cause)
+        limit = 0.0 if is_final else self._site.patience.graces.limit(stuck.patience)
         return math.inf if limit is None else self._stuck_since + limit
 
     def judge_late(self, record: PodRecord) -> Verdict | None:

@@ -35,6 +35,10 @@ class RetryPolicy:
             return failures < self.platform_max_attempts
         return False
 
+    def is_made_final(self, cause: str) -> bool:
+        """Whether this cause was moved to end a worker at once, though it might pass."""
+        return self.moved.get(cause) == "final"
+
     def delay(self, attempt: int) -> float:
         """Seconds between the end of this attempt and the next one; grows, with jitter."""
         return next(islice(self.backoff.delays(), min(attempt, 16) - 1, None))
