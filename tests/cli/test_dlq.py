@@ -12,7 +12,8 @@ import trio
 
 from ottoscaler.cli import dlq, main
 from ottoscaler.cli.counting import counting
-from ottoscaler.cli.letters import BadLetter, find_letter
+from ottoscaler.cli.dlq_changes import replay_many
+from ottoscaler.cli.letters import BadLetter, find_letter, read_letters
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.events import BadEntry, dump_entry, load_entry
 from ottoscaler.outcomes import dead_letter_pairs
@@ -328,3 +329,27 @@ def test_a_lost_answer_is_asked_for_again(server: MemoryServer, capsys: pytest.C
     assert call("replay", "--all", "--yes") == 0
     assert capsys.readouterr().out == "replayed 120 of 120 dead letters\n"
     assert len(events(server)) == 120
+
+
+async def test_a_kill_between_any_two_steps_doubles_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """A replay of all that is cut off anywhere, and begun again, makes each dead letter exactly one event."""
+    for steps in range(12):
+        server = MemoryServer()
+        for number in range(1, 121):
+            add_letter(server, f"{number}-1")
+        stream = MemoryStream(server, "cli")
+        with trio.CancelScope() as killed:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(replay_all, stream)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                killed.cancel(reason="killed")
+        await replay_all(stream)
+        assert sorted(pairs[-1][1] for pairs in events(server)) == sorted(b"%d-1" % number for number in range(1, 121))
+        assert len(server.dead_letters) == 0
+
+
+async def replay_all(stream: MemoryStream) -> None:
+    """What `replay --all` does."""
+    ids = [id_ async for page in read_letters(stream) for id_, _ in page]
+    await replay_many(stream, ids)

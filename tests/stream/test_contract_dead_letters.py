@@ -14,7 +14,7 @@ from ottoscaler.events import BadEntry
 from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.stream.base import Closing, Stream
 from ottoscaler.stream.dead_letters import Letter, Replayed, Restored
-from tests.stream.backends import Backend, Field, MemoryBackend
+from tests.stream.backends import Backend, Field, MemoryBackend, RedisBackend
 from tests.stream.steps import begin, claim, open_session
 
 pytestmark = pytest.mark.slow_clock
@@ -182,6 +182,29 @@ async def test_a_lost_answer_doubles_nothing(backend: MemoryBackend, clock: trio
     else:
         assert await one.restore_dead_letters(others, "0") == [Restored("there")]
     assert backend.contents() == before
+
+
+@pytest.mark.parametrize("kind", ["memory"])
+async def test_a_replay_is_remembered_for_a_day(backend: MemoryBackend, clock: trio.abc.Clock) -> None:
+    """For a day a repeat is answered with the event; afterwards there is no such dead letter."""
+    one, _ = await open_session(backend, "one")
+    event_id, letter_id = await refuse(backend, one)
+    [answer] = await one.replay_dead_letters([letter_id])
+    await trio.sleep(86_390)
+    assert await one.replay_dead_letters([letter_id]) == [Replayed("before", answer.event_id)]
+    assert await one.dead_letter_of(event_id) == letter_id
+    await trio.sleep(20)
+    assert await one.replay_dead_letters([letter_id]) == [Replayed("missing")]
+    assert await one.dead_letter_of(event_id) is None
+
+
+async def test_redis_remembers_a_replay_for_a_day(valkey: RedisBackend) -> None:
+    """The link expires by itself, as does what is known of the event's end."""
+    one, _ = await open_session(valkey, "one")
+    event_id, letter_id = await refuse(valkey, one)
+    await one.replay_dead_letters([letter_id])
+    for key in (valkey.keys.replayed(letter_id), valkey.keys.done(event_id)):
+        assert 86_390_000 < valkey.server.command("PTTL", key) <= 86_400_000
 
 
 async def test_the_era_can_be_read_without_making_one(backend: Backend, clock: trio.abc.Clock) -> None:
