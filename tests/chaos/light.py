@@ -60,6 +60,7 @@ class Replica:
         self._life: trio.CancelScope | None = None
         self._frozen = trio.Event()
         self._frozen.set()
+        self._frozen_until = 0.0
 
     async def live(self) -> None:
         """Start, and start again whenever it has ended, until cancelled."""
@@ -86,9 +87,12 @@ class Replica:
 
     async def freeze(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT, as far as others can see it: it says nothing for a while."""
-        self._frozen = trio.Event()
+        self._frozen_until = max(self._frozen_until, trio.current_time() + seconds)
+        if self._frozen.is_set():  # else whoever waits there would never hear of the end
+            self._frozen = trio.Event()
         await trio.sleep(seconds)
-        self._frozen.set()
+        if trio.current_time() >= self._frozen_until:
+            self._frozen.set()
 
     def _freeze_calls(self, scaler: Scaler) -> None:
         for target, names in (
