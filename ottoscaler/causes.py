@@ -311,7 +311,7 @@ _ALL = (
         "EraLost",
         "report",
         "Redis has forgotten everything; the pods of before are left as they are.",
-        "Find out why Redis was emptied; delete the pods of that era when you know that nobody needs them.",
+        "Find out why Redis was emptied; ottoscaler sweep lists the pods of former eras and deletes them by command.",
         "Pods carry an era label that Redis does not know.",
     ),
 )

@@ -27,6 +27,7 @@ COMMANDS = {
     "dlq": "list, show, replay, drop, export and import dead letters",
     "sweep": "list or delete the pods of a Redis that has forgotten them",
     "check": "look whether settings, Redis and the Kubernetes API are as they must be",
+    "explain": "say what a cause of failure means, how it looks and what to do",
     "completion": "print the script that completes commands in a shell",
 }
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ottoscaler.causes import check_retry_policy
 from ottoscaler.cli.flags import add_setting_flags, settings_from
 from ottoscaler.errors import OttoscalerError, SettingsError
 from ottoscaler.settings import FIELDS, Settings
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LIMIT_SECONDS = 10.0
 NEEDED = (("pods", ("create", "get", "list", "watch", "delete", "deletecollection")),)
+WANTED = (("events", ("list", "watch")),)
+"""Rights without which the scaler works, and names some causes less precisely."""
 OLDEST_REDIS = (6, 2)
 
 
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         settings = settings_from(args)
+        if problems := check_retry_policy(settings.retry_policy or {}):
+            raise SettingsError(problems)
     except SettingsError as error:
         return show_all([Finding("FAIL", "settings", problem) for problem in error.problems])
     given = sum(bool(os.environ.get(name) or getattr(args, name)) for name in FIELDS)
@@ -159,17 +164,23 @@ async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:
 async def ask_api(kube: Api, address: str, namespace: str) -> list[Finding]:
     """The API's version, and one finding per permission."""
     findings = [Finding("ok", "kubernetes", f"{address} answers: {await kube.version()}")]
-    for resource, verbs in NEEDED:
+    for resource, verbs in (*NEEDED, *WANTED):
         for verb in verbs:
             is_allowed, reason = await kube.review_access(namespace, verb, resource)
             words = f"{verb} {resource} in namespace {namespace}"
             if is_allowed:
                 findings.append(Finding("ok", "permission", words))
             else:
-                mend = f"add the verb {verb} on {resource} to the Role of the scaler's account"
-                why = f"{words} is not allowed" + (f" ({reason})" if reason else "")
-                findings.append(Finding("FAIL", "permission", why, mend))
+                findings.append(_miss(verb, resource, words, reason))
     return findings
+
+
+def _miss(verb: str, resource: str, words: str, reason: str) -> Finding:
+    mend = f"add the verb {verb} on {resource} to the Role of the scaler's account"
+    why = f"{words} is not allowed" + (f" ({reason})" if reason else "")
+    if resource in dict(NEEDED):
+        return Finding("FAIL", "permission", why, mend)
+    return Finding("warn", "permission", f"{why}: LivenessFailed and MountFailed cannot be told", mend)
 
 
 def _naming(address: str, sentence: str) -> str:

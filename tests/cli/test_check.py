@@ -4,7 +4,7 @@ import pytest
 
 from ottoscaler import signals
 from ottoscaler.cli import main
-from ottoscaler.cli.check import NEEDED, Finding, ask_api, judge_report, show_all
+from ottoscaler.cli.check import NEEDED, WANTED, Finding, ask_api, judge_report, show_all
 from ottoscaler.stream.base import ServerReport
 
 ADDRESS = "redis://localhost:6379/0"
@@ -57,20 +57,41 @@ class Api:
 
     async def review_access(self, namespace: str, verb: str, resource: str) -> tuple[bool, str]:
         """Refuse what was named."""
-        return verb not in self.refused, "no rule" if verb in self.refused else ""
+        is_refused = verb in self.refused or f"{verb} {resource}" in self.refused
+        return not is_refused, "no rule" if is_refused else ""
 
 
 async def test_every_permission_has_its_line() -> None:
     """Each verb that the scaler needs is asked for; a missing one fails and says what to add."""
     findings = await ask_api(Api("deletecollection"), "https://api", "team-a")
-    assert len(findings) == 1 + sum(len(verbs) for _, verbs in NEEDED)
+    assert len(findings) == 1 + sum(len(verbs) for _, verbs in (*NEEDED, *WANTED))
     assert lines(findings)[0] == "ok    kubernetes   https://api answers: v1.36.0"
     assert lines(findings)[1] == "ok    permission   create pods in namespace team-a"
-    assert lines(findings)[-1] == (
+    assert lines(findings)[6] == (
         "FAIL  permission   deletecollection pods in namespace team-a is not allowed (no rule); "
         "add the verb deletecollection on pods to the Role of the scaler's account"
     )
     assert show_all(findings, lambda line: None) == 1
+
+
+async def test_the_right_to_read_warnings_is_a_wish() -> None:
+    """Without it the scaler works, so it is a warning that says what is lost."""
+    findings = await ask_api(Api("watch events"), "https://api", "team-a")
+    assert lines(findings)[-1] == (
+        "warn  permission   watch events in namespace team-a is not allowed (no rule): "
+        "LivenessFailed and MountFailed cannot be told; "
+        "add the verb watch on events to the Role of the scaler's account"
+    )
+    assert show_all(findings, lambda line: None) == 0
+
+
+def test_a_retry_policy_is_looked_at(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cause that does not exist is a wrong setting."""
+    monkeypatch.setattr(signals, "restore_signals", lambda: None)
+    assert main(["check", "--retry-policy", '{"Evictd": "final"}']) == 1
+    assert capsys.readouterr().out == (
+        "FAIL  settings     RETRY_POLICY names 'Evictd', expected a cause; did you mean Evicted?\n"
+    )
 
 
 def test_wrong_settings_are_lines_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,45 @@
+"""`ottoscaler explain`: what a cause means, how it looks, what happens, and what to do."""
+
+import argparse
+from collections.abc import Callable
+
+from ottoscaler.causes import CAUSES, CLASSES, Cause, suggest_cause
+from ottoscaler.cli.columns import Columns
+from ottoscaler.errors import FixYourCall
+
+HEADER = ("CAUSE", "CLASS", "MEANING")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the argument."""
+    # no choices: a wrong cause is answered with a suggestion
+    parser.add_argument("cause", nargs="?", metavar="CAUSE", help="one cause, such as OutOfMemory; without it, all")
+
+
+def run(args: argparse.Namespace, show: Callable[[str], None] = print) -> int:
+    """Print one cause, or the table of all."""
+    for line in explain(args.cause) if args.cause else list_causes():
+        show(line)
+    return 0
+
+
+def list_causes() -> list[str]:
+    """All causes in columns, with their class."""
+    return Columns(HEADER).lines((cause.name, cause.kind, cause.meaning) for cause in CAUSES.values())
+
+
+def explain(given: str) -> list[str]:
+    """One cause in lines; `given` in any case. Raises `FixYourCall` with a suggestion."""
+    cause = next((known for known in CAUSES.values() if known.name.lower() == given.lower()), None)
+    if cause is None:
+        raise FixYourCall(f"there is no cause {given!r}{suggest_cause(given)}")
+    return [f"{cause.name} ({cause.kind})", *(f"  {title:13}{words}" for title, words in _parts(cause))]
+
+
+def _parts(cause: Cause) -> tuple[tuple[str, str], ...]:
+    return (
+        ("meaning", cause.meaning),
+        ("looks", cause.looks),
+        ("what happens", CLASSES[cause.kind]),
+        ("what to do", cause.advice),
+    )

@@ -1,0 +1,59 @@
+"""`explain`, and the page of failures that is made from the same words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ottoscaler import signals
+from ottoscaler.causes import CAUSES, CLASSES
+from ottoscaler.cli import main
+from ottoscaler.cli.causes_table import causes_table
+
+PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
+
+
+@pytest.fixture(autouse=True)
+def _keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "restore_signals", lambda: None)
+
+
+def test_the_page_is_made_from_the_code() -> None:
+    """docs/failures.md says what the code does; `python -m ottoscaler.cli.causes_table` makes it anew."""
+    assert PAGE.read_text() == causes_table()
+
+
+def test_all_causes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an argument there is one line per cause, with its class."""
+    assert main(["explain"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["CAUSE", "CLASS", "MEANING"]
+    assert [tuple(line.split()[:2]) for line in lines] == [(cause.name, cause.kind) for cause in CAUSES.values()]
+
+
+@pytest.mark.parametrize("given", ["OutOfMemory", "outofmemory"])
+def test_one_cause_is_explained(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cause, in any case, is explained by what it means, how it looks, what happens and what to do."""
+    assert main(["explain", given]) == 0
+    cause = CAUSES["OutOfMemory"]
+    assert capsys.readouterr().out.splitlines() == [
+        "OutOfMemory (own)",
+        f"  meaning      {cause.meaning}",
+        f"  looks        {cause.looks}",
+        f"  what happens {CLASSES['own']}",
+        f"  what to do   {cause.advice}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("OutOfMemry", "ottoscaler: there is no cause 'OutOfMemry'; did you mean OutOfMemory?\n"),
+        ("zzzz", "ottoscaler: there is no cause 'zzzz'; ottoscaler explain lists them\n"),
+    ],
+)
+def test_an_unknown_cause_gets_a_suggestion(given: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is no cause ends with code 2 and one sentence that helps."""
+    assert main(["explain", given]) == 2
+    assert capsys.readouterr().err == sentence
