@@ -77,6 +77,8 @@ class FairLimiter:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.wanted = trio.Event()
+        """Set when somebody has to wait; whoever can raise the limit replaces it."""
         self._turns = _Turns()
         self._waiting = 0
 
@@ -96,6 +98,7 @@ class FairLimiter:
         turn = trio.Event()
         self._turns.add(keys, turn)
         self._waiting += 1
+        self.wanted.set()
         try:
             await turn.wait()
         except trio.Cancelled:
@@ -105,6 +108,11 @@ class FairLimiter:
     def acquire_beyond(self) -> None:
         """Take a unit even beyond the limit: for what exists already and is only counted (adopted pods)."""
         self.used += 1
+
+    def resize(self, limit: int) -> None:
+        """Another limit from now on; units beyond a lower one are not taken away."""
+        self.limit = limit
+        self._serve()
 
     def release(self) -> None:
         """Give a unit back; the next key in turn gets it."""

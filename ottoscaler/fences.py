@@ -31,6 +31,10 @@ class Guard:
         self._fences: dict[str, tuple[Fence, str]] = {}
         self._nursery: trio.Nursery | None = None
 
+    def __contains__(self, name: object) -> bool:
+        """Whether this name is guarded."""
+        return name in self._fences
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Guard until cancelled; what was known before a crash is guarded again."""
         async with trio.open_nursery() as self._nursery:

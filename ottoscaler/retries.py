@@ -1,13 +1,24 @@
-"""Whether a worker that failed is run again: a value made of the settings, asked once per failure. Pure."""
+"""Whether a worker that failed is run again: a value made of settings and template, asked once per failure. Pure.
+
+A template can say otherwise than the settings by two annotations of its pods: `ottoscaler/worker-max-attempts` (a
+number) and `ottoscaler/retry-policy` (a JSON object of causes and classes, as RETRY_POLICY).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any, cast
+
+import msgspec
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.causes import CauseClass, class_of
+from ottoscaler.causes import CauseClass, check_retry_policy, class_of
+from ottoscaler.errors import SettingsError
+
+ATTEMPTS_ANNOTATION = "ottoscaler/worker-max-attempts"
+POLICY_ANNOTATION = "ottoscaler/retry-policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +53,28 @@ class RetryPolicy:
     def delay(self, attempt: int) -> float:
         """Seconds between the end of this attempt and the next one; grows, with jitter."""
         return next(islice(self.backoff.delays(), min(attempt, 16) - 1, None))
+
+
+def policy_of_template(name: str, template: Mapping[str, Any], settings: RetryPolicy) -> RetryPolicy:
+    """The settings' policy with what the template's annotations change. Raises `SettingsError` naming template and
+    field.
+    """
+    annotations: Mapping[str, str] = (template.get("metadata") or {}).get("annotations") or {}
+    where, problems = f"template {name}: ", list[str]()
+    attempts, moved = settings.worker_max_attempts, dict(settings.moved)
+    if (given := annotations.get(ATTEMPTS_ANNOTATION)) is not None:
+        if not (given.isascii() and given.isdigit() and 1 <= int(given) <= 100):
+            problems.append(f"{where}{ATTEMPTS_ANNOTATION} is {given!r}, expected a whole number from 1 to 100")
+        else:
+            attempts = int(given)
+    if (given := annotations.get(POLICY_ANNOTATION)) is not None:
+        try:
+            changes = msgspec.json.decode(given, type=dict[str, str])
+        except msgspec.DecodeError:
+            problems.append(f"{where}{POLICY_ANNOTATION} is {given!r}, expected a JSON object of causes and classes")
+        else:
+            problems += check_retry_policy(changes, where + POLICY_ANNOTATION)
+            moved |= cast("dict[str, CauseClass]", changes)
+    if problems:
+        raise SettingsError(problems)
+    return replace(settings, worker_max_attempts=attempts, moved=moved)

@@ -2,7 +2,7 @@
 
     outer    ledger, session, watches, guard     end last: everything inside needs them
      └─ work    handler, one task per event      gets a deadline when the drain begins
-         └─ intake   poller, taker               cancelled first
+         └─ intake   poller, taker, sweeper      cancelled first
 
 Stop order is the nesting. Intake ends when a drain is requested or when Redis has forgotten our era. Then what is
 not begun is handed over at once, and the rest of the work ends by itself or at the drain's deadline; what it leaves
@@ -17,6 +17,7 @@ import trio
 import trio_util
 
 from ottoscaler.backoff import Backoff
+from ottoscaler.bound import Bound
 from ottoscaler.drain import Drain
 from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.events import Limits
@@ -35,6 +36,7 @@ from ottoscaler.stream.base import Claim, Era, GroupLost
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Part, Supervisor, Unrecoverable
+from ottoscaler.sweeper import Sweeper
 from ottoscaler.taker import Taker
 
 GIVE_BACK_SECONDS = 0.3
@@ -122,6 +124,10 @@ class Rings:
         await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
         await outer.start(self._keep, "warnings", warn)
         await outer.start(self._keep, "guard", self._guard.run)
+        if self._settings.max_workers_total:
+            total = self._settings.max_workers_total
+            bound = Bound(site.ledger.stream, site.slots, self._settings.max_workers, total)
+            await outer.start(self._keep, "bound", bound.run)
 
     async def _keep(
         self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -154,6 +160,8 @@ class Rings:
         async with trio.open_nursery() as intake:
             await intake.start(self._keep, "poller", self._poller.run)
             await intake.start(self._keep, "taker", taker.run)
+            sweeper = Sweeper(self._site, self._guard, self.roster, self._settings.orphan_grace_seconds)
+            await intake.start(self._keep, "sweeper", sweeper.run)
             log.info("ready", session=self._name, era=self._site.era, namespace=self._site.namespace)
             await trio_util.wait_any(self._drain.requested.wait, self._session.era_lost.wait)
             intake.cancel_scope.cancel(reason=self._drain.reason or "EraLost")

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from ottoscaler import signals
 from ottoscaler.backoff import Backoff
-from ottoscaler.causes import check_retry_policy
+from ottoscaler.causes import CauseClass, check_retry_policy
 from ottoscaler.drain import Drain
 from ottoscaler.errors import FixYourCall, SettingsError
 from ottoscaler.events import Event, Limits
@@ -28,6 +29,7 @@ from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, 
 from ottoscaler.kube.templates import Templates, load_templates
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
+from ottoscaler.retries import RetryPolicy, policy_of_template
 from ottoscaler.rings import Rings
 from ottoscaler.settings import Settings
 from ottoscaler.site import Patience, Site
@@ -90,6 +92,7 @@ async def serve(settings: Settings, drain: Drain) -> None:
         raise SettingsError(problems)
     access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
     templates = load_templates(settings.worker_template)
+    _policies(settings, templates)  # a wrong one is refused at the start
     while not drain.requested.is_set():
         startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
         try:
@@ -174,4 +177,21 @@ def _build_site(
             graces=Graces(settings.image_pull_grace_seconds, pending=settings.pending_timeout_seconds),
         ),
         backoff=STEADY_BACKOFF,
+        retries=_build_policy(settings),
+        retries_by_template=_policies(settings, templates),
     )
+
+
+def _build_policy(settings: Settings) -> RetryPolicy:
+    return RetryPolicy(
+        settings.worker_max_attempts,
+        settings.platform_max_attempts,
+        settings.platform_retry_started,
+        cast("Mapping[str, CauseClass]", settings.retry_policy or {}),
+    )
+
+
+def _policies(settings: Settings, templates: Templates) -> dict[str, RetryPolicy]:
+    """Every template's policy by its name, and under the empty name that of events which name none."""
+    named = {**templates.by_name, **({"": templates.fallback} if templates.fallback else {})}
+    return {name: policy_of_template(name or "default", each, _build_policy(settings)) for name, each in named.items()}

@@ -62,8 +62,13 @@ class Site:
     patience: Patience
     backoff: Backoff
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    retries_by_template: Mapping[str, RetryPolicy] = field(default_factory=dict)
     now: Callable[[], float] = time.time
     warnings: PodWarnings = field(default_factory=PodWarnings)
+
+    def policy_for(self, event: Event) -> RetryPolicy:
+        """How failures of this event's workers are met: its template's word, else the settings'."""
+        return self.retries_by_template.get(event.template, self.retries)
 
     async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
         """Delete exactly this pod ("" as uid: whatever has the name). False: it has changed since `resource_version`,

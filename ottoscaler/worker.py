@@ -260,7 +260,7 @@ class Worker:
         return since + self._site.patience.create_fence if since else 0.0
 
     def _retry_at(self, verdict: Verdict) -> float:
-        policy = self._site.retries
+        policy = self._site.policy_for(self._event)
         if verdict.outcome != "failed" or not policy.may_retry(self._earlier, verdict.cause, verdict.has_started):
             return 0.0
         return self._site.now() + policy.delay(self._attempt)

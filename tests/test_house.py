@@ -16,12 +16,14 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 
 LAYERS = (
     # words and tools: know nothing of the rest
-    "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes retries verdicts pod_warnings "
+    "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes retries verdicts "
+    "pod_warnings "
     "startup drain supervisor throttle",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
-    "ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling handler poller taker rings",
+    "ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
+    "handler poller taker bound sweeper rings",
     # the root
     "service",
     # knows nothing of ours

@@ -300,6 +300,20 @@ class Stream(DeadLetters):
         and bytes."""
 
     @abstractmethod
+    async def sweep(self, event_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these events are known: in progress, or delivered and not acknowledged.
+
+        On the way a page of the live events is put right where no script of ours would leave it so (an owner that is
+        no session), and consumers are removed that have nothing pending and are gone for an hour.
+        """
+
+    @abstractmethod
+    async def reserve(self, used: int, want: int, total: int) -> int:
+        """Declare how many of the worker slots that all sessions share this one uses, and how many it wants; how many
+        it has now: never fewer than it uses, and together at most `total` beyond what is in use.
+        """
+
+    @abstractmethod
     async def list_fences(self) -> list[Fence]:
         """The fences of events that have closed, the first 1,000 by due time; reading them lends none."""
 

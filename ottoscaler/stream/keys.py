@@ -64,6 +64,11 @@ class Keys:
         """Sorted set of JSON `[pod name, uid]` that are to be deleted later, by when (ms)."""
         return f"{self.prefix}:fences"
 
+    @property
+    def slots(self) -> str:
+        """Hash: session → worker slots that it holds of those that all share (MAX_WORKERS_TOTAL)."""
+        return f"{self.prefix}:slots"
+
     def held(self, session: str) -> str:
         """Set of the event ids that a session holds."""
         return f"{self.prefix}:held:{session}"

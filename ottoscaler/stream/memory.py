@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeVar
 
 import trio
 
 from ottoscaler.errors import Unavailable
 from ottoscaler.stream import memory_ownership as ownership
+from ottoscaler.stream import memory_sweep as sweeping
 from ottoscaler.stream import memory_work as work
 from ottoscaler.stream.base import (
     Candidate,
@@ -56,6 +58,7 @@ class MemoryStream(MemoryDeadLetters, Stream):
         self.address = ADDRESS
         self.session = self._session = session
         self._deliveries = Deliveries()
+        self._swept = 0
         self._tend_call = 1
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
@@ -189,6 +192,17 @@ class MemoryStream(MemoryDeadLetters, Stream):
         closed = await self._call("close", lambda: work.close(self._server, closing))
         self._deliveries.forget([closing.event_id])
         return closed
+
+    async def sweep(self, event_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these events are known."""
+        known, seen = await self._call("sweep", lambda: sweeping.sweep(self._server, event_ids, self._swept))
+        self._swept = self._swept + seen if seen == ownership.PAGE else 0
+        return known
+
+    async def reserve(self, used: int, want: int, total: int) -> int:
+        """Declare slots used and wanted; how many this session has now."""
+        script = partial(sweeping.reserve, self._server, self._session, used, want, total)
+        return await self._call("reserve", script)
 
     async def list_fences(self) -> list[Fence]:
         """The fences of events that have closed."""

@@ -74,6 +74,7 @@ class MemoryServer:
         self.tended: dict[str, Tended] = {}
         self.offered: dict[str, dict[str, int]] = {"work": {}, "control": {}}
         self.fences: dict[tuple[str, str], int] = {}
+        self.slots: dict[str, int] = {}
         self.progress: dict[str, dict[str, str]] = {}
         self.done: dict[str, tuple[str, int]] = {}
         self.tokens: dict[str, tuple[str, int]] = {}
@@ -152,6 +153,7 @@ class MemoryServer:
             keys.dead_letters: list(self.dead_letters.entries.values()),
             keys.sessions: dict(self.sessions),
             keys.live: {id_: parse_id(id_)[0] for id_ in self.progress},
+            keys.slots: {session: str(count) for session, count in self.slots.items()},
             keys.fences: {text_of(fence): due for fence, due in self.fences.items()},
         }
         if self.results_kept != [0, 0]:

@@ -47,6 +47,7 @@ from ottoscaler.stream.scripts import Scripts
 T = TypeVar("T")
 PAGE = 500  # things handled by one script call
 RECOVERED = 5000  # entries that one recovery finds; more than any process reads ahead
+HOUR_MS = 3_600_000
 
 
 class RedisStream(RedisDeadLetters, Stream):
@@ -71,6 +72,7 @@ class RedisStream(RedisDeadLetters, Stream):
         self._spare_readers: list[Reader] = []
         self._scripts = Scripts(keys, session)
         self._deliveries = Deliveries()
+        self._swept = 0
         self._tend_call = 1
 
     def disconnect(self) -> None:
@@ -224,6 +226,19 @@ class RedisStream(RedisDeadLetters, Stream):
         )
         self._deliveries.forget([closing.event_id])
         return answers.closed(raw)
+
+    async def sweep(self, event_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these events are known."""
+        known: set[str] = set()
+        for page in list(_pages(event_ids)) or [[]]:
+            found, seen = await self._call("sweep", ids=page, gone_after=HOUR_MS, **{"from": self._swept})
+            known.update(map(answers.text, found))
+            self._swept = self._swept + seen if seen == PAGE else 0
+        return frozenset(known)
+
+    async def reserve(self, used: int, want: int, total: int) -> int:
+        """Declare slots used and wanted; how many this session has now."""
+        return int(await self._call("reserve", used=used, want=want, total=total))
 
     async def list_fences(self) -> list[Fence]:
         """The fences of events that have closed."""

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.retries import RetryPolicy
+from ottoscaler.errors import SettingsError
+from ottoscaler.retries import RetryPolicy, policy_of_template
 from tests.spine.stage import Stage, open_stage
 from tests.spine.test_scaledown import heed_notices
 from tests.spine.world import Plan, World
@@ -134,3 +135,18 @@ async def test_an_evicted_worker_that_never_started_is_run_again(autojump_clock:
         (result,) = await stage.results()
         assert (result["status"], result["workers"][0]["attempt"]) == ("succeeded", 2)
         assert len(world.runs) == 1
+
+
+def test_a_template_has_the_last_word() -> None:
+    """A template's annotations change number and classes; what is wrong in them is named with template and field."""
+    annotations = {"ottoscaler/worker-max-attempts": "4", "ottoscaler/retry-policy": '{"OutOfMemory": "final"}'}
+    made = policy_of_template("gpu", {"metadata": {"annotations": annotations}}, policy())
+    assert made.may_retry([], "ExitCode", True)
+    assert not made.may_retry([], "OutOfMemory", True)
+    wrong = {"ottoscaler/worker-max-attempts": "many", "ottoscaler/retry-policy": '{"Explosion": "own"}'}
+    with pytest.raises(SettingsError) as refused:
+        policy_of_template("gpu", {"metadata": {"annotations": wrong}}, policy())
+    assert refused.value.problems == [
+        "template gpu: ottoscaler/worker-max-attempts is 'many', expected a whole number from 1 to 100",
+        "template gpu: ottoscaler/retry-policy names 'Explosion', expected a cause; ottoscaler explain lists them",
+    ]

@@ -38,6 +38,9 @@ class Backend(Protocol):
     def flush(self) -> None:
         """Empty everything."""
 
+    def disown(self, event_id: str, owner: str) -> None:
+        """Let an event belong to a session that there is not."""
+
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
 
@@ -82,6 +85,12 @@ class MemoryBackend:
     def flush(self) -> None:
         """Empty everything."""
         self.server.flush()
+
+    def disown(self, event_id: str, owner: str) -> None:
+        """Let an event belong to a session that there is not."""
+        former = self.server.progress[event_id]["owner"]
+        self.server.held[former].discard(event_id)
+        self.server.progress[event_id]["owner"] = owner
 
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
@@ -151,6 +160,12 @@ class RedisBackend:
     def flush(self) -> None:
         """Empty everything."""
         self.server.command("FLUSHALL")
+
+    def disown(self, event_id: str, owner: str) -> None:
+        """Let an event belong to a session that there is not."""
+        former = self.server.command("HGET", self.keys.progress(event_id), "owner")
+        self.server.command("SREM", self.keys.held(former.decode()), event_id)
+        self.server.command("HSET", self.keys.progress(event_id), "owner", owner)
 
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""

@@ -1,0 +1,16 @@
+-- Declare how many worker slots this session uses and wants of those that all sessions share; how many it has now.
+local slots, others = key('slots'), 0
+local declared = redis.call('HGETALL', slots)
+for position = 1, #declared, 2 do
+  local session = declared[position]
+  if session ~= me then
+    if redis.call('ZSCORE', key('sessions'), session) then
+      others = others + tonumber(declared[position + 1])
+    else
+      redis.call('HDEL', slots, session)
+    end
+  end
+end
+local granted = math.max(args.used, math.min(args.want, args.total - others))
+redis.call('HSET', slots, me, text(granted))
+return granted

@@ -1,0 +1,93 @@
+"""Orphans and the bound over all replicas: found in time, never by guesswork, never exceeded."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.scaler import Scaler
+from tests.spine.stage import INSTANCE
+from tests.spine.world import Plan, World
+
+
+def orphan(era: str, event_id: str = "1-1", instance: str = INSTANCE) -> dict[str, object]:
+    """A pod of an event that nobody knows."""
+    labels = {"ottoscaler/instance": instance, "ottoscaler/era": era, "ottoscaler/event-id": event_id}
+    labels |= {"ottoscaler/index": "1", "ottoscaler/attempt": "1"}
+    return {"metadata": {"name": f"otto-agent-1-{era}-{instance}", "labels": labels}}
+
+
+async def test_an_orphan_is_deleted_after_its_grace(autojump_clock: MockClock) -> None:
+    """A pod of our era without an event goes after ORPHAN_GRACE_SECONDS; other eras and instances are never touched."""
+    world, server = World(lambda labels: Plan(duration=9999)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        era = await MemoryStream(server, "x").open_group("0", "otto")
+        for body in (orphan(era.id), orphan("gone"), orphan(era.id, instance="other")):
+            world.create(body)
+        nursery.start_soon(Scaler(world, server, "one").run)
+        await trio.sleep(50)
+        assert len(world.pods) == 3
+        await trio.sleep(60)
+        assert sorted(world.pods) == sorted(
+            [f"otto-agent-1-gone-{INSTANCE}", f"otto-agent-1-{era.id}-other"],
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_swept_while_redis_is_silent(autojump_clock: MockClock) -> None:
+    """Unknown is not gone: while Redis does not answer no pod is judged."""
+    world, server = World(lambda labels: Plan(duration=9999)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        era = await MemoryStream(server, "x").open_group("0", "otto")
+        nursery.start_soon(Scaler(world, server, "one").run)
+        await trio.sleep(5)
+        server.weather = "refusing"
+        world.create(orphan(era.id))
+        await trio.sleep(300)
+        assert len(world.pods) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_replicas_together_stay_within_the_bound(autojump_clock: MockClock) -> None:
+    """MAX_WORKERS_TOTAL holds over three replicas with much to do, and everything gets done."""
+    world, server = World(lambda labels: Plan(duration=2.0)), MemoryServer()
+    most = 0
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        for number in range(3):
+            nursery.start_soon(Scaler(world, server, f"r{number}", max_workers_total="5", max_events="2").run)
+        await trio.sleep(1)
+        producer = MemoryStream(server, "producer")
+        for _ in range(6):
+            await producer.add_event([("type", "scale_up"), ("pod_count", "4")], token_hex(8))
+        while len(await producer.read_entries("results", "0", 99, 0.0)) < 6:
+            await trio.sleep(0.05)
+            alive = [pod for pod in world.pods.values() if "terminated" not in str(pod["status"])]
+            most = max(most, len(alive))
+        assert most == 5
+        assert len(world.runs) == 24
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_whose_owner_is_no_session_is_put_right(autojump_clock: MockClock) -> None:
+    """Progress that no session holds and nobody offers, as no script of ours leaves it, is offered again."""
+    world, server = World(), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        producer = MemoryStream(server, "producer")
+        await producer.open_group("0", "otto")
+        lost = MemoryStream(server, "lost")
+        event_id = await producer.add_event([("type", "scale_up"), ("pod_count", "1")], token_hex(8))
+        nursery.start_soon(Scaler(world, server, "one").run)
+        await trio.sleep(0.1)
+        server.held["one"].discard(event_id)
+        server.progress[event_id]["owner"] = lost.session
+        await trio.sleep(30)
+        (result,) = await producer.read_entries("results", "0", 99, 0.0)
+        assert result[1]["status"] == "succeeded"
+        nursery.cancel_scope.cancel()

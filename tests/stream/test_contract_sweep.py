@@ -1,0 +1,50 @@
+"""The contract, continued: what the sweep is told and puts right, and slots that all sessions share."""
+
+from __future__ import annotations
+
+import trio
+
+from tests.stream.backends import Backend
+from tests.stream.steps import PAIRS, begin, claim, open_session, take
+
+
+async def test_the_sweep_tells_known_events_from_unknown(backend: Backend, clock: trio.abc.Clock) -> None:
+    """In progress, or delivered and not acknowledged: known. Ended, or never heard of: unknown."""
+    one, _ = await open_session(backend, "one")
+    running = await begin(backend, one)
+    delivered = backend.add(*PAIRS)
+    await one.read(1, 1.0)
+    assert await one.sweep([running, delivered, "1-1"]) == {running, delivered}
+    assert await one.sweep([]) == frozenset()
+
+
+async def test_the_sweep_offers_what_belongs_to_no_session(backend: Backend, clock: trio.abc.Clock) -> None:
+    """An event whose owner is no session any more can be taken again; those of live sessions are left alone."""
+    one, _ = await open_session(backend, "one")
+    stray, kept = await begin(backend, one), await begin(backend, one)
+    two, _ = await open_session(backend, "two")
+    await two.sweep([])
+    assert await take(two) == []
+    await one.offer([claim(kept, "one")], clean=[True])
+    (taken,) = await take(two)
+    assert taken.event_id == kept
+    gone, _ = await open_session(backend, "gone")
+    backend.disown(stray, "nobody")
+    await gone.sweep([])
+    (taken,) = await take(gone)
+    assert (taken.event_id, taken.epoch) == (stray, 2)
+
+
+async def test_slots_are_shared(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Together the sessions get no more than the total; what is in use is always granted; the dead count no more."""
+    one, _ = await open_session(backend, "one")
+    two, _ = await open_session(backend, "two", lease=backend.lease)
+    assert await one.reserve(0, 7, 10) == 7
+    assert await two.reserve(0, 7, 10) == 3
+    assert await two.reserve(5, 7, 10) == 5
+    assert await one.reserve(2, 2, 10) == 2
+    assert await two.reserve(5, 9, 10) == 8
+    await two.leave()
+    await trio.sleep(backend.lease + 0.05)
+    await one.tend(0, 0, expire=True, audit=False)
+    assert await one.reserve(2, 10, 10) == 10
