@@ -21,9 +21,7 @@ class BadEventId(FixYourCall):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("event_id", metavar="EVENT_ID", help="the event to cancel, as `send` printed its id")
-    parser.add_argument(
-        "--wait", action="store_true", help="wait for its result; exit code 1 when it was refused"
-    )
+    parser.add_argument("--wait", action="store_true", help="wait for its result; exit code 1 when it was refused")
     add_setting_flags(parser, REDIS)
 
 
@@ -75,7 +73,7 @@ def end_of(where: str, fields: Mapping[str, str], show: Show) -> int:
     if where == "dlq":
         show(f"refused: {shown(fields.get('reason', ''))}")
         return 1
-    show(fields.get("status", ""))
+    show(": ".join(shown(fields[name]) for name in ("status", "note") if fields.get(name)))
     return 0 if fields.get("status") == "succeeded" else 1
 
 

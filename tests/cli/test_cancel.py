@@ -40,24 +40,31 @@ async def read_cancel(server: MemoryServer) -> tuple[MemoryStream, str]:
     return scaler, cancel_id
 
 
-@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("partial", 1)])
+@pytest.mark.parametrize(
+    ("status", "note", "code", "shown"),
+    [
+        ("succeeded", "", 0, "succeeded"),
+        ("succeeded", "event 5-5 had ended before", 0, "succeeded: event 5-5 had ended before"),
+        ("partial", "", 1, "partial"),
+    ],
+)
 async def test_waiting_shows_the_result(
-    autojump_clock: MockClock, nursery: trio.Nursery, status: str, code: int
+    autojump_clock: MockClock, nursery: trio.Nursery, status: str, note: str, code: int, shown: str
 ) -> None:
-    """The command ends with the cancel's own result."""
+    """The command ends with the cancel's own result, and says what the cancel found."""
     server = MemoryServer()
     scaler, cancel_id = await read_cancel(server)
     await scaler.register([Registration(cancel_id, "control", CANCEL, "", 0)])
 
     async def end() -> None:
         await trio.sleep(2)
-        pairs = (("event_id", cancel_id), ("type", "cancel"), ("status", status))
+        pairs = (("event_id", cancel_id), ("type", "cancel"), ("status", status), ("note", note))
         await scaler.close(Closing(cancel_id, "results", pairs, Claim(cancel_id, "scaler", 1)))
 
     nursery.start_soon(end)
     lines: list[str] = []
     assert await wait_cancelled(MemoryStream(server, "cli"), cancel_id, lines.append) == code
-    assert lines == [status]
+    assert lines == [shown]
 
 
 async def test_waiting_shows_the_refusal(autojump_clock: MockClock) -> None:
