@@ -21,6 +21,7 @@ INDEX_LABEL = "ottoscaler/index"
 ATTEMPT_LABEL = "ottoscaler/attempt"
 TASK_LABEL = "ottoscaler/task-id"
 """Also an annotation, which holds the whole id where it is no label value."""
+LONGEST_SECONDS = 2**31
 
 Pod = Mapping[str, Any]
 """A v1 Pod as the API sends it."""
@@ -57,7 +58,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scheduled: bool = False
     unschedulable_message: str = ""
     deleting: bool = False  # a deletionTimestamp is set
-    deleted_at: float | None = None  # when its delete was asked for
+    deleted_at: float | None = None  # the earliest that its delete was asked for
     gone_by: float | None = None  # when the grace of that delete is over
     deadline_at: float | None = None  # by the node's clock, when activeDeadlineSeconds are over
     grace: float = 30.0  # seconds between SIGTERM and SIGKILL
@@ -133,14 +134,24 @@ def _time(value: object) -> float | None:
 
 
 def _time_facts(metadata: Pod, spec: Pod, status: Pod) -> dict[str, Any]:
-    """When the pod's time is over; a deletionTimestamp is the end of the grace, not its beginning."""
+    """When the pod's time is over; a deletionTimestamp is the end of the grace, not its beginning.
+
+    The kubelet's last delete sets both anew, with a grace of 0: then the pod's own grace tells the earliest beginning.
+    """
     gone_by, started = _time(metadata.get("deletionTimestamp")), _time(status.get("startTime"))
-    limit = _whole(spec.get("activeDeadlineSeconds"))
+    limit, leave, grace = (
+        float(min(max(0, _whole(given)), LONGEST_SECONDS))
+        for given in (
+            spec.get("activeDeadlineSeconds"),
+            metadata.get("deletionGracePeriodSeconds"),
+            spec.get("terminationGracePeriodSeconds", 30),
+        )
+    )
     return {
         "gone_by": gone_by,
-        "deleted_at": None if gone_by is None else gone_by - _whole(metadata.get("deletionGracePeriodSeconds")),
+        "deleted_at": None if gone_by is None else gone_by - (leave or grace),
         "deadline_at": started + limit if started and limit else None,
-        "grace": float(_whole(spec.get("terminationGracePeriodSeconds", 30))),
+        "grace": grace,
     }
 
 

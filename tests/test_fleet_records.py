@@ -126,7 +126,8 @@ def test_the_judged_container_is_the_one_named_worker_else_the_first_of_the_spec
 
 
 KEYS = """metadata spec status labels name state terminated waiting running exitCode containers conditions type reason
-containerStatuses initContainerStatuses initContainers creationTimestamp resourceVersion deletionTimestamp"""
+containerStatuses initContainerStatuses initContainers creationTimestamp resourceVersion deletionTimestamp
+activeDeadlineSeconds startTime deletionGracePeriodSeconds"""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS.split()), inner, max_size=5),
