@@ -65,8 +65,8 @@ class PodWarnings:
         self._pods.move_to_end(name)
         if len(self._pods) > self._keep:
             self._pods.popitem(last=False)
-        if waiting := self._waiting.pop(name, None):
-            waiting.set()
+        if name in self._waiting:
+            self._waiting.pop(name).set()
 
     def forget(self, name: str) -> None:
         """The pod is gone, or nobody asks any more."""
