@@ -128,11 +128,13 @@ def test_the_judged_container_is_the_one_named_worker_else_the_first_of_the_spec
 KEYS = """metadata spec status labels name state terminated waiting running exitCode containers conditions type reason
 containerStatuses initContainerStatuses initContainers creationTimestamp resourceVersion deletionTimestamp
 activeDeadlineSeconds startTime deletionGracePeriodSeconds"""
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS.split()), inner, max_size=5),
-    max_leaves=25,
-)
+
+
+def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS.split()), inner, max_size=5)
+
+
+JSON = _nested(_nested(_nested(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5))))
 
 
 @given(st.dictionaries(st.sampled_from(["metadata", "spec", "status", "x"]), JSON))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ottoscaler.cli.demo_view import View
     from ottoscaler.cli.playground import Playground
+    from ottoscaler.kube.client import Kube
     from ottoscaler.pods import PodRecord
     from ottoscaler.stream.base import Stream
 
@@ -90,7 +91,7 @@ async def _show(playground: "Playground", view: "View") -> list[str]:
     """The story, from the first event to the end of the scaler; what was not as expected."""
     import trio
 
-    from ottoscaler.cli.following import follow_records, list_records
+    from ottoscaler.cli.following import follow_records
     from ottoscaler.cli.reach import open_kube_of, open_stream_of
     from ottoscaler.settings import load_settings
 
@@ -118,7 +119,7 @@ async def _show(playground: "Playground", view: "View") -> list[str]:
         view.say("SIGTERM to the scaler: it takes nothing new, finishes what runs, and ends")
         code = await playground.serve.stop(10)
         view.say(f"the scaler ended with exit code {code}")
-        left, _ = await list_records(kube, settings.namespace)
+        left = await _pods_left(kube, settings.namespace)
         await trio.sleep(0.1)  # the last deletions are on their way to the table
         nursery.cancel_scope.cancel(reason="all was shown")
     problems += [f"pod {record.name} is still there" for record in left]
@@ -162,6 +163,20 @@ def _show_result(view: "View", event: Sent, fields: Mapping[str, str]) -> list[s
             view.say(f"  {worker['name']} failed, {worker['cause']}: {worker['reason']}")
     counts = (result["succeeded"], result["failed"], result["terminated"])
     return [] if counts == event.expected else [f"«{event.title}»: expected {event.expected}, got {counts}"]
+
+
+async def _pods_left(kube: "Kube", namespace: str) -> list["PodRecord"]:
+    """The pods that stay; those whose deletion the API has accepted get a moment to go."""
+    import trio
+
+    from ottoscaler.cli.following import list_records
+
+    for _ in range(50):
+        left, _ = await list_records(kube, namespace)
+        if not left:
+            break
+        await trio.sleep(0.1)
+    return left
 
 
 def _descendants() -> list[Any]:

@@ -24,11 +24,12 @@ from .replay import Api, Json
 
 PODS = "/api/v1/namespaces/default/pods"
 
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
-    max_leaves=8,
-)
+
+def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+
+
+_VALUES = _nested(_nested(st.none() | st.booleans() | st.integers() | st.text(max_size=3)))
 _OBJECTS = st.dictionaries(st.text(max_size=2), _VALUES, max_size=4)
 
 
