@@ -60,6 +60,7 @@ class Worker:
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
         self._deleted = False
+        self._uncertain_since = 0.0
         self._diagnosis = Diagnosis(site, self.name, self._log)
 
     def __repr__(self) -> str:
@@ -128,31 +129,35 @@ class Worker:
 
     async def _wait_end(self, follow: Follow) -> Verdict:
         await self._wait_appearance(follow)
-        uncertain_since = 0.0
         while True:
             record = follow.record
             if record is None or record.gone or record.uid != self._uid:
                 if ended := await self._judge_vanished(follow, record):
                     return ended
                 continue
-            self._last = record
-            verdict = self._diagnosis.judge_end(record)
-            if verdict and verdict.certain:
-                return verdict
-            if not verdict and (hung := self._diagnosis.judge_late(record)):
-                await self._delete(record)
-                return hung
-            uncertain_since = (uncertain_since or trio.current_time()) if verdict else 0.0
-            limit = (
-                uncertain_since + self._site.patience.final_phase if verdict else self._diagnosis.stuck_until(record)
-            )
-            if limit <= trio.current_time():
-                if ended := verdict or await self._give_up(follow, record):
-                    return ended
-                continue
-            await self._stop_once(record)
-            with trio.move_on_at(min(limit, self._diagnosis.late_at(record))):
+            said = await self._judge(follow, record)
+            if isinstance(said, Verdict):
+                return said
+            with trio.move_on_at(said):
                 await self._wait_change(follow, record)
+
+    async def _judge(self, follow: Follow, record: PodRecord) -> Verdict | float:
+        """The verdict on a pod that is there, or until when (clock of trio) only a change of it can bring one."""
+        self._last = record
+        verdict = self._diagnosis.judge_end(record)
+        if verdict and verdict.certain:
+            return verdict
+        if not verdict and (hung := self._diagnosis.judge_late(record)):
+            await self._delete(record)
+            return hung
+        now = trio.current_time()
+        self._uncertain_since = (self._uncertain_since or now) if verdict else 0.0
+        final_by = self._uncertain_since + self._site.patience.final_phase
+        limit = final_by if verdict else self._diagnosis.stuck_until(record)
+        if limit <= now:
+            return verdict or await self._give_up(follow, record) or now
+        await self._stop_once(record)
+        return min(limit, self._diagnosis.late_at(record))
 
     async def _wait_appearance(self, follow: Follow) -> None:
         """A pod just created is settled when the watch shows it, or has passed its version without it."""
@@ -214,9 +219,9 @@ class Worker:
             self._site.fleet.learn(pod)
             if follow.record is not None and follow.record.uid == self._uid and not follow.record.gone:
                 return None
-        return await self._follow_by_name(pod)
+        return await self._follow_by_name(follow, pod)
 
-    async def _follow_by_name(self, pod: dict[str, Any] | None) -> Verdict:
+    async def _follow_by_name(self, follow: Follow, pod: dict[str, Any] | None) -> Verdict:
         """Somebody took its labels away, so the shared watch sees it no more; it runs on, and is read by its name.
 
         Rare enough for a look every few seconds; a watch of its own would be one more thing that can be cut and go
@@ -224,12 +229,10 @@ class Worker:
         """
         self._log.warning("worker is not in the watch and is followed by name", cause="LabelsLost")
         while pod is not None and pod["metadata"]["uid"] == self._uid:
-            record = self._last = PodRecord.from_pod(pod)
-            verdict = self._diagnosis.judge_end(record)
-            if verdict and (verdict.certain or record.is_final):
-                return verdict
-            await self._stop_once(record)
-            with trio.move_on_after(self._site.patience.appearance):
+            said = await self._judge(follow, PodRecord.from_pod(pod))
+            if isinstance(said, Verdict):
+                return said
+            with trio.move_on_at(min(said, trio.current_time() + self._site.patience.appearance)):
                 await (trio.Event() if self._stop.is_set() else self._stop).wait()
             pod = await self._site.read_pod(self.name)
         self._last = None

@@ -1,0 +1,37 @@
+"""A worker whose labels were stripped is followed by its name, and judged as any other."""
+
+import trio
+from trio.testing import MockClock
+
+from tests.spine.stage import open_stage
+from tests.spine.world import Plan, World
+
+
+async def test_one_that_cannot_start_fails_in_time(autojump_clock: MockClock) -> None:
+    """A pod that waits for an image that is not there fails after its grace, labels or not, and is deleted."""
+    async with open_stage(World(lambda labels: Plan(stuck="ErrImagePull", reason="not found"))) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(5)
+            (name,) = stage.world.pods
+            stage.world.strip_labels(name)
+            await trio.sleep(40)
+            (result,) = await stage.results()
+        assert result["workers"][0]["cause"] == "ImageNotFound"
+        assert await stage.pods_left() == []
+
+
+async def test_an_end_without_a_final_phase_is_waited_for_as_always(autojump_clock: MockClock) -> None:
+    """A kill whose explanation never comes is recorded after 10 s."""
+    async with open_stage(World(lambda labels: Plan(duration=10, exit_code=137), phase_lag=1000.0)) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(5)
+            (name,) = stage.world.pods
+            stage.world.strip_labels(name)
+            await trio.sleep(20)
+            (result,) = await stage.results()
+            nursery.cancel_scope.cancel(reason="seen enough")
+        assert result["workers"][0]["cause"] == "Killed"
