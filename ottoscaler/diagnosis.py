@@ -28,7 +28,7 @@ class Diagnosis:
         self._told: set[str] = set()
         self._pull_error = ""
         self._patience = ""
-        self._stuck_since = math.inf
+        self._stuck_since = self._tell_at = math.inf
         self._warnings: tuple[PodWarning, ...] = ()
 
     def judge_end(self, record: PodRecord) -> Verdict | None:
@@ -47,11 +47,13 @@ class Diagnosis:
         """Until when (trio's clock) what keeps the worker from starting is waited out; infinity when nothing does."""
         stuck = self.judge_stuck(record)
         if stuck is None:
-            self._stuck_since = math.inf
+            self._stuck_since = self._tell_at = math.inf
             return math.inf
         if self._stuck_since == math.inf or self._patience != stuck.patience:
             self._patience, self._stuck_since = stuck.patience, trio.current_time()
-        self._tell("worker does not start", stuck.cause, stuck.reason)
+        self._tell_at = self._stuck_since + stuck.quiet
+        if self._tell_at <= trio.current_time():
+            self._tell("worker does not start", stuck.cause, stuck.reason)
         is_final = self._site.retries.is_made_final(stuck.cause)
         limit = 0.0 if is_final else self._site.patience.graces.limit(stuck.patience)
         return math.inf if limit is None else self._stuck_since + limit
@@ -69,7 +71,7 @@ class Diagnosis:
     def late_at(self, record: PodRecord) -> float:
         """When (trio's clock) to look at this record again though nothing has changed."""
         now = trio.current_time()
-        return min((at for late in judge_late(record) if (at := self._when(late)) > now), default=math.inf)
+        return min(at for at in (self._tell_at, *map(self._when, judge_late(record)), math.inf) if at > now)
 
     async def wait_warning(self, record: PodRecord) -> None:
         """Wait for news that the pod does not show; only while there may be some that matter."""

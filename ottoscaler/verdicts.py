@@ -21,6 +21,8 @@ from ottoscaler.pod_warnings import PodWarning
 
 LATE_SECONDS = 60.0
 """So long beyond its grace or deadline a pod may take before it is said to be stuck."""
+QUIET_SECONDS = 5.0
+"""A scheduler takes this long at most to look at a new pod."""
 
 
 class Verdict(NamedTuple):
@@ -36,11 +38,15 @@ class Verdict(NamedTuple):
 
 
 class Stuck(NamedTuple):
-    """Why a worker does not start, and which patience it deserves: a setting's name, or none at all (fails at once)."""
+    """Why a worker does not start, and which patience it deserves: a setting's name, or none at all (fails at once).
+
+    It is worth a word only when it lasts for `quiet` seconds.
+    """
 
     cause: str
     reason: str
     patience: str = ""
+    quiet: float = 0.0
 
 
 class Late(NamedTuple):
@@ -233,6 +239,8 @@ def judge_stuck(
             return Stuck("BadCommand", message, "config")
     if record.unschedulable_message and not record.scheduled:
         return Stuck("Unschedulable", name_shortage(record.unschedulable_message), "pending")
+    if record.phase == "Pending" and not record.scheduled and not record.waiting_reason:
+        return Stuck("Unschedulable", "no scheduler has taken the pod up", "pending", QUIET_SECONDS)
     return _judge_mount(record, warnings, now)
 
 

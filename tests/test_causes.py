@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ottoscaler.causes import CAUSES, CLASSES, Cause, CauseClass, check_retry_policy, class_of
+from ottoscaler.drain import Drain
+from ottoscaler.errors import SettingsError
+from ottoscaler.service import serve
+from ottoscaler.settings import load_settings
 
 TABLE: dict[CauseClass, str] = {
     "own": "ExitCode OutOfMemory Killed DeadlineExceeded HungAfterDeadline LivenessFailed InitFailed Unknown",
@@ -67,3 +71,11 @@ def test_a_good_policy_has_no_problems() -> None:
 def test_a_bad_policy_says_what_is_wrong(policy: dict[str, str], sentence: str) -> None:
     """A problem names the field, the value and what was expected."""
     assert check_retry_policy(policy) == [sentence]
+
+
+async def test_a_bad_policy_stops_the_start() -> None:
+    """Nothing is begun with a policy that cannot be kept; all its problems are told at once."""
+    settings = load_settings({"RETRY_POLICY": '{"Evictd": "final", "Stopped": "own"}'})
+    with pytest.raises(SettingsError) as caught:
+        await serve(settings, Drain(1.0, armed=False))
+    assert len(caught.value.problems) == 2

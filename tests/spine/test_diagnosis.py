@@ -70,6 +70,21 @@ async def test_a_mount_that_fails_is_named_and_ends_the_worker(
         assert await stage.pods_left() == []
 
 
+async def test_a_pod_that_no_scheduler_looks_at_is_named_and_given_up(
+    autojump_clock: MockClock, named: Callable[[], list[str]]
+) -> None:
+    """Without a word from any scheduler the pod is Unschedulable after a moment, and fails when its time is over."""
+    async with open_stage(World(lambda labels: Plan(start_delay=10_000))) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
+        await trio.sleep(4)
+        assert named() == []
+        await trio.sleep(4)
+        assert named() == ["Unschedulable"]
+        await trio.sleep(300)
+        assert (await worker_of(stage))["reason"] == "no scheduler has taken the pod up"
+        assert await stage.pods_left() == []
+
+
 async def test_a_mount_that_succeeds_later_harms_nothing(autojump_clock: MockClock) -> None:
     """A single warning, as of a slow cache, is forgotten when no other follows."""
     async with open_stage(waiting()) as stage, trio.open_nursery() as nursery:
