@@ -75,7 +75,7 @@ class Worker:
         """Return with a slot once the time (Unix s) has come; one that is to stop waits for neither."""
 
         async def turn() -> None:
-            await trio.sleep(not_before - self._site.now())
+            await trio.sleep(max(0.0, not_before - self._site.now()))
             await slots.acquire(self._event.id)
             got.set()
 

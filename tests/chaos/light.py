@@ -43,6 +43,11 @@ class Run:
     harm: list[str] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)
     """Pods that the harm itself took away or made unreachable: their workers may fail."""
+    attempts: int = 1
+    """WORKER_MAX_ATTEMPTS of this run."""
+    evictions: int = 0
+    forgotten: set[str] = field(default_factory=set)
+    """Events that Redis had when it was emptied: nobody can know what became of them."""
     results: list[dict[str, str]] = field(default_factory=list)
     dead: list[dict[str, str]] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +72,13 @@ class Replica:
         while True:
             self.starts += 1
             name = f"r{self.number}-{self.starts}"
-            self.scaler = Scaler(self.run.world, self.run.server, name, drain_seconds="2", create_fence_seconds="60")
+            self.scaler = Scaler(
+                self.run.world,
+                self.run.server,
+                name,
+                drain_seconds="2",
+                worker_max_attempts=str(self.run.attempts),
+            )
             self.scaler.kube.fail = lambda verb, name: self.api_fault(verb, name)
             self._freeze_calls(self.scaler)
             with trio.CancelScope() as self._life:
@@ -129,7 +140,8 @@ def run(seed: int) -> Run:
     """Play a seed."""
     dice = random.Random(seed)
     world = World(plan=lambda labels: plan_of(seed, labels))
-    made = Run(seed, world, MemoryServer(started_at=1_760_000_000.0))
+    made = Run(seed, world, MemoryServer(started_at=1_760_000_000.0), attempts=dice.choice([1, 1, 3]))
+    random.seed(seed)
     schedule_from(seed)
     trio.run(_play, made, dice, clock=MockClock(autojump_threshold=0))
     return made
@@ -163,16 +175,18 @@ async def _send(made: Run, dice: random.Random) -> None:
     stream = MemoryStream(made.server, "producer")
     for number in range(dice.randint(2, 8)):
         await trio.sleep(dice.expovariate(0.3))
-        fields = _event(dice)
+        fields = _event(dice, sorted(made.sent))
         made.server.weather, weather = "fine", made.server.weather  # a producer waits for its own Redis to answer
         event_id = await stream.add_event(list(fields.items()), f"{made.seed}-{number}")
         made.server.weather = weather
         made.sent[event_id] = fields
 
 
-def _event(dice: random.Random) -> dict[str, str]:
+def _event(dice: random.Random, before: list[str]) -> dict[str, str]:
     task = dice.choice(["a", "b"])
-    match dice.choices(["up", "down", "bad"], [6, 2, 1])[0]:
+    match dice.choices(["up", "down", "cancel", "bad"], [6, 2, 1, 1])[0]:
+        case "cancel":
+            return {"type": "cancel", "event_id": dice.choice([*before, "1-1"])}
         case "up":
             return {"type": "scale_up", "pod_count": str(dice.randint(1, 12)), "task_id": task}
         case "down":
@@ -243,6 +257,28 @@ async def _delete_by_hand(made: Run, replica: Replica, seconds: float, dice: ran
         made.world.remove(name)
 
 
+async def _evict(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if made.world.pods:
+        name = dice.choice(sorted(made.world.pods))
+        made.excused.add(name)
+        made.evictions += 1
+        made.world.evict(name)
+
+
+async def _empty_redis(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """Redis comes back with nothing: what it had is forgotten, and no running worker may pay for it."""
+    if dice.random() < 0.3:
+        made.forgotten |= set(made.sent)
+        made.server.flush()
+
+
+async def _trim(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """A producer trims the stream, of pending entries, too."""
+    group = made.server.events.groups.get(made.server.keys.group)
+    if group is not None:
+        made.server.events.trim(sum(id_ > group.last for id_ in made.server.events.entries))
+
+
 async def _strip_label(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
     if made.world.pods:
         name = dice.choice(sorted(made.world.pods))
@@ -261,6 +297,9 @@ HARMS: list[tuple[str, Callable[[Run, Replica, float, random.Random], Any]]] = [
     ("late create", _late_create),
     ("pod deleted by hand", _delete_by_hand),
     ("labels stripped", _strip_label),
+    ("evicted", _evict),
+    ("Redis emptied", _empty_redis),
+    ("stream trimmed", _trim),
 ]
 
 
@@ -268,14 +307,16 @@ async def _settle(made: Run) -> None:
     """Wait until nothing is left to do, then look at what there is."""
     stream = MemoryStream(made.server, "judge")
     with trio.move_on_after(SETTLE_SECONDS):
-        while len(await _all(stream)) < len(made.sent) or await stream.live_events() or made.server.fences:  # noqa: ASYNC110
+        while (  # noqa: ASYNC110 - the clock is virtual, and there is nothing to be told by
+            made.sent.keys() - made.forgotten - await _ended(stream) or await stream.live_events() or made.server.fences
+        ):
             await trio.sleep(1.0)
     await trio.sleep(100.0)
     made.results = [fields for _, fields in await stream.read_entries("results", "0", 9999, 0.0)]
     made.dead = [fields for _, fields in await stream.read_entries("dlq", "0", 9999, 0.0)]
     made.left = {
         "live": await stream.live_events(),
-        "pods": sorted(set(made.world.pods) - made.excused),
+        "pods": sorted(name for name in made.world.pods if name not in made.excused and not _is_foreign(made, name)),
         "fences": dict(made.server.fences),
         "keys": [
             name for name in made.server.as_keys() if ":progress:" in name or ":held:" in name or ":notices:" in name
@@ -283,25 +324,39 @@ async def _settle(made: Run) -> None:
     }
 
 
-async def _all(stream: MemoryStream) -> list[Any]:
-    return [*await stream.read_entries("results", "0", 9999, 0.0), *await stream.read_entries("dlq", "0", 9999, 0.0)]
+async def _ended(stream: MemoryStream) -> set[str]:
+    entries = [*await stream.read_entries("results", "0", 9999, 0.0), *await stream.read_entries("dlq", "0", 9999, 0.0)]
+    return {fields["event_id"] for _, fields in entries}
+
+
+def _is_foreign(made: Run, name: str) -> bool:
+    """A pod of an era that Redis has forgotten: reported, never killed."""
+    era = made.world.pods[name]["metadata"]["labels"].get("ottoscaler/era")
+    return made.server.era is None or era != made.server.era.id
 
 
 def judge(made: Run) -> None:
     """Raise `Broken` where a promise does not hold."""
     ended = Counter(fields["event_id"] for fields in [*made.results, *made.dead])
-    _must(set(ended) == set(made.sent), f"P1 nothing lost: no entry for {sorted(set(made.sent) - set(ended))}")
+    missing = made.sent.keys() - made.forgotten - ended.keys()
+    _must(not missing, f"P1 nothing lost: no entry for {sorted(missing)}")
+    _must(ended.keys() <= made.sent.keys(), f"P1: entries for what was never sent: {sorted(ended.keys() - made.sent)}")
     _must(max(ended.values(), default=1) == 1, f"P2 nothing twice: several entries for {ended.most_common(3)}")
-    runs = Counter(made.world.runs)
+    runs = Counter(run for run in made.world.runs if _name(*run) not in made.excused)
+    most = Counter((event, index) for event, index, _ in runs).most_common(1)
+    _must(not most or most[0][1] <= made.attempts + made.evictions, f"P2: more attempts than explained: {most}")
     _must(max(runs.values(), default=1) == 1, f"P2 nothing twice: ran more than once: {runs.most_common(3)}")
     _must(not any(made.left.values()), f"P3 nothing orphaned: {made.left}")
+    for fields in made.dead:
+        _must(fields["cause"] != "HandlingFailed", f"P5: a healthy event was held to be poison: {fields}")
     for fields in made.results:
         _judge_result(made, fields)
 
 
 def _judge_result(made: Run, fields: dict[str, str]) -> None:
     sent, workers = made.sent[fields["event_id"]], msgspec.json.decode(fields["workers"])
-    _must(fields["requested"] == sent["pod_count"], f"P2: {fields} does not answer {sent}")
+    if sent["type"] != "cancel":
+        _must(fields["requested"] == sent["pod_count"], f"P2: {fields} does not answer {sent}")
     if sent["type"] != "scale_up":
         return
     _must(sorted(worker["index"] for worker in workers) == list(range(1, int(sent["pod_count"]) + 1)), f"P1: {fields}")
@@ -310,7 +365,12 @@ def _judge_result(made: Run, fields: dict[str, str]) -> None:
         has_run = (fields["event_id"], worker["index"]) in ran
         _must(worker["outcome"] != "succeeded" or has_run, f"a worker succeeded that never ran: {worker}")
         excused = worker["name"] in made.excused or worker["cause"] in ("ExitCode", "Killed")
+        excused = excused or bool(made.forgotten)
         _must(worker["outcome"] != "failed" or excused, f"a worker failed that the harm does not explain: {worker}")
+
+
+def _name(event_id: str, index: int, attempt: int) -> str:
+    return f"otto-agent-{index}-{event_id}" + (f"-r{attempt}" if attempt > 1 else "")
 
 
 def _must(holds: bool, promise: str) -> None:

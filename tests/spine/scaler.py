@@ -14,6 +14,7 @@ from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
 from ottoscaler.ledger import Ledger
 from ottoscaler.rings import Rings
+from ottoscaler.service import _build_policy
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.site import Patience, Site
 from ottoscaler.startup import Startup
@@ -65,6 +66,7 @@ class Scaler:
             writes=Throttle(4),
             patience=Patience(cleanup_delay=self.settings.cleanup_delay_seconds),
             backoff=BACKOFF,
+            retries=_build_policy(self.settings),
             now=lambda: self.stream._server.now() / 1000,
         )
         self.rings = Rings(self.settings, self.drain, site, session, self._name, era, Limits())

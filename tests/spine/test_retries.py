@@ -100,8 +100,9 @@ async def test_a_stop_between_attempts_ends_the_worker(autojump_clock: MockClock
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("nobody_for", [0.0, 30.0])
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 2.6, 4.0, 8.0, 9.5])
-async def test_a_new_owner_keeps_count(seconds: float, autojump_clock: MockClock) -> None:
+async def test_a_new_owner_keeps_count(seconds: float, nobody_for: float, autojump_clock: MockClock) -> None:
     """Taken over at any time, the worker goes on with the attempt it was at: none is repeated, none is skipped."""
     async with open_stage(failing(2)) as first:
         with_policy(first, worker_max_attempts=3)
@@ -111,6 +112,7 @@ async def test_a_new_owner_keeps_count(seconds: float, autojump_clock: MockClock
         second = Stage(first.world, first.stream._server, "s2")
         with_policy(second, worker_max_attempts=3)
         await first.ledger.wait_empty()
+        await trio.sleep(nobody_for)
         await first.stream.offer([first.work(progress).claim], clean=[True])
         async with second.open():
             (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken

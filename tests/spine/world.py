@@ -101,6 +101,17 @@ class World:
         """Somebody deletes the pod by force, behind everybody's back."""
         self._publish("DELETED", self.pods[name])
 
+    def evict(self, name: str) -> None:
+        """The platform ends the pod, and says so."""
+
+        def disrupt(pod: dict[str, Any]) -> None:
+            pod["status"]["conditions"] = [
+                {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+            ]
+
+        self._change(name, disrupt)
+        self.delete(name)
+
     def change(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
         """Somebody changes a pod."""
         self._change(name, change)
