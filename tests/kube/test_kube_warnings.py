@@ -20,6 +20,7 @@ from ottoscaler.kube import requests
 from ottoscaler.kube.client import WatchEvent
 from ottoscaler.kube.warnings import watch_warnings
 from ottoscaler.pod_warnings import PodWarnings
+from ottoscaler.verdicts import judge_end
 from tests.kube.test_kube_contract import NAMESPACE, opened, worker
 
 POD = "otto-agent-1"
@@ -183,4 +184,25 @@ async def test_the_local_cluster_tells_of_a_failed_mount(tmp_path: Path) -> None
         await warnings.wait_change(created.name, created.uid, ())
         (warning,) = warnings.of(created.name, created.uid)
         assert (warning.reason, "none" in warning.message) == ("FailedMount", True)
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+async def test_the_local_cluster_shows_a_liveness_kill_as_such(tmp_path: Path) -> None:
+    """From the kill of a real process and the warning of its probe the verdict is LivenessFailed."""
+    async with opened(tmp_path) as (_, kube, fleet), trio.open_nursery() as nursery:
+        warnings = PodWarnings()
+        await nursery.start(partial(watch_warnings, kube, warnings, NAMESPACE, fleet.records.__contains__))
+        pod = worker(1, "sleep 60")
+        pod["spec"]["terminationGracePeriodSeconds"] = 1
+        probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+        pod["spec"]["containers"][0]["livenessProbe"] = probe
+        created = PodRecord.from_pod(await kube.create_pod(NAMESPACE, pod))
+        with fleet.follow(created.name) as follow:
+            record = await follow.wait(lambda now: now is not None and now.is_final)
+        assert record is not None
+        verdict = judge_end(record, warnings.of(record.name, record.uid))
+        assert verdict is not None
+        assert (verdict.cause, verdict.has_started) == ("LivenessFailed", True)
         nursery.cancel_scope.cancel(reason="the test is over")
