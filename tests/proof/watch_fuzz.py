@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -28,6 +28,7 @@ from ottoscaler.fleet import Fleet, Follow
 from ottoscaler.kube.watch import watch_fleet
 from ottoscaler.pods import Pod, PodRecord
 from tests.proof.fuzzed_api import FAR_BACK, FuzzedApi
+from tests.spine.determinism import schedule_from
 
 NAMES = [f"pod-{number}" for number in range(40)]
 EVENTS = [f"{number}-0" for number in range(8)]
@@ -118,7 +119,7 @@ class Script:
             self._fleet.learn(answer)
         del self.answers[:count]
 
-    def _any(self, pods: dict[str, Pod]) -> str | None:
+    def _any(self, pods: Mapping[str, Pod]) -> str | None:
         return self._dice.choice(list(pods)) if pods else None
 
     def _free(self) -> str | None:
@@ -296,8 +297,7 @@ def _must(holds: bool, about: str) -> None:
 def play(seed: int, steps: int, on_progress: Callable[[int], None] = lambda step: None) -> tuple[Script, float]:
     """Play a seed; returns the script and how many seconds of virtual time it took."""
     clock = MockClock(autojump_threshold=0)
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]  # Trio's own switch for tests
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]  # the same
+    schedule_from(seed)
 
     async def main() -> Script:
         script = Script(seed)
