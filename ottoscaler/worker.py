@@ -72,9 +72,13 @@ class Worker:
         self._stop.set()
 
     async def wait_turn(self, not_before: float, slots: FairLimiter) -> None:
-        """Return with a slot once the time (Unix s) has come; one that is to stop waits for neither."""
+        """Return with a slot once the time (Unix s) has come and the attempt before has surely ended.
+
+        One that is to stop waits for none of it.
+        """
 
         async def turn() -> None:
+            await self._wait_former()
             await trio.sleep(max(0.0, not_before - self._site.now()))
             await slots.acquire(self._event.id)
             got.set()
@@ -83,6 +87,12 @@ class Worker:
         await trio_util.wait_any(turn, self._stop.wait)
         if not got.is_set():
             slots.acquire_beyond()
+
+    async def _wait_former(self) -> None:
+        """A pod that was given up while it ran (hung, on a lost node) must be gone before another runs beside it."""
+        former = self._site.name_pod(self._event.id, self._index, self._attempt - 1)
+        with self._site.fleet.follow(former) as follow:
+            await follow.wait(lambda r: r is None or r.gone or r.is_final or r.exit_code is not None)
 
     async def run(self) -> WorkerOutcome:
         """Live to the end, record it, and return the outcome that stands. Raises `NotOurs` when the event was lost."""

@@ -139,6 +139,28 @@ async def test_an_evicted_worker_that_never_started_is_run_again(autojump_clock:
         assert len(world.runs) == 1
 
 
+async def test_no_attempt_runs_beside_the_one_before(autojump_clock: MockClock) -> None:
+    """A pod that was given up while its process still ran must be gone before the next attempt is created."""
+    world = World(
+        lambda labels: Plan(duration=600, ignores_term=True) if labels["ottoscaler/attempt"] == "1" else Plan()
+    )
+    async with open_stage(world) as stage:
+        with_policy(stage, worker_max_attempts=2)
+        progress = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(5)
+            (name,) = world.pods
+            deadline = {"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 1}
+            world.change(name, lambda pod: pod["spec"].update(deadline))
+            world.change(name, lambda pod: pod["status"].update(startTime="1970-01-01T00:00:10Z"))
+            await trio.sleep_until(90)
+            assert "deletionTimestamp" in world.pods[name]["metadata"]
+            assert [sorted(world.pods), len(world.runs)] == [[name], 1]
+        (result,) = await stage.results()
+        assert (result["status"], result["workers"][0]["attempt"]) == ("succeeded", 2)
+
+
 def test_a_template_has_the_last_word() -> None:
     """A template's annotations change number and classes; what is wrong in them is named with template and field."""
     annotations = {"ottoscaler/worker-max-attempts": "4", "ottoscaler/retry-policy": '{"OutOfMemory": "final"}'}
