@@ -184,7 +184,7 @@ class Rings:
         with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable):
             await self._site.ledger.wait_empty()
             await self._offer([work.claim for work in left], [work.is_clean for work in left])
-            await self._site.ledger.stream.leave()
+            await self._session.leave()
         if limit.cancelled_caught and left:
             log.warning("hand-over was cut off; the lease will tell others", events=len(left))
 

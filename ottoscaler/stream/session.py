@@ -56,6 +56,8 @@ class Session:
         self._calm_from = math.inf
         self._lost_at: float | None = None
         self._renewed = trio.Event()
+        self._turn = trio.Lock()
+        self._has_left = False
 
     def is_valid(self) -> bool:
         """Whether the lease holds at this instant: nobody else can have taken our events."""
@@ -89,7 +91,19 @@ class Session:
                 planned, delay = self._clock(), 0.0
             await trio.sleep(delay)
 
+    async def leave(self) -> None:
+        """End the session for the others, too, after a renewal that is under way and before any other: one that came
+        later would bring it back. Raises `Unavailable`.
+        """
+        self._has_left = True
+        async with self._turn:
+            await self._stream.leave()
+
     async def _renew(self, planned: float) -> bool:
+        async with self._turn:
+            return not self._has_left and await self._renew_once(planned)
+
+    async def _renew_once(self, planned: float) -> bool:
         sent, before = self._clock(), self._believed()
         try:
             renewal = await self._stream.renew(self._lease, self._era_id)

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.errors import Unavailable, WritesSuspended
-from ottoscaler.stream.base import Stream
+from ottoscaler.stream.base import Renewal, Stream
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.session import Session
 from tests.stream.backends import MemoryBackend
@@ -272,3 +272,28 @@ async def test_renewals_never_pile_up(autojump_clock: MockClock) -> None:
         sent.clear()
         await trio.sleep(LEASE)
         assert 2 <= len(sent) <= 4
+
+
+async def test_no_renewal_comes_after_the_leave(autojump_clock: MockClock) -> None:
+    """A session that left stays away: a renewal under way then is waited for, and none follows."""
+    async with running() as world:
+        called: list[str] = []
+        renew, leave = world.stream.renew, world.stream.leave
+
+        async def slow_renew(lease_seconds: float, era_id: str) -> Renewal:
+            called.append("renewal begins")
+            await trio.sleep(0.5)
+            called.append("renewal is carried out")
+            return await renew(lease_seconds, era_id)
+
+        async def slow_leave() -> None:
+            called.append("leave")
+            await leave()
+            await trio.sleep(LEASE)
+
+        world.stream.renew, world.stream.leave = slow_renew, slow_leave  # type: ignore[method-assign]  # slowed down
+        await trio.sleep(LEASE / 3 + 0.1)
+        await world.session.leave()
+        await trio.sleep(LEASE)
+        assert called == ["renewal begins", "renewal is carried out", "leave"]
+        assert not any("sessions" in name for name in world.backend.server.as_keys())
