@@ -14,7 +14,7 @@ from tests.process.together import together
 
 LEASE = 1.5
 TAKEOVER = LEASE + 1.0
-NOISE = 0.7
+NOISE = 3.0
 """Adoption comes within the lease and a second on a quiet machine; here several tests share two cores."""
 
 

@@ -18,9 +18,9 @@ from tests.process.phases import PHASES
 from tests.process.together import together
 
 DRAIN = 0.3
-NOISE = 0.4
+NOISE = 3.0
 """The promise is DRAIN_SECONDS + 1 s on a quiet machine; here several tests share two cores."""
-IMPORTS = 1.5
+IMPORTS = 5.0
 """A signal that comes first is acted on when all is imported: 0.3 s on a quiet machine, here up to this long."""
 UNSHARE = ("unshare", "--fork", "--pid", "--kill-child")
 INSTANTS = (0.0, 0.08, 0.2, 0.35, 0.6)
