@@ -3,7 +3,8 @@
 `python -m benchmarks [NAME...] [--quick]` prints each benchmark's figures beside its aims and writes them to
 `build/bench/NAME.json`. The map:
 
-- `latency`, `throughput`, `cost`, `idle`, `large_event`, `adoption`: one benchmark each
+- one replica: `latency`, `throughput`, `cost`, `idle`, `holding`, `large_event`, `adoption`, `leaving`
+- several: `takeover`, `handover`, `replicas`, and `crew`, the running replicas that these share
 - `arena`: the running programs, and how events are sent and results awaited
 - `observed_cluster`, `records`: the local cluster as a program that notes when requests arrive and pods run
 - `meter`: CPU and memory of the programs, and what was the limit

@@ -15,7 +15,19 @@ import trio
 from rich.console import Console
 from rich.status import Status
 
-from benchmarks import adoption, cost, idle, large_event, latency, throughput
+from benchmarks import (
+    adoption,
+    cost,
+    handover,
+    holding,
+    idle,
+    large_event,
+    latency,
+    leaving,
+    replicas,
+    takeover,
+    throughput,
+)
 from benchmarks.figures import Result, Show
 from benchmarks.report import print_result, write_result
 from ottoscaler.cli.running import run_until_signal
@@ -25,8 +37,13 @@ BENCHMARKS = {
     "throughput": throughput,
     "cost": cost,
     "idle": idle,
+    "holding": holding,
     "large_event": large_event,
     "adoption": adoption,
+    "leaving": leaving,
+    "takeover": takeover,
+    "handover": handover,
+    "replicas": replicas,
 }
 FOLDER = Path("build/bench")
 

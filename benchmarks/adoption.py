@@ -45,7 +45,7 @@ async def run(show: Show, parameters: Parameters) -> Result:
         started = time.monotonic()
         async with arena.open_serve() as serve:
             ready_empty = time.monotonic() - started
-            event_ids = await _fill(arena, show, parameters)
+            event_ids = await arena.fill(show, parameters.events, parameters.workers_per_event)
             serve.process.kill()
             killed = time.monotonic()
             await serve.wait()
@@ -72,18 +72,6 @@ async def run(show: Show, parameters: Parameters) -> Result:
             ]
     notes = [f"Until it was ready: {usage.words()}"]
     return Result(figures, asdict(parameters) | {"pods": parameters.pods}, notes)
-
-
-async def _fill(arena: Arena, show: Show, parameters: Parameters) -> list[str]:
-    """All workers run and are recorded as accepted."""
-    event_ids = [(await arena.send(parameters.workers_per_event))[0] for _ in range(parameters.events)]
-    with trio.fail_after(LIMIT_SECONDS):
-        while len(arena.records.running) < parameters.pods:
-            show(f"{len(arena.records.running)} of {parameters.pods} pods run")
-            await trio.sleep(1)
-            arena.records.read()
-    await trio.sleep(0.5)  # accepted is recorded in batches
-    return event_ids
 
 
 async def _wait_adopted(arena: Arena, event_ids: list[str]) -> None:

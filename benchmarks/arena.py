@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import trio
 
+from benchmarks.figures import Show
 from benchmarks.meter import Meter
 from benchmarks.records import Records
 from ottoscaler.cli import playground
@@ -30,6 +31,7 @@ OBSERVED_CLUSTER = (sys.executable, "-m", "benchmarks.observed_cluster")
 KEYS = Keys("otto:scale:events", "ottoscaler")
 ROOT = Path(__file__).parent.parent
 REDIS_TIMEOUT = 10.0
+FILL_SECONDS = 240.0
 BLOCK_MS = 1000
 
 
@@ -48,22 +50,22 @@ class Arena:
     _read_up_to: str = "0-0"
 
     @asynccontextmanager
-    async def open_serve(self) -> AsyncIterator[Program]:
-        """`ottoscaler serve`, entered when it is ready. Its log is read, as a container runtime would, and dropped;
-        where the block fails, the last lines are told with the error.
+    async def open_serve(self, **settings: str) -> AsyncIterator[Program]:
+        """`ottoscaler serve` with further settings (by variable), entered when it is ready. Its log is read, as a
+        container runtime would, and dropped; where the block fails, the last lines are told with the error.
         """
-        async with playground.open_serve(self.nursery, self.environ) as serve:
+        async with playground.open_serve(self.nursery, self.environ | settings) as serve:
             try:
                 yield serve
             except Exception as error:
                 error.add_note("\n".join(("the scaler said last:", *serve.tail)))
                 raise
 
-    def meter(self, serve: Program | None = None) -> Meter:
-        """Measure CPU from now on, of all programs and of this one."""
-        programs = {"serve": serve, "cluster": self.cluster, "valkey": self.valkey}
-        pids = {name: program.process.pid for name, program in programs.items() if program is not None}
-        return Meter(pids | {"benchmark": os.getpid()})
+    def meter(self, *serves: Program) -> Meter:
+        """Measure CPU from now on, of all programs and of this one; several scalers are `serve`, `serve 2`, ..."""
+        names = ["serve", *(f"serve {number}" for number in range(2, len(serves) + 1))]
+        programs = dict(zip(names, serves, strict=False)) | {"cluster": self.cluster, "valkey": self.valkey}
+        return Meter({name: program.process.pid for name, program in programs.items()} | {"benchmark": os.getpid()})
 
     async def send(self, pods: int) -> tuple[str, float]:
         """XADD one scale_up; its id, and when (CLOCK_MONOTONIC, s) the call was begun."""
@@ -71,6 +73,19 @@ class Arena:
         pairs = ("type", "scale_up", "pod_count", pods, "task_id", "benchmark")
         event_id: bytes = await self.redis.command("XADD", KEYS.stream, "*", *pairs)
         return event_id.decode(), begun
+
+    async def fill(self, show: Show, events: int, workers_per_event: int) -> list[str]:
+        """Send so many events to an empty cluster, and wait until all their workers run and are recorded as accepted;
+        the events' ids. Raises trio.TooSlowError.
+        """
+        event_ids = [(await self.send(workers_per_event))[0] for _ in range(events)]
+        with trio.fail_after(FILL_SECONDS):
+            while (running := len(self.records.running)) < events * workers_per_event:
+                show(f"{running} of {events * workers_per_event} pods run")
+                await trio.sleep(1)
+                self.records.read()
+        await trio.sleep(0.5)  # accepted is recorded in batches
+        return event_ids
 
     async def wait_results(self, count: int, limit_seconds: float) -> list[dict[str, str]]:
         """The next `count` results, whole; raises trio.TooSlowError."""

@@ -36,7 +36,7 @@ class Usage:
         """A sentence on what kept it from being faster, as far as the CPU tells."""
         if self.cpu.get("cluster", 0) / self.seconds >= SATURATED:
             return "The stand-in API was at its limit."
-        if self.cpu.get("serve", 0) / self.seconds >= SATURATED:
+        if any(self.share(name) >= SATURATED for name in self.cpu if name.startswith("serve")):
             return "The scaler was at its limit."
         if self.machine / self.seconds >= SATURATED * self.cpus:
             return "The machine was at its limit."
