@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types bench fuzz clean
+.PHONY: help setup demo dev test check format lint types bench fuzz chaos clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: setup ## Measure, print the figures and write them to build/bench
 
 fuzz: setup ## Fuzz the watch: SEED=n STEPS=n, a million from a random seed if not said
 	@$(BIN)/python -m tests.proof.watch_fuzz --steps $(or $(STEPS),1000000) $(if $(SEED),--seed $(SEED))
+
+chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=light|heavy|both
+	@$(BIN)/python -m tests.chaos $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

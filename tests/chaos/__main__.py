@@ -121,6 +121,8 @@ async def _play_heavy(seeds: Iterator[int], folder: Path, reports: list[Report],
             report = await _play_one_heavy(seed, folder / str(seed))
             reports.append(report)
             console.print(f"  {report.in_words()}", markup=False, soft_wrap=True)
+            if report.broken:
+                console.print(f"         {report.broken[:300]}", style="red", markup=False, soft_wrap=True)
             if not report.broken and not keep:
                 shutil.rmtree(folder / str(seed), ignore_errors=True)
 

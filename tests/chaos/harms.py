@@ -178,8 +178,9 @@ def _to_pod(what: str, **more: Any) -> Act:
         pod = await _choose_pod(stage, harm)
         if pod is None:
             return False
-        labels, name = pod["metadata"]["labels"], pod["metadata"]["name"]
-        stage.run.harmed[labels["ottoscaler/event-id"], int(labels["ottoscaler/index"])] += 1
+        name, (event, index, attempt) = pod["metadata"]["name"], _identity(pod)
+        stage.run.harmed[event, index] += 1
+        stage.run.unseen[event, index, attempt] += not _is_accepted(stage, event, index, attempt)
         body = {"namespace": NAMESPACE, "name": name, **more}
         if what == "strip-labels":
             stage.run.stripped.add(name)
@@ -187,6 +188,18 @@ def _to_pod(what: str, **more: Any) -> Act:
         return (await stage.cluster.client.post(path, json=body)).status_code == 200
 
     return act
+
+
+def _identity(pod: dict[str, Any]) -> tuple[str, int, int]:
+    labels = pod["metadata"]["labels"]
+    return labels["ottoscaler/event-id"], int(labels["ottoscaler/index"]), int(labels["ottoscaler/attempt"])
+
+
+def _is_accepted(stage: Stage, event: str, index: int, attempt: int) -> bool:
+    """Whether it stands in the progress that this pod exists; False where Redis is away."""
+    if stage.redis.locked():
+        return False
+    return bool(stage.command("HEXISTS", f"{PREFIX}:progress:{event}", f"a:{index}:{attempt}"))
 
 
 async def _delete(stage: Stage, harm: Harm) -> bool | None:

@@ -51,6 +51,10 @@ class Run:
     """Events that the harm took out of Redis: they may have no entry."""
     harmed: Counter[Identity] = field(default_factory=Counter)
     """How often the harm touched a pod of a worker."""
+    unseen: Counter[tuple[str, int, int]] = field(default_factory=Counter)
+    """Pods that the harm may have taken away before any replica had written down that they were there: nobody can know
+    of those, so the attempt may run again.
+    """
     stripped: set[str] = field(default_factory=set)
     eras: list[str] = field(default_factory=list)
     """Eras that an emptied Redis ended."""
