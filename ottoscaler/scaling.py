@@ -40,6 +40,7 @@ class Scaling:
         self._cleanup = Cleanup(site, guard, event.id)
         self._unstarted: dict[int, None] = dict.fromkeys(self._attempts.open_indices())
         self._workers: dict[int, Worker] = {}
+        self._queueing = trio.CancelScope()
         self._noticed = trio.Event()
         self._all_recorded = trio.Event()
 
@@ -139,14 +140,15 @@ class Scaling:
 
     async def _start_rest(self, workers: trio.Nursery) -> None:
         """Begin the others as slots come free; a stop that comes first takes them out of the queue."""
-        while self._unstarted:
-            await self._site.slots.acquire(self._event.id)
-            if not self._unstarted:
-                self._site.slots.release()
-                return
-            index = next(iter(self._unstarted))
-            del self._unstarted[index]
-            workers.start_soon(self._work, index, self._enlist(index))
+        with self._queueing:
+            while self._unstarted:
+                await self._site.slots.acquire(self._event.id)
+                if not self._unstarted:
+                    self._site.slots.release()
+                    return
+                index = next(iter(self._unstarted))
+                del self._unstarted[index]
+                workers.start_soon(self._work, index, self._enlist(index))
 
     async def _work(self, index: int, worker: Worker) -> None:
         """One worker from its slot to its clean end, attempt after attempt."""
@@ -195,6 +197,8 @@ class Scaling:
                 nursery.start_soon(self._record_unstarted, index, mark["cause"])
             elif (worker := self._workers.get(index)) and index not in self._attempts.outcomes:
                 worker.stop(mark["cause"])
+        if not self._unstarted:
+            self._queueing.cancel(reason="no worker waits for a slot any more")
 
     async def _record_unstarted(self, index: int, cause: str) -> None:
         name = self._site.name_pod(self._event.id, index, 1)

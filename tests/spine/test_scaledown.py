@@ -52,6 +52,23 @@ async def test_workers_not_yet_created_go_first(autojump_clock: MockClock) -> No
         nursery.cancel_scope.cancel()
 
 
+async def test_an_event_stopped_before_its_first_slot_ends_at_once(autojump_clock: MockClock) -> None:
+    """With all its workers stopped in the queue, an event waits for no slot of others to end."""
+    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        stage.site.slots.limit = 2
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=2, task_id="runs")).run)
+        await trio.sleep(5)
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=3, task_id="waits")).run)
+        await trio.sleep(5)
+        await stage.work(await stage.add(type="scale_down", pod_count=3, task_id="waits")).run()
+        await trio.sleep(5)
+        results = {(result["type"], result["task_id"]): result["status"] for result in await stage.results()}
+        assert results == {("scale_down", "waits"): "succeeded", ("scale_up", "waits"): "terminated"}
+        assert stage.site.slots.statistics() == (2, 2, 0)
+        nursery.cancel_scope.cancel()
+
+
 async def test_only_the_named_task_is_touched(autojump_clock: MockClock) -> None:
     """Scoped by task_id, workers of other tasks run on, and asking for more than there are is partial."""
     async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
