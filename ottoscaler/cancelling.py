@@ -23,7 +23,8 @@ class Cancel(ScaleDown):
         target = await self._find_target()
         if isinstance(target, BadEntry | None):
             return target or ()
-        open_indices = (index for index in range(1, target.planned + 1) if index not in target.outcomes)
+        last_first = range(target.planned, 0, -1)  # each mark looks for one that is still open, from the first on
+        open_indices = (index for index in last_first if index not in target.outcomes)
         candidates = (self._candidate(target.event_id, index, "Cancelled") for index in open_indices)
         return await self._mark(candidates, target.planned, "Cancelled")
 
