@@ -137,7 +137,7 @@ class Rings:
         async def until_era_lost(*, task_status: trio.TaskStatus[None]) -> None:
             try:
                 await part(task_status=task_status)
-            except GroupLost:
+            except* GroupLost:  # alone, or out of a part's own nursery
                 self._session.era_lost.set()
 
         try:
