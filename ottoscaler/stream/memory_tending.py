@@ -11,6 +11,7 @@ from ottoscaler.stream.progress import Progress, read_progress
 STRAYS = 100  # entries claimed from dead sessions in one call
 FENCES = 100  # fences lent in one call
 FENCE_LOAN = 10_000  # ms
+Offer = tuple[Lane, str]
 
 
 def tend(
@@ -24,8 +25,7 @@ def tend(
         _expire_unknown_consumers(server, session)
     strays = _expire(server, session) if expire else []
     taken = {id_: read_progress(id_, server.progress[id_]) for id_ in _still_held(server, session, again)}
-    for lane, room in _rooms(work_room - len(taken), control_room):
-        _take(server, session, lane, room, taken)
+    _take(server, session, call, work_room - len(taken), control_room, taken)
     if notices or taken:
         server.tended[session] = Tended(call, notices, tuple(taken))
     return Tending(
@@ -37,24 +37,41 @@ def tend(
     )
 
 
-def _rooms(work_room: int, control_room: int) -> tuple[tuple[Lane, int], tuple[Lane, int]]:
-    return ("work", work_room), ("control", control_room)
-
-
 def _still_held(server: MemoryServer, session: str, again: Tended | None) -> list[str]:
     return [id_ for id_ in (again.taken if again else ()) if server.progress.get(id_, {}).get("owner") == session]
 
 
-def _take(server: MemoryServer, session: str, lane: Lane, room: int, taken: dict[str, Progress]) -> None:
-    """Take what fits. An event that broke before is taken alone, so that it takes no other down with it."""
-    for event_id in due(server.offered[lane], server.now(), min(room, PAGE)):
-        if any(progress.failures for progress in taken.values()):
-            return
+def _take(
+    server: MemoryServer, session: str, call: int, work_room: int, control_room: int, taken: dict[str, Progress]
+) -> None:
+    """Take what fits. An event that broke before is taken alone, so that it takes no other down with it; it has every
+    eighth turn, so that many of them do not hold up the others.
+    """
+    work, suspects = _look_through(server, "work", work_room)
+    control, more = _look_through(server, "control", control_room)
+    healthy, suspects = work + control, more[:1] + suspects[:1]
+    if suspects and not taken and (not healthy or call % 8 == 0):
+        healthy = suspects[:1]
+    elif any(progress.failures for progress in taken.values()):
+        return
+    for lane, event_id in healthy:
+        del server.offered[lane][event_id]
+        taken[event_id] = _take_one(server, session, event_id)
+
+
+def _look_through(server: MemoryServer, lane: Lane, room: int) -> tuple[list[Offer], list[Offer]]:
+    """What of a lane may be taken: at most `room` events that never broke, and those that did."""
+    healthy, suspects = list[Offer](), list[Offer]()
+    for event_id in due(server.offered[lane], server.now(), PAGE):
+        if len(healthy) >= room:
+            break
         if event_id not in server.progress:
             del server.offered[lane][event_id]
-        elif not _failures(server.progress[event_id]) or not taken:
-            del server.offered[lane][event_id]
-            taken[event_id] = _take_one(server, session, event_id)
+        elif _failures(server.progress[event_id]):
+            suspects.append((lane, event_id))
+        else:
+            healthy.append((lane, event_id))
+    return healthy, suspects
 
 
 def _failures(fields: dict[str, str]) -> int:

@@ -30,15 +30,15 @@ async def endings(server: MemoryServer) -> tuple[dict[str, str], dict[str, str]]
     return {f["event_id"]: f["status"] for _, f in results}, {f["event_id"]: f["cause"] for _, f in dead}
 
 
-def break_on(event_id: str) -> Callable[[Scaler], None]:
-    """A scaler whose pods cannot even be built for one event."""
+def break_on(*poison: str) -> Callable[[Scaler], None]:
+    """A scaler whose pods cannot even be built for some events."""
 
     def install(scaler: Scaler) -> None:
         site = scaler.rings._site
 
         def build(event: Any, index: int, attempt: int) -> dict[str, Any]:
-            if event.id == event_id:
-                raise RuntimeError("a bug that only this event meets")
+            if event.id in poison:
+                raise RuntimeError("a bug that only these events meet")
             return site.build_pod(event, index, attempt)
 
         scaler.rings._site = replace(site, build_pod=build)
@@ -117,4 +117,31 @@ async def test_kills_over_one_long_worker_cost_it_nothing(autojump_clock: MockCl
         await trio.sleep(120)
         assert await endings(server) == ({event_id: "succeeded"}, {})
         assert len(world.runs) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_poison_events_hold_up_no_healthy_one(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside 1,000 events that break their handling, healthy ones take as long as alone; the others are buried."""
+    caplog.set_level(logging.CRITICAL)
+    world, server = World(lambda labels: Plan(duration=0.5)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        poison = {await add(server, type="scale_up", pod_count="1") for _ in range(1000)}
+        scaler = Scaler(world, server, "one", max_events="2000")
+        nursery.start_soon(scaler.run, break_on(*poison))
+        await trio.sleep(5)
+        waits, judge = [], MemoryStream(server, "judge")
+        for _ in range(20):
+            begun = trio.current_time()
+            healthy = await add(server, type="scale_up", pod_count="1")
+            while await judge.read_ending(healthy) is None:  # noqa: ASYNC110 - the clock is virtual
+                await trio.sleep(0.1)
+            waits.append(trio.current_time() - begun)
+            await trio.sleep(1)
+        assert max(waits) < 3
+        await trio.sleep(1200)
+        _, dead = await endings(server)
+        assert dead == dict.fromkeys(poison, "HandlingFailed")
         nursery.cancel_scope.cancel()

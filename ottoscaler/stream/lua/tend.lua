@@ -106,28 +106,40 @@ local function take_one(id, progress)
   redis.call('HDEL', progress, 'clean')
 end
 
--- Take what fits. An event that broke before is taken alone, so that it takes no other down with it.
+-- What of a lane may be taken: at most `room` events that never broke, and the first that did.
 local is_alone = false
-local function take(lane, room)
-  if room <= 0 then
+local function look_through(lane, room, healthy)
+  local suspect, found = nil, 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('offered', lane), '-inf', at, 'LIMIT', 0, room > 0 and PAGE or 0)) do
+    local progress = key('progress', id)
+    if found >= room then
+      break
+    elseif redis.call('EXISTS', progress) == 0 then
+      redis.call('ZREM', key('offered', lane), id)
+    elseif failures_of(progress) > 0 then
+      suspect = suspect or { lane, id, progress }
+    else
+      found = found + 1
+      healthy[#healthy + 1] = { lane, id, progress }
+    end
+  end
+  return suspect
+end
+
+-- Take what fits. An event that broke before is taken alone, so that it takes no other down with it; it has every eighth turn, so
+-- that many of them do not hold up the others.
+local function take(work_room, control_room)
+  local healthy = {}
+  local suspect = look_through('work', work_room, healthy)
+  suspect = look_through('control', control_room, healthy) or suspect
+  if suspect and #taken == 0 and (#healthy == 0 or tonumber(args.call) % 8 == 0) then
+    healthy = { suspect }
+  elseif is_alone then
     return
   end
-  local offered = key('offered', lane)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', offered, '-inf', at, 'LIMIT', 0, math.min(room, PAGE))) do
-    local progress = key('progress', id)
-    if is_alone then
-      return
-    elseif redis.call('EXISTS', progress) == 0 then
-      redis.call('ZREM', offered, id)
-    else
-      is_alone = failures_of(progress) > 0
-      if not is_alone or #taken == 0 then
-        redis.call('ZREM', offered, id)
-        take_one(id, progress)
-      else
-        is_alone = false
-      end
-    end
+  for _, found in ipairs(healthy) do
+    redis.call('ZREM', key('offered', found[1]), found[2])
+    take_one(found[2], found[3])
   end
 end
 
@@ -154,9 +166,7 @@ for _, id in ipairs(is_repeated and cjson.decode(last[3]) or {}) do
     is_alone = is_alone or tonumber(redis.call('HGET', key('progress', id), 'failures') or 0) > 0
   end
 end
-local work_room = args.work - #taken
-take('work', work_room)
-take('control', args.control)
+take(args.work - #taken, args.control)
 if #notices > 0 or #taken > 0 then
   redis.call('HSET', key('tended', me), 'call', args.call,
     'notices', list_text(notices), 'taken', list_text(taken_ids))
