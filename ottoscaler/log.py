@@ -1,8 +1,9 @@
 """The log: one line per fact, as text for people or as JSON for machines, on stdout.
 
 `log.info("worker ended", event_id=..., cause=...)`: a constant message and facts by name (event_id, task_id, worker,
-attempt, stage, cause, ...). It rides on the standard `logging`: the facts are the record's `facts`, so that handlers
-and tests see them. A log call never raises and never waits long, whatever becomes of stdout.
+attempt, stage, cause, ...); a fact that is None is left out. It rides on the standard `logging`: the facts are the
+record's `facts`, so that handlers and tests see them. A log call never raises and never waits long, whatever becomes of
+stdout.
 """
 
 import json
@@ -54,7 +55,8 @@ class Log:
         exc_info = None if error is None else (type(error), error, error.__traceback__)
         # made by hand: Logger.log would walk the stack for the caller's line, which nobody prints
         record = logger.makeRecord(logger.name, level, "", 0, message, (), exc_info)
-        record.facts = {**self._facts, **facts}
+        known = {**self._facts, **facts}
+        record.facts = {name: value for name, value in known.items() if value is not None}
         logger.handle(record)
 
 

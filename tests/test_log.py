@@ -87,6 +87,13 @@ def test_text_has_the_facts_in_columns(pipe: Pipe) -> None:
     )
 
 
+def test_a_fact_that_is_none_is_left_out(pipe: Pipe) -> None:
+    """What does not apply to a line does not stand on it."""
+    start_logging("info", "text", pipe.writer)
+    log.info("worker ended", worker="otto-agent-1-1-0", retry=None, exit_code=0)
+    assert pipe.lines()[0].endswith("worker ended  worker=otto-agent-1-1-0  exit_code=0")
+
+
 def test_a_bound_log_carries_its_facts(pipe: Pipe) -> None:
     """Facts bound once stand on every line, and a line's own facts win."""
     start_logging("info", "json", pipe.writer)
