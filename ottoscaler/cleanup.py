@@ -32,6 +32,10 @@ class Cleanup:
         """Every outcome is recorded: what waits to be deleted goes at once."""
         self._event_ended.set()
 
+    def keeps(self, name: str) -> bool:
+        """Whether a pod of this name is a fence, or waits to be deleted."""
+        return name in self.fences or name in self._left
+
     def fence_off(self, outcome: WorkerOutcome) -> bool:
         """Keep the name from a late create, where one may still come: the pod stays if there is one, the name is
         guarded.

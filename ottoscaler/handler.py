@@ -18,6 +18,7 @@ from ottoscaler.fences import Guard
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, dead_letter_pairs
+from ottoscaler.pods import PodRecord
 from ottoscaler.roster import Roster
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.scaling import Scaling
@@ -42,6 +43,9 @@ class Work(Protocol):
     @property
     def is_clean(self) -> bool:
         """No create may still be carried out behind the next owner's back."""
+
+    def needs(self, record: PodRecord) -> bool:
+        """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence."""
 
     def notice(self) -> None:
         """Its progress was changed by somebody else."""

@@ -51,6 +51,10 @@ class ScaleDown:
         """Nothing of it depends on this process: it can be handed over at once."""
         return True
 
+    def needs(self, record: PodRecord) -> bool:
+        """It has no pods of its own."""
+        return False
+
     def notice(self) -> None:
         """A victim's outcome was recorded: look again."""
         self._noticed.set()

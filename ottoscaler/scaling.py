@@ -19,6 +19,7 @@ from ottoscaler.events import BadEntry, Event
 from ottoscaler.fences import Guard
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, result_pairs
+from ottoscaler.pods import PodRecord
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
@@ -66,6 +67,13 @@ class Scaling:
     def _is_inherited_unclean(self) -> bool:
         """An earlier owner went without a word: any attempt that nobody saw may have been sent by it."""
         return self.claim.epoch > 1 and not self._progress.clean
+
+    def needs(self, record: PodRecord) -> bool:
+        """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence."""
+        is_present = (
+            record.attempt == self._attempts.number(record.index) and record.index not in self._attempts.outcomes
+        )
+        return is_present or self._cleanup.keeps(record.name)
 
     def notice(self) -> None:
         """Somebody changed the progress (stop marks): read it again."""

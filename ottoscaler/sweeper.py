@@ -49,6 +49,7 @@ class Sweeper:
         unsure = [record for record in pods if self._is_unsure(record)]
         known = await self._site.ledger.stream.sweep(sorted({record.event_id for record in unsure}))
         orphans = [record for record in unsure if record.event_id not in known]
+        orphans += [record for record in pods if self._is_superfluous(record)]
         now = trio.current_time()
         self._suspected = {record.uid: self._suspected.get(record.uid, now) for record in orphans}
         for record in orphans:
@@ -65,6 +66,11 @@ class Sweeper:
             and record.event_id not in self._roster
             and record.name not in self._guard
         )
+
+    def _is_superfluous(self, record: PodRecord) -> bool:
+        """A pod of an event in work here whose attempt has ended: somebody's late create brought it."""
+        work = self._roster.work_of(record.event_id)
+        return record.era == self._site.era and work is not None and not work.needs(record)
 
     def _report_foreign(self, pods: list[PodRecord]) -> None:
         """Say once which other eras have pods, and again when their number has changed."""

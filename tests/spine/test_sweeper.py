@@ -38,6 +38,33 @@ async def test_an_orphan_is_deleted_after_its_grace(autojump_clock: MockClock) -
         nursery.cancel_scope.cancel()
 
 
+async def test_a_pod_of_an_attempt_that_ended_is_undone(autojump_clock: MockClock) -> None:
+    """A create later than any fence, for a worker that has its outcome, is deleted while its event goes on."""
+    plans = {"1": Plan(duration=1), "2": Plan(duration=400)}
+    world, server = World(lambda labels: plans[labels["ottoscaler/index"]]), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        producer = MemoryStream(server, "producer")
+        event_id = await producer.add_event([("type", "scale_up"), ("pod_count", "2")], token_hex(8))
+        scaler = Scaler(world, server, "one", orphan_grace_seconds="15")
+        nursery.start_soon(scaler.run)
+        await trio.sleep(30)
+        (left,) = world.pods
+        body = {
+            "metadata": {
+                key: dict(value) if isinstance(value, dict) else value
+                for key, value in world.pods[left]["metadata"].items()
+            }
+        }
+        body["metadata"]["name"] = f"otto-agent-1-{event_id}"
+        body["metadata"]["labels"]["ottoscaler/index"] = "1"
+        plans["1"] = Plan(duration=400)
+        world.create(body)
+        await trio.sleep(60)
+        assert list(world.pods) == [left]
+        nursery.cancel_scope.cancel()
+
+
 async def test_nothing_is_swept_while_redis_is_silent(autojump_clock: MockClock) -> None:
     """Unknown is not gone: while Redis does not answer no pod is judged."""
     world, server = World(lambda labels: Plan(duration=9999)), MemoryServer()
