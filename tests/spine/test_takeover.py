@@ -1,0 +1,112 @@
+"""What an owner left undone, and what the next one makes of it: no worker runs again, whatever came between them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.stream.progress import Progress
+from tests.spine.stage import Stage, open_stage
+from tests.spine.world import Plan, World
+
+
+@asynccontextmanager
+async def taken_over(first: Stage, event_id: str, *, epoch: int = 1) -> AsyncIterator[tuple[Stage, Progress]]:
+    """A second scaler that takes the event from the first, which went without a word."""
+    first.stream._server.sessions[first.session] = 0
+    second = Stage(first.world, first.stream._server, "s2")
+    async with second.open():
+        (taken,) = (await second.stream.tend(1, 1, expire=True, audit=False)).taken
+        assert (taken.event_id, taken.epoch, taken.clean) == (event_id, epoch + 1, False)
+        yield second, taken
+
+
+async def test_a_worker_whose_pod_vanished_between_two_owners_is_not_run_again(autojump_clock: MockClock) -> None:
+    """An accepted attempt without a pod ends as DeletedByOther: its pod is not created a second time."""
+    async with open_stage(World(lambda labels: Plan(duration=60))) as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(5):
+            await first.work(progress).run()
+        (name,) = first.world.pods
+        first.world.remove(name)
+        async with taken_over(first, progress.event_id) as (second, taken):
+            await second.work(taken).run()
+            (result,) = await second.results()
+            assert result["workers"][0]["cause"] == "DeletedByOther"
+            assert len(first.world.runs) == 1
+
+
+async def test_a_create_of_a_dead_owner_that_comes_late_runs_nothing(autojump_clock: MockClock) -> None:
+    """A create whose sender died before any answer, carried out when the worker has ended already, meets its pod."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        first.world.late_creates.append(20.0)
+        with trio.move_on_after(0.05):
+            await first.work(progress).run()
+        assert first.world.pods == {}
+        async with taken_over(first, progress.event_id) as (second, taken):
+            await second.work(taken).run()
+            assert [result["status"] for result in await second.results()] == ["succeeded"]
+            await trio.sleep(40)
+            assert len(first.world.runs) == 1
+
+
+async def test_an_accepted_attempt_is_fenced_by_whoever_sees_its_end(autojump_clock: MockClock) -> None:
+    """An unanswered create before the accepted one is known to the next owner: the finished pod keeps its name."""
+    async with open_stage(World(lambda labels: Plan(duration=5))) as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        first.world.late_creates.append(20.0)
+        with trio.move_on_after(2):
+            await first.work(progress).run()
+        assert len(first.world.runs) == 1
+        async with taken_over(first, progress.event_id) as (second, taken):
+            await second.work(taken).run()
+            await trio.sleep(40)
+            assert len(first.world.runs) == 1
+
+
+async def test_an_end_that_a_dead_owner_recorded_stays_fenced(autojump_clock: MockClock) -> None:
+    """The pod of an ended worker is kept by the next owner, too, while a create of it may still be carried out."""
+    world = World(lambda labels: Plan(duration=1 if labels["ottoscaler/index"] == "1" else 10))
+    async with open_stage(world) as outer:
+        async with Stage(world, outer.stream._server, "dead").open() as first:
+            progress = await first.add(type="scale_up", pod_count=2)
+            world.late_creates += [30.0, 30.0]
+            with trio.move_on_after(5):
+                await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            assert list(taken.outcomes) == [1]
+            await second.work(taken).run()
+            await trio.sleep(40)
+            assert len(world.runs) == 2
+
+
+async def run_with_a_late_create(stage: Stage) -> None:
+    """A worker whose pod somebody deletes, with a create of it under way that is carried out at 20 s."""
+    stage.world.late_creates.append(20.0)
+    work = stage.work(await stage.add(type="scale_up", pod_count=1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work.run)
+        await trio.sleep(5)
+        (name,) = stage.world.pods
+        stage.world.remove(name)
+
+
+async def test_a_late_create_under_a_free_name_is_undone(autojump_clock: MockClock) -> None:
+    """Where no pod keeps the name of an ended attempt, one that appears under it is deleted before it runs."""
+    async with open_stage(World(lambda labels: Plan(duration=60))) as stage:
+        await run_with_a_late_create(stage)
+        await trio.sleep(30)
+        assert len(stage.world.runs) == 1
+        assert stage.world.pods == {}
+
+
+async def test_every_replica_guards_the_names_of_closed_events(autojump_clock: MockClock) -> None:
+    """The replica that closed the event may be gone when the late create comes: another one undoes it."""
+    async with open_stage(World(lambda labels: Plan(duration=60))) as outer:
+        async with Stage(outer.world, outer.stream._server, "maker").open() as maker:
+            await run_with_a_late_create(maker)
+        await trio.sleep(30)
+        assert len(outer.world.runs) == 1
+        assert outer.world.pods == {}
