@@ -4,6 +4,7 @@ for good.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import trio
@@ -44,6 +45,7 @@ class Creation:
         attempt: int,
         *,
         stop: trio.Event,
+        note: Callable[[str, str], None],
         uid: str = "",
         fence_from: float = 0.0,
     ) -> None:
@@ -56,6 +58,7 @@ class Creation:
         self._index = index
         self._attempt = attempt
         self._stop = stop
+        self._note = note
         self._name = site.name_pod(event.id, index, attempt)
         self._asked_wait = 0.0
         self._troubled_since: dict[str, float] = {}
@@ -99,6 +102,7 @@ class Creation:
             log.debug("create is tried again", event_id=self._event.id, worker=self._name, reason=reason)
             return
         self._told.add(cause)
+        self._note(cause, reason)
         log.warning(
             "worker cannot be created yet", event_id=self._event.id, worker=self._name, cause=cause, reason=reason
         )
@@ -120,7 +124,7 @@ class Creation:
             return await self._judge_conflict(follow, error)
         except (NotFound, Refused) as error:
             cause, is_passing = judge_refusal(error)
-            is_passing = is_passing and not self._site.retries.is_made_final(cause)
+            is_passing = is_passing and not self._site.policy_for(self._event).is_made_final(cause)
             return _Trouble(cause, str(error)) if is_passing else self._fail(cause, str(error))
         self._own(pod)
         log.info("worker created", event_id=self._event.id, task_id=self._event.task_id, worker=self._name)

@@ -8,21 +8,27 @@ warnings, which the pod itself does not show.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
 from ottoscaler.fleet import PodRecord
 from ottoscaler.log import Log
 from ottoscaler.pod_warnings import PodWarning
+from ottoscaler.retries import RetryPolicy
 from ottoscaler.site import Site
 from ottoscaler.verdicts import Late, Stuck, Verdict, is_waiting_for_volumes, judge_end, judge_late, judge_stuck
 
 
 class Diagnosis:
-    """The judgement of one attempt's pod; `log` is bound to its worker."""
+    """The judgement of one attempt's pod; `log` is bound to its worker, `note` puts a cause and reason into the
+    progress.
+    """
 
-    def __init__(self, site: Site, name: str, log: Log) -> None:
+    def __init__(self, site: Site, name: str, log: Log, policy: RetryPolicy, note: Callable[[str, str], None]) -> None:
         self._site = site
+        self._policy = policy
+        self._note = note
         self._name = name
         self._log = log
         self._told: set[str] = set()
@@ -54,7 +60,7 @@ class Diagnosis:
         self._tell_at = self._stuck_since + stuck.quiet
         if self._tell_at <= trio.current_time():
             self._tell("worker does not start", stuck.cause, stuck.reason)
-        is_final = self._site.retries.is_made_final(stuck.cause)
+        is_final = self._policy.is_made_final(stuck.cause)
         limit = 0.0 if is_final else self._site.patience.graces.limit(stuck.patience)
         return math.inf if limit is None else self._stuck_since + limit
 
@@ -90,3 +96,4 @@ class Diagnosis:
         if cause not in self._told:
             self._told.add(cause)
             self._log.warning(words, cause=cause, reason=reason)
+            self._note(cause, reason)

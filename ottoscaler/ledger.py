@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from ottoscaler.backoff import Backoff
@@ -80,14 +81,23 @@ class Ledger:
 
         A cancel gives up waiting, not the writing: what was handed in is written before `wait_empty` returns.
         """
-        entry = _Entry(Writing(claim, accepted, outcomes))
-        self._waiting.append(entry)
-        self._empty = trio.Event() if self._empty.is_set() else self._empty
-        self._arrived.set()
+        entry = self._hand_in(Writing(claim, accepted, outcomes))
         await entry.answered.wait()
         if not entry.written.is_ours:
             raise NotOurs(claim)
         return entry.written.outcomes
+
+    def note_trouble(self, claim: Claim, index: int, cause: str, reason: str) -> None:
+        """Let the progress say what keeps a worker from starting or ending; nobody waits for it."""
+        text = msgspec.json.encode({"cause": cause, "reason": reason}).decode()
+        self._hand_in(Writing(claim, troubles=((index, text),)))
+
+    def _hand_in(self, writing: Writing) -> _Entry:
+        entry = _Entry(writing)
+        self._waiting.append(entry)
+        self._empty = trio.Event() if self._empty.is_set() else self._empty
+        self._arrived.set()
+        return entry
 
     async def wait_empty(self) -> None:
         """Return when everything handed in was written; callers limit the wait."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -55,13 +56,16 @@ class Worker:
         self._stop = trio.Event()
         self._stop_cause = "Stopped"
         self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
-        self._creation = Creation(site, event, index, attempt, stop=self._stop, uid=accepted_uid, fence_from=fence_from)
+        note = partial(site.ledger.note_trouble, claim, index)
+        self._creation = Creation(
+            site, event, index, attempt, stop=self._stop, note=note, uid=accepted_uid, fence_from=fence_from
+        )
         self._is_accepted = bool(accepted_uid)
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
         self._deleted = False
         self._uncertain_since = 0.0
-        self._diagnosis = Diagnosis(site, self.name, self._log)
+        self._diagnosis = Diagnosis(site, self.name, self._log, site.policy_for(event), note)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"

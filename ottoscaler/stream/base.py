@@ -122,11 +122,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What is to be recorded for one event."""
+    """What is to be recorded for one event. `troubles`: per worker, as JSON, what keeps it from starting or ending."""
 
     claim: Claim
     accepted: tuple[Accepted, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    troubles: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from redis import exceptions
 
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import FixYourCall, Unavailable
 from ottoscaler.stream.base import GroupLost
 
 # Answers of a server that cannot serve at present; inside the message where a script got them.
@@ -16,7 +16,13 @@ PASSING = re.compile(
     r"\b(OOM|READONLY|MISCONF|LOADING|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOREPLICAS|NOAUTH|WRONGPASS)\b"
 )
 DENIED = re.compile(r"\bNOPERM\b|ACL failure|user executing the script can't run")
-GROUP_GONE = re.compile(r"\bNOGROUP\b|no such key", re.IGNORECASE)
+# The last is what Redis 7.0 answers to a read that waits.
+GROUP_GONE = re.compile(r"\bNOGROUP\b|no such key|stream key no longer exists", re.IGNORECASE)
+# Answers that no waiting mends: a setting leads to what cannot be ours.
+WRONG_PLACES = (
+    (re.compile(r"\bWRONGTYPE\b"), "holds something else under a key of ours, expected another REDIS_STREAM"),
+    (re.compile(r"DB index", re.IGNORECASE), "has no such database, expected another REDIS_DB"),
+)
 SENTENCES: dict[type[Exception], str] = {
     exceptions.AuthenticationError: "refuses the login",
     exceptions.AuthorizationError: "refuses the login",
@@ -34,7 +40,9 @@ SENTENCES: dict[type[Exception], str] = {
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Raise `Unavailable` (naming the address) or `GroupLost` in place of redis-py's errors; others pass."""
+    """Raise `Unavailable`, `FixYourCall` (both name the address) or `GroupLost` in place of redis-py's errors; others
+    pass.
+    """
     try:
         yield
     except (exceptions.RedisError, OSError) as error:
@@ -46,6 +54,9 @@ def translation_of(error: Exception, address: str) -> Exception:
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, exceptions.ResponseError) and GROUP_GONE.search(text):
         return GroupLost(f"Redis at {address} knows the consumer group no more: {text}")
+    for answer, words in WRONG_PLACES:
+        if isinstance(error, exceptions.ResponseError) and answer.search(text):
+            return FixYourCall(f"Redis at {address} {words}: {text}")
     sentence = next((words for kind, words in SENTENCES.items() if isinstance(error, kind)), None)
     if sentence is None and isinstance(error, exceptions.ResponseError) and DENIED.search(text):
         sentence = SENTENCES[exceptions.NoPermissionError]

@@ -14,7 +14,7 @@ import outcome
 import trio
 from redis.exceptions import RedisError
 
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import FixYourCall, Unavailable
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.failures import translated
 from ottoscaler.stream.wire import Breaker, RedisConnection, make_connection
@@ -49,7 +49,7 @@ class Link:
         self._limiter = trio.CapacityLimiter(1)
 
     async def command(self, *words: str | bytes | int | float) -> Any:
-        """Send one command; its raw answer (bytes, numbers, lists). Raises `Unavailable`, `GroupLost`."""
+        """Send one command; its raw answer (bytes, numbers, lists). Raises as `translated` says."""
         return await self.run(lambda exchange: exchange(*words))
 
     async def run(self, work: Callable[[Exchange], T], interrupt: Callable[[], Awaitable[None]] | None = None) -> T:
@@ -76,7 +76,10 @@ class Link:
         if self._address.scheme == "unix" or _is_open(connection):
             return
         with trio.move_on_after(self._timeout):
-            found = await trio.socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            try:
+                found = await trio.socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            except UnicodeError as error:
+                raise FixYourCall(f"{self._address} cannot be resolved, expected a host name: {error}") from error
             connection.addresses = [(family, address) for family, _, _, _, address in found]
             return
         raise Unavailable(f"the name {self._address.host} was not resolved in time", address=str(self._address))

@@ -26,6 +26,7 @@ def record(server: MemoryServer, writing: Writing) -> Written:
     for accepted in writing.accepted:
         progress.setdefault(f"a:{accepted.index}:{accepted.attempt}", encode_accepted(accepted))
         progress.setdefault("started", str(accepted.at))
+    progress |= {f"w:{index}": text for index, text in writing.troubles}
     return Written(True, tuple(_settle(server, claim.event_id, outcome) for outcome in writing.outcomes))
 
 

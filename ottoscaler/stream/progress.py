@@ -16,6 +16,7 @@ Fields of the hash (version 1), all text:
 | `trial`, `failures` | epoch whose owner gave no sign yet; how often the handling broke |
 | `a:{index}:{attempt}` | JSON `{uid, at, fence}`: the API accepted this attempt's pod |
 | `t:{index}:{attempt}` | JSON outcome of an attempt after which there will be another |
+| `w:{index}` | JSON `{cause, reason}`: what last kept the worker from starting or ending, if anything |
 | `o:{index}` | JSON outcome of the worker, final |
 | `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
 | `stopping` | how many stop marks wait for an outcome |
@@ -55,6 +56,7 @@ class Progress:
     failures: int = 0
     accepted: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     attempts: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    troubles: dict[int, dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[int, dict[str, Any]] = field(default_factory=dict)
     stops: dict[int, dict[str, Any]] = field(default_factory=dict)
     victims: tuple[tuple[str, int], ...] = ()
@@ -92,6 +94,8 @@ def _read_numbered(progress: Progress, parts: list[str], value: str) -> None:
             progress.accepted[int(index), int(attempt)] = _json(value)
         case ["t", index, attempt]:
             progress.attempts[int(index), int(attempt)] = _json(value)
+        case ["w", index]:
+            progress.troubles[int(index)] = _json(value)
         case ["o", index]:
             progress.outcomes[int(index)] = _json(value)
         case ["o", event_id, index]:

@@ -336,4 +336,7 @@ def _parts(writings: Sequence[Writing]) -> Iterator[tuple[int, tuple[Any, ...]]]
         rows: list[tuple[Any, ...]] = [(token, page, []) for page in _pages(accepted)] + [
             (token, [], page) for page in _pages(outcomes)
         ]
-        yield from ((at, row) for row in rows or [(token, [], [])])
+        troubles = [(f"w:{index}", text) for index, text in writing.troubles]
+        first, *rest = rows or [(token, [], [])]
+        yield at, (*first, troubles)
+        yield from ((at, (*row, [])) for row in rest)

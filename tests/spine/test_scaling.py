@@ -178,6 +178,17 @@ async def test_an_image_that_cannot_be_pulled_fails_in_time(autojump_clock: Mock
         assert await stage.pods_left() == []
 
 
+async def test_the_progress_names_what_keeps_a_worker_from_starting(autojump_clock: MockClock) -> None:
+    """Within ten seconds of the kubelet saying so, the cause and its words stand in the progress."""
+    async with open_stage(World(lambda labels: Plan(stuck="ErrImagePull", reason="no such host"))) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(10):
+            await stage.work(progress).run()
+        live = await stage.stream.read_progress(progress.event_id)
+        assert live is not None
+        assert live.troubles == {1: {"cause": "RegistryUnreachable", "reason": "no such host"}}
+
+
 async def test_a_new_owner_goes_on_where_the_last_one_stopped(autojump_clock: MockClock) -> None:
     """After a takeover, ended workers stay ended, running pods are adopted, and only what was never accepted is
     created.

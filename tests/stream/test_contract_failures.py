@@ -98,3 +98,17 @@ async def test_an_event_that_broke_is_taken_alone(backend: Backend, clock: trio.
     await one.offer(claims[3:], clean=[True])
     looks = [[progress.event_id for progress in await take(one)] for _ in range(3)]
     assert sorted(looks, key=len) == [[], [ids[2]], [ids[0], ids[1], ids[3]]]
+
+
+async def test_trouble_is_told_in_the_progress(backend: Backend, clock: trio.abc.Clock) -> None:
+    """What keeps a worker from starting stands in the progress, the last word of it, and is no outcome."""
+    one, _ = await open_session(backend, "one")
+    event_id = await begin(backend, one)
+    for cause in ("Unschedulable", "ImageNotFound"):
+        troubles = ((2, f'{{"cause":"{cause}","reason":"so it is"}}'),)
+        (written,) = await one.record([Writing(claim(event_id, "one"), troubles=troubles)])
+        assert written.is_ours
+    progress = await one.read_progress(event_id)
+    assert progress is not None
+    assert progress.troubles == {2: {"cause": "ImageNotFound", "reason": "so it is"}}
+    assert progress.outcomes == {}

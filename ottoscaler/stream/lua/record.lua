@@ -38,13 +38,16 @@ end
 
 local written = {}
 for position, writing in ipairs(args.writings) do
-  local claim, accepted, outcomes = unpack(writing)
+  local claim, accepted, outcomes, troubles = unpack(writing)
   local id = claim[1]
   if is_held(unpack(claim)) then
     redis.call('HDEL', key('progress', id), 'trial')
     for _, attempt in ipairs(accepted) do
       set_once(id, attempt[1], attempt[2])
       set_once(id, 'started', attempt[3])
+    end
+    for _, trouble in ipairs(troubles) do
+      redis.call('HSET', key('progress', id), trouble[1], trouble[2])
     end
     local standing = {}
     for number, outcome in ipairs(outcomes) do
