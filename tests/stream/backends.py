@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.base import Stream
-from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.entry_id import format_id, parse_id
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.redis import RedisStream
@@ -34,6 +34,12 @@ class Backend(Protocol):
 
     def trim(self, keep: int) -> None:
         """Trim the event stream, as a producer's MAXLEN does."""
+
+    def pending(self) -> set[str]:
+        """Entries that were delivered to our group and not acknowledged."""
+
+    def set_back(self) -> None:
+        """Let the group deliver every entry again, as an operator's XGROUP SETID does."""
 
     def flush(self) -> None:
         """Empty everything."""
@@ -81,6 +87,14 @@ class MemoryBackend:
     def trim(self, keep: int) -> None:
         """Trim the event stream."""
         self.server.events.trim(keep)
+
+    def pending(self) -> set[str]:
+        """Entries that were delivered to our group and not acknowledged."""
+        return set(map(format_id, self.server.group().pending))
+
+    def set_back(self) -> None:
+        """Let the group deliver every entry again."""
+        self.server.group().last = (0, 0)
 
     def flush(self) -> None:
         """Empty everything."""
@@ -156,6 +170,15 @@ class RedisBackend:
     def trim(self, keep: int) -> None:
         """Trim the event stream."""
         self.server.command("XTRIM", self.keys.stream, "MAXLEN", keep)
+
+    def pending(self) -> set[str]:
+        """Entries that were delivered to our group and not acknowledged."""
+        found = self.server.command("XPENDING", self.keys.stream, self.keys.group, "-", "+", 1000)
+        return {entry_id.decode() for entry_id, *_ in found}
+
+    def set_back(self) -> None:
+        """Let the group deliver every entry again."""
+        self.server.command("XGROUP", "SETID", self.keys.stream, self.keys.group, "0")
 
     def flush(self) -> None:
         """Empty everything."""

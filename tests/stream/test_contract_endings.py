@@ -12,7 +12,7 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.stream.base import Accepted, Candidate, Closing, Outcome, Writing, Written
 from ottoscaler.stream.retention import Retention
 from tests.stream.backends import Backend
-from tests.stream.steps import PAIRS, begin, claim, open_session, registration, take
+from tests.stream.steps import PAIRS, begin, claim, open_session, registration, strays, take
 
 pytestmark = pytest.mark.slow_clock
 
@@ -230,6 +230,37 @@ async def test_a_bad_entry_becomes_a_dead_letter(backend: Backend, clock: trio.a
     assert (await one.close(Closing(good, "dlq", (("event_id", good),)))).how == "lost"
     assert (await one.close(Closing("1-1", "dlq", (("event_id", "1-1"),)))).how == "lost"
     assert len(await one.read_entries("dlq", "0", 10, 0)) == 1
+
+
+@pytest.mark.parametrize("is_bad", [False, True])
+async def test_an_event_that_ended_is_pending_no_more(is_bad: bool, backend: Backend, clock: trio.abc.Clock) -> None:
+    """A result and a dead letter acknowledge the entry, and nothing else does: before, it is pending for its reader."""
+    one, _ = await open_session(backend, "one")
+    event_id = backend.add(*PAIRS)
+    await one.read(1, 1.0)
+    if not is_bad:
+        await one.register([registration(event_id)])
+    assert backend.pending() == {event_id}
+    target = Closing(event_id, "dlq", (("event_id", event_id),)) if is_bad else result(event_id, "one")
+    assert (await one.close(target)).how == "here"
+    assert backend.pending() == set()
+
+
+async def test_an_event_that_ended_is_not_begun_again(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Delivered once more by a group that was set back, it is acknowledged at the first sight and given to nobody."""
+    heir, _ = await open_session(backend, "heir")
+    event_id = await begin(backend, heir)
+    await heir.close(result(event_id, "heir"))
+    backend.set_back()
+    assert [entry.id for entry in await heir.read(1, 1.0)] == [event_id]
+    assert await heir.register([registration(event_id)]) == [-1]
+    assert await heir.read_progress(event_id) is None
+    backend.set_back()
+    dead, _ = await open_session(backend, "dead", lease=0.02)
+    await dead.read(1, 1.0)
+    await trio.sleep(0.05)
+    assert await strays(heir) == []
+    assert backend.pending() == set()
 
 
 @pytest.mark.parametrize(("trim", "groups", "is_kept"), [("auto", 1, False), ("auto", 2, True), ("off", 1, True)])
