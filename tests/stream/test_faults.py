@@ -13,10 +13,11 @@ import pytest
 import trio
 from redis.exceptions import ResponseError
 
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import FixYourCall, Unavailable
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.secret import Secret
-from ottoscaler.stream.base import Candidate, Closing, Fence, Outcome, Stream, Writing
+from ottoscaler.stream.base import Candidate, Closing, Fence, GroupLost, Outcome, Stream, Writing
+from ottoscaler.stream.failures import translation_of
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.scripts import script_text
 from tests.stream.backends import RedisBackend
@@ -122,6 +123,33 @@ async def test_an_unknown_host_is_named() -> None:
     stream = RedisBackend.at(RedisAddress(scheme="redis", host="nowhere.invalid")).open("one")
     with pytest.raises(Unavailable, match=r"nowhere\.invalid"):
         await stream.live_events()
+
+
+async def test_a_name_that_is_none_is_a_wrong_setting() -> None:
+    """What can be no host name will never resolve: an error that names it, and no traceback of a codec."""
+    stream = RedisBackend.at(RedisAddress(scheme="redis", host="a..b")).open("one")
+    with pytest.raises(FixYourCall, match=r"redis://a\.\.b:6379/0 cannot be resolved, expected a host name"):
+        await stream.live_events()
+
+
+async def test_a_place_that_cannot_be_ours_is_a_wrong_setting(valkey: RedisBackend) -> None:
+    """A key of another type under our name, or a database that there is not: the error says which setting to mend."""
+    valkey.server.command("FLUSHALL")
+    valkey.server.command("SET", valkey.keys.stream, "taken")
+    with pytest.raises(FixYourCall, match="holds something else under a key of ours, expected another REDIS_STREAM"):
+        await valkey.open("one").open_group("0", "default")
+    address = RedisAddress(scheme="unix", path=valkey.address.path, db=999)
+    with pytest.raises(FixYourCall, match="has no such database, expected another REDIS_DB"):
+        await RedisBackend.at(address).open("one").open_group("0", "default")
+    valkey.server.command("FLUSHALL")
+
+
+@pytest.mark.parametrize(
+    "words", ["NOGROUP No such key 'a:events' or consumer group 'b'", "UNBLOCKED the stream key no longer exists"]
+)
+def test_a_stream_that_is_gone_is_a_lost_group(words: str) -> None:
+    """Whatever words a server has for it; the second are those of Redis 7.0 to a read that waits."""
+    assert isinstance(translation_of(ResponseError(words), "redis://r"), GroupLost)
 
 
 async def test_no_event_is_doubled_by_a_lost_answer(own: RedisBackend) -> None:
@@ -269,11 +297,11 @@ async def test_a_wrong_login_is_unavailable(own: RedisBackend) -> None:
 
 async def test_a_bug_is_not_an_outage(own: RedisBackend) -> None:
     """A script error passes as it is."""
-    stream, era = await open_session(own, "one")
-    own.server.command("DEL", own.keys.sessions)
-    own.server.command("SET", own.keys.sessions, "no sorted set")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await stream.renew(60, era.id)
+    stream, _ = await open_session(own, "one")
+    down = await begin(own, stream, lane="control")
+    own.server.command("HSET", own.keys.progress(down), "victims", "no JSON")
+    with pytest.raises(ResponseError, match="script"):
+        await stream.mark_victims(claim(down, "one"), 1, [], last=True)
 
 
 async def test_names_come_back_but_epochs_do_not(own: RedisBackend) -> None:
