@@ -28,6 +28,8 @@ FENCE = 4.0
 """Seconds; a late create comes at most 2 s after its client has left."""
 NOISE = 2.0
 """Seconds by which a machine with several runs at once may be late."""
+IMPORTING = 10.0
+"""Seconds that an interpreter may take there to load what it needs; it hears of a signal, and acts on it then."""
 BOUND = 45.0
 """Seconds within which all is well once the harm has ended. What takes longest: an orphan is seen twice by a sweep that
 comes every 12 s at most, and deleted a little later; a create without an answer is given up after 15 s, its fence is
@@ -82,9 +84,11 @@ class Life:
         self.began = time.monotonic()
         self.asked_at = 0.0
         self.is_killed = False
+        self.is_asked_early = False
         self.lock = trio.Lock()
         self._stage = stage
-        with (stage.run.folder / f"{name}.log").open("wb") as log:
+        self._log = stage.run.folder / f"{name}.log"
+        with self._log.open("wb") as log:
             command = [*DIE_WITH_PARENT, sys.executable, "-m", "ottoscaler", "serve"]
             self.process = subprocess.Popen(
                 command, env=stage.environ | {"REDIS_CONSUMER": name}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -105,7 +109,7 @@ class Life:
         await trio.sleep(max(0.0, self.began + 1.0 - time.monotonic()))
         async with self.lock:  # a frozen process hears no signal
             if not self.is_over and not self.asked_at:
-                self.asked_at = time.monotonic()
+                self.asked_at, self.is_asked_early = time.monotonic(), not self._log.stat().st_size
                 self.process.terminate()
 
     async def see_through(self) -> None:
@@ -121,7 +125,7 @@ class Life:
         if code != 0 or not self.asked_at:
             why = f"SIGTERM {took:.1f} s before" if self.asked_at else "no signal"
             self._stage.run.exits.append(f"{self.name} ended with exit code {code}, {why}")
-        elif took > DRAIN + 1 + NOISE:
+        elif took > DRAIN + 1 + NOISE + (IMPORTING if self.is_asked_early else 0.0):
             self._stage.run.exits.append(f"{self.name} took {took:.1f} s to end after SIGTERM")
 
 

@@ -24,8 +24,8 @@ def judge(run: Run) -> None:
     _judge_journal(run)
     for at, fields in run.results:
         _judge_result(run, at, fields)
-    _must(not run.left, f"P3 nothing orphaned, or not within {BOUND:.0f} s: {run.left}")
     _must(not run.exits, f"P4 a drain always ends: {run.exits}")
+    _must(not run.left, f"P3 nothing orphaned, or not within {BOUND:.0f} s: {run.left}")
     _must(not run.complaints, "P5 a bug showed itself: " + "\n".join(run.complaints[:3]))
 
 
