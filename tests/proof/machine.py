@@ -110,12 +110,14 @@ class ScalerMachine(RuleBasedStateMachine):
     def kill(self, which: int) -> None:
         """`kill -9`."""
         self.story.kills += 1
+        self.story.note_unrest()
         self.story.theatre.do(self.story.replicas[which].kill)
 
     @precondition(lambda self: any(replica.is_alive for replica in self.story.replicas))
     @rule(which=which)
     def drain(self, which: int) -> None:
         """SIGTERM."""
+        self.story.note_unrest()
         if (replica := self.story.replicas[which]).is_alive:
             self.story.theatre.do(replica.drain)
 
@@ -143,6 +145,7 @@ class ScalerMachine(RuleBasedStateMachine):
     @rule(weather=st.sampled_from(["fine", "fine", "refusing", "silent"]))
     def redis(self, weather: str) -> None:
         """Redis goes away, falls silent, or is back."""
+        self.story.note_unrest()
         self.story.theatre.do(partial(setattr, self.story.server, "weather", weather))
 
     @rule(name=st.sampled_from(LOST_ANSWERS))
@@ -153,6 +156,7 @@ class ScalerMachine(RuleBasedStateMachine):
     @rule(which=which, trouble=TROUBLES)
     def api(self, which: int, trouble: str) -> None:
         """The API refuses some of a replica's requests, or loses their answers, from now on; or it is well again."""
+        self.story.note_unrest()
         self.story.replicas[which].refused = frozenset(trouble.split())
 
 
