@@ -46,6 +46,7 @@ class Taker:
         self._events = events
         self._lease_seconds = lease_seconds
         self._audit_at = 0.0
+        self._dropping: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled. What Redis does not answer is asked again at the next turn."""
@@ -72,8 +73,9 @@ class Taker:
             self._events.send_nowait(progress)
         for event_id in tending.notices:
             self._handler.notice(event_id)
-        if tending.fences:
-            nursery.start_soon(self._drop_fences, tending.fences)
+        fences = tuple(fence for fence in tending.fences if fence.name not in self._dropping)
+        if fences:
+            nursery.start_soon(self._drop_fences, fences)
         if tending.strays:
             await self._poller.admit(tending.strays)
 
@@ -93,6 +95,11 @@ class Taker:
 
         By name alone: whatever stands under the name of an attempt that ended is not needed.
         """
-        for fence in fences:
-            await self._site.delete("fences", fence.name, "")
-        await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))
+        names = {fence.name for fence in fences}
+        self._dropping |= names  # lent again while the API is away, they must not be deleted twice at a time
+        try:
+            for fence in fences:
+                await self._site.delete("fences", fence.name, "")
+            await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))
+        finally:
+            self._dropping -= names
