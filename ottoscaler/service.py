@@ -88,17 +88,30 @@ async def _serve(settings: Settings, drain: Drain) -> None:
 
 async def serve(settings: Settings, drain: Drain) -> None:
     """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
-    if problems := check_retry_policy(settings.retry_policy or {}):
-        raise SettingsError(problems)
-    access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
-    templates = load_templates(settings.worker_template)
-    _policies(settings, templates)  # a wrong one is refused at the start
+    access, templates = _load_files(settings)
     while not drain.requested.is_set():
         startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
         try:
             await _serve_era(settings, drain, startup, access, templates)
         except* StartupStopped as stopped:
             log.info("stopped at the start", reason=str(stopped.exceptions[0]))
+
+
+def _load_files(settings: Settings) -> tuple[Access, Templates]:
+    """What files say of the API and of the workers. Raises `SettingsError` with the problems of all of them."""
+    problems = check_retry_policy(settings.retry_policy or {})
+    try:
+        access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        templates = load_templates(settings.worker_template)
+        _policies(settings, templates)
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    return access, templates
 
 
 async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates) -> None:

@@ -97,7 +97,9 @@ class _Judge:
             return {}
         kind = (document.get("apiVersion"), document.get("kind"))
         if kind != ("v1", "PodTemplate"):
-            self._add("", f"is {kind[0]} {kind[1]}, expected a v1 PodTemplate")
+            self._add(
+                "", f"is {' '.join(str(word) for word in kind if word) or 'of no kind'}, expected a v1 PodTemplate"
+            )
             return {}
         template = self._mapping(document, "template", "template", is_needed=True)
         metadata = self._mapping(template, "metadata", "template.metadata")

@@ -67,6 +67,21 @@ def test_a_kubeconfig_that_is_not_there_is_a_wrong_setting(environ: dict[str, st
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.process
+def test_all_wrong_files_are_named_at_once(environ: dict[str, str], tmp_path: Path) -> None:
+    """A wrong kubeconfig does not hide a wrong template, nor that a wrong retry policy."""
+    (tmp_path / "template.yaml").write_text("kind: Deployment")
+    wrong = {
+        "KUBECONFIG": "/nowhere/config",
+        "WORKER_TEMPLATE": str(tmp_path / "template.yaml"),
+        "RETRY_POLICY": '{"Nonsense": "own"}',
+    }
+    done = subprocess.run(SERVE, capture_output=True, text=True, env={**environ, **wrong}, timeout=20)
+    assert done.returncode == 2
+    for words in ("/nowhere/config", "template.yaml: is Deployment, expected a v1 PodTemplate", "Nonsense"):
+        assert words in done.stdout
+
+
 def wait_for_handler(pid: int) -> None:
     """Return when a process has its handler of SIGTERM, before it has imported anything of weight."""
     deadline = time.monotonic() + 10
