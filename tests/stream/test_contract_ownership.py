@@ -284,6 +284,19 @@ async def test_leaving_cleans_up(backend: Backend, clock: trio.abc.Clock) -> Non
     assert backend.contents().get(backend.keys.sessions, {}).keys() <= {"two"}
 
 
+async def test_leaving_loses_no_event_whose_entry_was_trimmed(backend: Backend, clock: trio.abc.Clock) -> None:
+    """An event that is held and, trimmed away, pending for nobody is found by others as soon as its holder leaves."""
+    dead, _ = await open_session(backend, "dead", lease=0.02)
+    one, _ = await open_session(backend, "one")
+    two, _ = await open_session(backend, "two")
+    event_id = await begin(backend, dead)
+    backend.trim(0)
+    await trio.sleep(0.05)
+    for session in (one, two):
+        assert [progress.event_id for progress in await take(session, expire=True)] == [event_id]
+        await session.leave()
+
+
 async def test_an_offered_event_without_progress_is_dropped(backend: Backend, clock: trio.abc.Clock) -> None:
     """What is offered and has ended meanwhile takes no room."""
     one, _ = await open_session(backend, "one")
