@@ -30,6 +30,7 @@ async def run(seed: int, folder: Path, *, seconds: float = 6.0) -> Run:
     async with _stage(made) as stage:
         for place in range(made.script.replicas):
             stage.start(place)
+        await stage.wait_ready()
         await _play(stage)
         await _settle(stage)
         await _end(stage)

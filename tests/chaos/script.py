@@ -99,7 +99,7 @@ def _settings(dice: random.Random) -> dict[str, str]:
 
 def _sends(dice: random.Random, seconds: float) -> list[Send]:
     sends = []
-    for at in sorted(dice.uniform(0.0, seconds) for _ in range(dice.randint(3, 10))):
+    for at in sorted(dice.uniform(0.0, seconds) for _ in range(dice.randint(4, 12))):
         match dice.choices(["up", "simulated", "down", "cancel", "bad"], [7, 2, 2, 2, 1])[0]:
             case "up":
                 sends.append(Send(at, _scale_up(dice)))
@@ -127,10 +127,10 @@ def _scale_up(dice: random.Random) -> dict[str, str]:
 
 
 def _harms(dice: random.Random, seconds: float) -> list[Harm]:
-    names = dice.choices(list(HARMS), list(HARMS.values()), k=dice.randint(1, 8))
+    names = dice.choices(list(HARMS), list(HARMS.values()), k=dice.randint(2, 9))
     if dice.random() < 0.15:
         names.append("Redis emptied")
-    times = sorted(dice.uniform(0.5, seconds) for _ in names)
+    times = sorted(dice.uniform(0.3, seconds) for _ in names)
     dice.shuffle(names)
     return [
         Harm(at, name, dice.choice([0.2, 0.8, 2.0, 3.5]), dice.random()) for at, name in zip(times, names, strict=True)

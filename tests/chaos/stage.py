@@ -19,7 +19,7 @@ import yaml
 
 from ottoscaler.cli.playground import without_settings
 from tests.chaos.script import Script
-from tests.process.bench import Cluster
+from tests.process.bench import Cluster, wait_until
 from tests.stream.servers import DIE_WITH_PARENT, Server
 
 LEASE = 1.0
@@ -99,6 +99,10 @@ class Life:
         """Whether the process has ended."""
         return self.process.poll() is not None
 
+    def is_ready(self) -> bool:
+        """Whether it has said so."""
+        return '"ready"' in self._log.read_text(errors="replace")
+
     def kill(self) -> None:
         """`kill -9`."""
         self.is_killed = True
@@ -149,6 +153,10 @@ class Stage:
         life = self.lives[place] = Life(self, f"r{place}-{self._numbers[place]}")
         self._nursery.start_soon(self._keep, place, life)
         return life
+
+    async def wait_ready(self) -> None:
+        """Return when every process takes events, so that the harm meets work."""
+        await wait_until(lambda: all(life.is_ready() for life in self.lives.values()), 30)
 
     async def _keep(self, place: int, life: Life) -> None:
         """What ends unasked is started again, as a Deployment would."""
