@@ -31,7 +31,7 @@ OBSERVED_CLUSTER = (sys.executable, "-m", "benchmarks.observed_cluster")
 KEYS = Keys("otto:scale:events", "ottoscaler")
 ROOT = Path(__file__).parent.parent
 REDIS_TIMEOUT = 10.0
-FILL_SECONDS = 240.0
+FILL_SECONDS = 400.0
 BLOCK_MS = 1000
 
 
@@ -82,7 +82,7 @@ class Arena:
         with trio.fail_after(FILL_SECONDS):
             while (running := len(self.records.running)) < events * workers_per_event:
                 show(f"{running} of {events * workers_per_event} pods run")
-                await trio.sleep(1)
+                await trio.sleep(2)
                 self.records.read()
         await trio.sleep(0.5)  # accepted is recorded in batches
         return event_ids

@@ -28,13 +28,13 @@ class Parameters:
 
     rounds: int = 3
     replicas: int = 3
-    events_per_replica: int = 20
+    events_per_replica: int = 10
     workers_per_event: int = 20
-    api_latency: float = 0.1
+    api_latency: float = 0.25
 
 
 FULL = Parameters()
-QUICK = Parameters(rounds=1, events_per_replica=10)
+QUICK = Parameters(rounds=1, events_per_replica=5)
 
 
 async def run(show: Show, parameters: Parameters) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,9 @@ def _aim(figure: Figure) -> str:
 
 
 def shown(value: float) -> str:
-    """A number with three digits that count."""
+    """A number with three digits that count; a dash where there was nothing to measure (NaN)."""
+    if math.isnan(value):
+        return "–"
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
