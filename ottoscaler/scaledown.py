@@ -99,10 +99,13 @@ class ScaleDown:
                 return chosen
 
     def _candidates(self, live: list[LiveEvent]) -> Iterator[Candidate]:
-        """First workers not yet created (last in line first), then pending pods, then the oldest running ones."""
+        """First workers not yet created (last in line first), then pending pods, then the oldest running ones; last
+        those that the API accepted and the watch does not show: it is behind, or somebody took their labels away.
+        """
         stoppable = {event.event_id: event for event in live}
         records = [record for record in self._site.fleet.records.values() if record.event_id in stoppable]
-        pods = {(record.event_id, record.index): record for record in records if not record.gone}
+        records.sort(key=lambda record: record.attempt)  # of a worker that was run again the last pod counts
+        pods = {(record.event_id, record.index): record for record in records}
         for event in reversed(live):
             for index in range(event.planned, 0, -1):
                 if index not in event.settled and index not in event.accepted and (event.event_id, index) not in pods:
@@ -110,6 +113,10 @@ class ScaleDown:
         for record in sorted(filter(_can_stop, pods.values()), key=_preference):
             if record.index not in stoppable[record.event_id].settled:
                 yield self._candidate(record.event_id, record.index)
+        for event in live:
+            for index in sorted(event.accepted - event.settled):
+                if (event.event_id, index) not in pods:
+                    yield self._candidate(event.event_id, index)
 
     def _candidate(self, event_id: str, index: int, cause: str = "Stopped") -> Candidate:
         name = self._site.name_pod(event_id, index, 1)

@@ -4,6 +4,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.spine.stage import open_stage
+from tests.spine.test_scaledown import heed_notices, long_world
 from tests.spine.world import Plan, World
 
 
@@ -35,3 +36,23 @@ async def test_an_end_without_a_final_phase_is_waited_for_as_always(autojump_clo
             (result,) = await stage.results()
             nursery.cancel_scope.cancel(reason="seen enough")
         assert result["workers"][0]["cause"] == "Killed"
+
+
+async def test_a_worker_that_the_watch_does_not_show_can_be_stopped(autojump_clock: MockClock) -> None:
+    """Accepted and not seen, because its labels are gone or because the watch is behind, it runs all the same: a
+    scale_down stops it when those that are seen are not enough.
+    """
+    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        up = await stage.add(type="scale_up", pod_count=2)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(5)
+        stage.world.strip_labels(f"otto-agent-1-{up.event_id}")
+        await trio.sleep(1)
+        for stopped in (2, 1):
+            await stage.work(await stage.add(type="scale_down", pod_count=1)).run()
+            down = (await stage.results())[-1]
+            assert (down["status"], [worker["index"] for worker in down["workers"]]) == ("succeeded", [stopped])
+            assert {worker["cause"] for worker in down["workers"]} == {"Stopped"}
+        assert await stage.pods_left() == []
+        nursery.cancel_scope.cancel()
