@@ -108,7 +108,9 @@ class ScaleDown:
         pods = {(record.event_id, record.index): record for record in records}
         for event in reversed(live):
             for index in range(event.planned, 0, -1):
-                if index not in event.settled and index not in event.accepted and (event.event_id, index) not in pods:
+                last = pods.get((event.event_id, index))
+                is_there = index in event.accepted or (last is not None and _can_stop(last))
+                if index not in event.settled and not is_there:  # one that waits to be run again has left a pod
                     yield self._candidate(event.event_id, index)
         for record in sorted(filter(_can_stop, pods.values()), key=_preference):
             if record.index not in stoppable[record.event_id].settled:

@@ -70,6 +70,22 @@ async def test_a_worker_is_run_again_under_another_name(autojump_clock: MockCloc
         assert await stage.pods_left() == []
 
 
+async def test_one_that_waits_for_its_next_attempt_is_stopped_first(autojump_clock: MockClock) -> None:
+    """A scale_down takes a worker between two attempts as one not yet created, though its former pod is still there."""
+    world = World(lambda labels: Plan(exit_code=1, duration=1 if labels["ottoscaler/index"] == "1" else 600))
+    async with open_stage(world, cleanup_delay=100.0) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        with_policy(stage, worker_max_attempts=3)
+        up = await stage.add(type="scale_up", pod_count=2)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(5)
+        assert f"otto-agent-1-{up.event_id}" in world.pods
+        await stage.work(await stage.add(type="scale_down", pod_count=1)).run()
+        down = (await stage.results())[-1]
+        assert [worker["index"] for worker in down["workers"]] == [1]
+        nursery.cancel_scope.cancel()
+
+
 async def test_attempts_come_to_an_end(autojump_clock: MockClock) -> None:
     """A worker that fails every time fails with its last attempt, after growing delays."""
     async with open_stage(failing(99)) as stage:
