@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.stream.base import Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World
@@ -144,4 +145,26 @@ async def test_many_poison_events_hold_up_no_healthy_one(
         await trio.sleep(1200)
         _, dead = await endings(server)
         assert dead == dict.fromkeys(poison, "HandlingFailed")
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_a_worker_of_poison_is_told(autojump_clock: MockClock) -> None:
+    """A scale_down that chose a worker of an event which ends as a dead letter ends, too, and counts it as failed."""
+    world, server = World(), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        holder = MemoryStream(server, "holder")
+        era = await holder.open_group("0", "otto")
+        await holder.renew(30.0, era.id)
+        poison = await add(server, type="scale_up", pod_count="1")
+        await holder.read(1, 1.0)
+        pairs = (("type", "scale_up"), ("pod_count", "1"))
+        assert await holder.register([Registration(poison, "work", pairs, "", 1)]) == [1]
+        server.progress[poison]["failures"] = "3"
+        nursery.start_soon(Scaler(world, server, "one").run)
+        down = await add(server, type="scale_down", pod_count="1")
+        await trio.sleep(10)
+        assert "s:1" in server.progress[poison]
+        await trio.sleep(60)
+        assert await endings(server) == ({down: "partial"}, {poison: "HandlingFailed"})
         nursery.cancel_scope.cancel()

@@ -158,3 +158,19 @@ async def test_a_worker_that_had_succeeded_is_not_terminated(autojump_clock: Moc
         assert results["scale_up"]["status"] == "succeeded"
         assert (results["scale_down"]["status"], results["scale_down"]["terminated"]) == ("partial", "0")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_is_ending_is_not_chosen(autojump_clock: MockClock) -> None:
+    """One that has failed already, though nobody has recorded it yet, or is on its way out is not stopped again."""
+    world = World(lambda labels: Plan(duration=1 if labels["ottoscaler/index"] == "1" else 600, exit_code=3), 8.0)
+    async with open_stage(world) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        up = await stage.add(type="scale_up", pod_count=3)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(3)
+        world.change(f"otto-agent-2-{up.event_id}", lambda pod: pod["metadata"].update(deletionTimestamp="now"))
+        await trio.sleep(0.05)
+        await stage.work(await stage.add(type="scale_down", pod_count=1)).run()
+        (result,) = [result for result in await stage.results() if result["type"] == "scale_down"]
+        assert [worker["index"] for worker in result["workers"]] == [3]
+        nursery.cancel_scope.cancel()

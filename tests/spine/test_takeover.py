@@ -12,13 +12,14 @@ from tests.spine.world import Plan, World
 
 
 @asynccontextmanager
-async def taken_over(first: Stage, event_id: str, *, epoch: int = 1) -> AsyncIterator[tuple[Stage, Progress]]:
+async def taken_over(first: Stage, event_id: str) -> AsyncIterator[tuple[Stage, Progress]]:
     """A second scaler that takes the event from the first, which went without a word."""
     first.stream._server.sessions[first.session] = 0
     second = Stage(first.world, first.stream._server, "s2")
     async with second.open():
-        (taken,) = (await second.stream.tend(1, 1, expire=True, audit=False)).taken
-        assert (taken.event_id, taken.epoch, taken.clean) == (event_id, epoch + 1, False)
+        found = (await second.stream.tend(1, 1, expire=True, audit=False)).taken
+        (taken,) = (progress for progress in found if progress.event_id == event_id)
+        assert (taken.epoch, taken.clean) == (2, False)
         yield second, taken
 
 
@@ -110,3 +111,58 @@ async def test_every_replica_guards_the_names_of_closed_events(autojump_clock: M
         await trio.sleep(30)
         assert len(outer.world.runs) == 1
         assert outer.world.pods == {}
+
+
+async def test_an_unanswered_create_is_handed_on_with_the_event(autojump_clock: MockClock) -> None:
+    """A hand-over says that a create may still be carried out, from owner to owner, until somebody has met it."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        first.world.late_creates.append(20.0)
+        work = first.work(progress)
+        with trio.move_on_after(0.05):
+            await work.run()
+        await first.stream.offer([work.claim], clean=[work.is_clean])
+        second = Stage(first.world, first.stream._server, "second")
+        async with second.open():
+            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+            second.site.slots.limit = 0
+            work = second.work(taken)
+            with trio.move_on_after(1):
+                await work.run()
+            await second.stream.offer([work.claim], clean=[work.is_clean])
+        third = Stage(first.world, first.stream._server, "third")
+        async with third.open():
+            (taken,) = (await third.stream.tend(1, 1, expire=False, audit=False)).taken
+            await third.work(taken).run()
+            await trio.sleep(40)
+            assert len(first.world.runs) == 1
+
+
+async def test_a_hand_over_without_an_open_create_leaves_no_fence(autojump_clock: MockClock) -> None:
+    """Where every create was answered, the next owner cleans up as any other: no pod stays behind for a minute."""
+    async with open_stage(World(lambda labels: Plan(duration=5))) as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        work = first.work(progress)
+        with trio.move_on_after(2):
+            await work.run()
+        await first.stream.offer([work.claim], clean=[work.is_clean])
+        async with Stage(first.world, first.stream._server, "s2").open() as second:
+            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+            await second.work(taken).run()
+            assert await second.pods_left() == []
+
+
+async def test_a_stop_that_nobody_heard_reaches_the_next_owner(autojump_clock: MockClock) -> None:
+    """A worker that was marked while its owner was dead is stopped by whoever takes the event."""
+    async with open_stage(World(lambda labels: Plan(duration=600))) as first, trio.open_nursery() as nursery:
+        progress = await first.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(5):
+            await first.work(progress).run()
+        down = first.work(await first.add(type="scale_down", pod_count=1))
+        nursery.start_soon(down.run)
+        await trio.sleep(1)
+        async with taken_over(first, progress.event_id) as (second, taken):
+            with trio.fail_after(30):
+                await second.work(taken).run()
+            assert [result["status"] for result in await second.results()] == ["terminated"]
+        nursery.cancel_scope.cancel(reason="the scale_down was taken from it, too")

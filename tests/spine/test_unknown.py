@@ -51,3 +51,18 @@ async def test_a_pod_of_another_era_is_not_adopted(autojump_clock: MockClock) ->
         (result,) = await stage.results()
         assert result["workers"][0]["cause"] == "NameTaken"
         assert "era forgotten" in result["workers"][0]["reason"]
+
+
+async def test_a_successor_under_the_same_name_is_another_pod(autojump_clock: MockClock) -> None:
+    """A pod that took the place of ours is not followed in its stead: the worker has ended with its own."""
+    async with open_stage(World(lambda labels: Plan(duration=20))) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(5)
+            ((name, pod),) = stage.world.pods.items()
+            stage.world.remove(name)
+            stage.world.create(pod)
+        (result,) = await stage.results()
+        assert result["workers"][0]["cause"] == "DeletedByOther"
+        assert await stage.pods_left() == []
