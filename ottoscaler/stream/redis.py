@@ -174,8 +174,11 @@ class RedisStream(RedisDeadLetters, Stream):
     async def survey(self, task_id: str) -> list[LiveEvent]:
         """All live events of the work lane, of one task or of all."""
         found: list[LiveEvent] = []
-        for page in _pages(await self.live_events(), size=100):
-            found += map(answers.live_event, await self._call("survey", ids=page, task_id=task_id))
+        ids = await self.live_events()
+        while ids:
+            looked_at, facts = await self._call("survey", ids=ids[:PAGE], task_id=task_id)
+            found += map(answers.live_event, facts)
+            ids = ids[looked_at:]
         return found
 
     async def mark_victims(

@@ -295,6 +295,24 @@ async def test_a_wrong_login_is_unavailable(own: RedisBackend) -> None:
     assert "hush" not in str(caught.value)
 
 
+async def test_a_survey_of_large_events_lets_others_in_between(own: RedisBackend) -> None:
+    """One call looks at no more than one event of 10,000 workers: all of them at once would hold Redis up for longer
+    than a lease, and a call without an answer would be repeated for ever.
+    """
+    stream, _ = await open_session(own, "one")
+    ids = [await begin(own, stream, planned=10_000) for _ in range(3)]
+    outcomes = [word for index in range(1, 10_001) for word in (f"o:{index}", "{}")]
+    for event_id in ids:
+        own.server.command("HSET", own.keys.progress(event_id), *outcomes)
+    own.server.command("SCRIPT", "LOAD", script_text("survey"))
+    own.server.command("CONFIG", "RESETSTAT")
+    found = await stream.survey("")
+    assert [(live.event_id, len(live.settled)) for live in found] == [(event_id, 10_000) for event_id in ids]
+    statistics = own.server.command("INFO", "commandstats").splitlines()
+    (scripts,) = (line for line in statistics if line.startswith(b"cmdstat_evalsha:"))
+    assert b"calls=3," in scripts
+
+
 async def test_a_bug_is_not_an_outage(own: RedisBackend) -> None:
     """A script error passes as it is."""
     stream, _ = await open_session(own, "one")
