@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -38,6 +39,18 @@ def _choose(stage: Stage, harm: Harm) -> tuple[int, Life]:
 
 async def _kill(stage: Stage, harm: Harm) -> None:
     _choose(stage, harm)[1].kill()
+
+
+async def _kill_in_writes(stage: Stage, harm: Harm) -> None:
+    """While the API is slow to answer creates or deletes; it carries them out all the same."""
+    verb, slow = "create" if harm.whom < 0.7 else "delete", 0.6
+    number = await stage.cluster.fault(kind="latency", verb=verb, path=PODS, seconds=slow, times=1000)
+    with trio.move_on_after(2.0), suppress(AssertionError):
+        await stage.cluster.wait_suffered(number)
+    for life in list(stage.lives.values()) if harm.seconds > 1 else [_choose(stage, harm)[1]]:
+        life.kill()
+    await stage.cluster.mend(number)
+    stage.run.late_until = max(stage.run.late_until, time.time() + slow)
 
 
 async def _freeze(stage: Stage, harm: Harm) -> None:
@@ -220,6 +233,7 @@ async def _choose_pod(stage: Stage, harm: Harm) -> dict[str, Any] | None:
 
 ACTS: dict[str, Act] = {
     "kill -9": _kill,
+    "kill -9 in writes": _kill_in_writes,
     "SIGSTOP": _freeze,
     "rollout": _roll_out,
     "Redis kill -9": _kill_redis,

@@ -23,6 +23,7 @@ BAD_ENTRIES: tuple[dict[str, str], ...] = (
 
 HARMS = {
     "kill -9": 3,
+    "kill -9 in writes": 4,
     "SIGSTOP": 3,
     "rollout": 3,
     "Redis kill -9": 2,
