@@ -118,3 +118,19 @@ async def test_an_event_whose_owner_is_no_session_is_put_right(autojump_clock: M
         (result,) = await producer.read_entries("results", "0", 99, 0.0)
         assert result[1]["status"] == "succeeded"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_fence_is_no_orphan(autojump_clock: MockClock) -> None:
+    """The pod that keeps a name from a late create outlives a shorter grace, though its event has closed."""
+    world, server = World(), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(Scaler(world, server, "one", orphan_grace_seconds="1").run)
+        await trio.sleep(5)
+        world.late_creates.append(45.0)
+        await MemoryStream(server, "producer").add_event([("type", "scale_up"), ("pod_count", "1")], token_hex(8))
+        await trio.sleep(40)
+        assert len(world.pods) == 1
+        await trio.sleep(60)
+        assert (len(world.runs), world.pods) == (1, {})
+        nursery.cancel_scope.cancel()

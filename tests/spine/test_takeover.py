@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.ledger import NotOurs
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, open_stage
 from tests.spine.world import Plan, World
@@ -166,3 +168,15 @@ async def test_a_stop_that_nobody_heard_reaches_the_next_owner(autojump_clock: M
                 await second.work(taken).run()
             assert [result["status"] for result in await second.results()] == ["terminated"]
         nursery.cancel_scope.cancel(reason="the scale_down was taken from it, too")
+
+
+async def test_an_owner_that_is_none_any_more_begins_nothing(autojump_clock: MockClock) -> None:
+    """An event that was lost between its taking and the first step on it is not touched: no pod is made or deleted."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        async with taken_over(first, progress.event_id) as (second, taken):
+            await second.stream.offer([second.work(taken).claim], clean=[True])
+            for stage, stale in ((first, progress), (second, taken)):
+                with pytest.raises(NotOurs):
+                    await stage.work(stale).run()
+            assert first.world.writes == []
