@@ -55,6 +55,7 @@ class Worker:
         self._earlier = earlier
         self._stop = trio.Event()
         self._stop_cause = "Stopped"
+        self._waiting = trio.CancelScope()
         self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
         note = partial(site.ledger.note_trouble, claim, index)
         self._creation = Creation(
@@ -74,6 +75,7 @@ class Worker:
         """End it, for `cause` (Stopped, Cancelled), and let it end as terminated. Safe to call twice."""
         self._stop_cause = cause
         self._stop.set()
+        self._waiting.cancel(reason=f"the worker is to stop: {cause}")
 
     async def wait_turn(self, not_before: float, slots: FairLimiter) -> None:
         """Return with a slot once the time (Unix s) has come and the attempt before has surely ended.
@@ -190,10 +192,11 @@ class Worker:
         async def changed() -> None:
             await follow.wait(lambda record: record is not seen)
 
-        waits = [changed] if self._stop.is_set() else [changed, self._stop.wait]
-        if is_waiting_for_volumes(seen):
-            waits.append(lambda: self._diagnosis.wait_warning(seen))
-        await trio_util.wait_any(*waits)
+        with trio.CancelScope() as self._waiting:  # no task of its own for the stop: here all workers spend their lives
+            if is_waiting_for_volumes(seen):
+                await trio_util.wait_any(changed, lambda: self._diagnosis.wait_warning(seen))
+            else:
+                await changed()
 
     async def _stop_once(self, record: PodRecord) -> None:
         if self._stop.is_set() and not self._deleted:

@@ -63,6 +63,18 @@ async def test_a_success_is_read_before_the_final_phase(autojump_clock: MockCloc
             await stage.work(progress).run()
 
 
+async def test_a_worker_that_waits_for_its_end_is_one_task(autojump_clock: MockClock) -> None:
+    """A replica may follow 10,000 workers, and a drain ends all their tasks within its second: there are no others."""
+    async with open_stage(World(lambda labels: Plan(duration=1e6))) as stage, trio.open_nursery() as nursery:
+        before = trio.lowlevel.current_statistics().tasks_living
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=100)).run)
+        await trio.sleep(10)
+        lives_of_pods = 100
+        of_the_event = trio.lowlevel.current_statistics().tasks_living - before - lives_of_pods
+        assert 100 < of_the_event < 110
+        nursery.cancel_scope.cancel(reason="seen enough")
+
+
 async def test_a_plain_137_waits_for_its_explanation(autojump_clock: MockClock) -> None:
     """A kill may turn out to be an eviction: the verdict comes with the final phase, at most 10 s later."""
 
