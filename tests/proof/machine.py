@@ -148,6 +148,19 @@ class ScalerMachine(RuleBasedStateMachine):
         self.story.note_unrest()
         self.story.theatre.do(partial(setattr, self.story.server, "weather", weather))
 
+    @rule(which=which, seconds=st.sampled_from([1.0, 8.0]), work=st.booleans())
+    def cut_off(self, which: int, seconds: float, work: bool) -> None:
+        """One replica alone loses Redis for a while, perhaps with creates before it that the API does not take yet."""
+        replica = self.story.replicas[which]
+        replica.is_cut_off = True
+        if work:
+            replica.refused = frozenset({"create", "delete"})
+        self.story.theatre.advance(seconds)
+        replica.refused = frozenset()
+        self.story.theatre.advance(0.3)
+        replica.is_cut_off = False
+        self.story.note_unrest()
+
     @rule(name=st.sampled_from(LOST_ANSWERS))
     def lose_answer(self, name: str) -> None:
         """The next call of that kind is carried out, and its answer gets lost."""

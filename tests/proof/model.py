@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import trio
 
-from ottoscaler.errors import Conflict
+from ottoscaler.errors import Conflict, Unavailable
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.chaos.light import suppress_ends
@@ -27,6 +27,8 @@ from tests.spine.world import Plan, World, ambiguous, lost
 
 POD = re.compile(r"otto-agent-(?P<index>\d+)-(?P<event>\d+-\d+)(?:-r(?P<attempt>\d+))?")
 SETTLE_SECONDS = 900
+LATEST_SECONDS = 15
+"""Longer than any late create is on its way."""
 FENCE_SECONDS = 100
 """Longer than any fence: what is left then is left for ever."""
 ENDLESS = 1e6
@@ -71,6 +73,9 @@ class Replica:
         self.is_alive = False
         self.scaler: Scaler
         self.refused: frozenset[str] = frozenset()
+        """Requests that the API does not answer."""
+        self.is_cut_off = False
+        """Redis answers others, but not this one."""
         self._story = story
         self._life = trio.CancelScope()
 
@@ -83,6 +88,7 @@ class Replica:
         self.scaler = Scaler(self._story.world, self._story.server, session, drain_seconds="2")
         self.scaler.kube.fail = self._fail
         self.scaler.kube._write = partial(self._write, session, self.scaler.kube._write)  # type: ignore[method-assign]
+        self.scaler.stream._call = partial(self._call_redis, self.scaler.stream._call)  # type: ignore[method-assign]
         with self._life, suppress_ends():
             await self.scaler.run()
         self.is_alive = False
@@ -100,6 +106,12 @@ class Replica:
         if verb not in self.refused:
             return None
         return ambiguous(verb) if verb == "created" else lost(verb)
+
+    async def _call_redis(self, call: Any, name: str, script: Any) -> Any:
+        if self.is_cut_off:
+            await trio.lowlevel.checkpoint()
+            raise Unavailable("no route to Redis")
+        return await call(name, script)
 
     async def _write(self, session: str, write: Any, verb: str, name: str) -> None:
         """The lease is asked first, as in the real client; then the write is judged, then sent."""
@@ -172,14 +184,16 @@ class Story:
         self.theatre.do(partial(setattr, self.server, "weather", "fine"))
         self.world.late_creates.clear()
         for replica in self.replicas:
-            replica.refused = frozenset()
+            replica.refused, replica.is_cut_off = frozenset(), False
         for _ in range(0, SETTLE_SECONDS, 20):
             self.theatre.advance(20)
             self.start(self.replicas[0])
             self._end_the_endless()
             if set(self._ended()) >= set(self.sent) and not self.server.progress and not self.server.fences:
                 break
-        self.theatre.advance(FENCE_SECONDS)
+        self.theatre.advance(LATEST_SECONDS)
+        if self.world.pods or self.server.fences:
+            self.theatre.advance(FENCE_SECONDS)
 
     def _end_the_endless(self) -> None:
         for name in list(self.world.pods):
@@ -189,7 +203,9 @@ class Story:
 
     def is_unrest(self) -> bool:
         """Whether names may be unguarded: a replica came or went a moment ago, or cannot reach Redis or the API."""
-        cannot = self.server.weather != "fine" or any(replica.refused for replica in self.replicas)
+        cannot = self.server.weather != "fine" or any(
+            replica.refused or replica.is_cut_off for replica in self.replicas
+        )
         is_nobody = not any(replica.is_alive for replica in self.replicas)
         return cannot or is_nobody or self.theatre.now() < self.unrest_until
 
