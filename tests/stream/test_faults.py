@@ -313,6 +313,19 @@ async def test_a_survey_of_large_events_lets_others_in_between(own: RedisBackend
     assert b"calls=3," in scripts
 
 
+async def test_large_events_are_taken_one_by_one(own: RedisBackend) -> None:
+    """One look takes no more than one event of 10,000 workers: the progress of many at once would come too late, and
+    again too late with each repeat.
+    """
+    stream, _ = await open_session(own, "one")
+    ids = [await begin(own, stream, planned=10_000, offer=True) for _ in range(3)]
+    outcomes = [word for index in range(1, 10_001) for word in (f"o:{index}", "{}")]
+    for event_id in ids:
+        own.server.command("HSET", own.keys.progress(event_id), *outcomes)
+    looks = [(await stream.tend(10, 10, expire=False, audit=False)).taken for _ in range(4)]
+    assert [[progress.event_id for progress in taken] for taken in looks] == [[ids[0]], [ids[1]], [ids[2]], []]
+
+
 async def test_a_bug_is_not_an_outage(own: RedisBackend) -> None:
     """A script error passes as it is."""
     stream, _ = await open_session(own, "one")

@@ -4,11 +4,14 @@ local STRAYS = 100 -- entries claimed from dead sessions in one call
 local FENCES = 100 -- fences lent in one call
 local FENCE_LOAN = 10000 -- ms
 local SESSIONS = 20 -- expired sessions looked at in one call
-local at = now()
+local MOST = 20000 -- names and values of taken events in one call; the event that reaches it is the last
+local at, read = now(), 0
 local taken, taken_ids, notices, strays = {}, {}, {}, {}
 
 local function add_taken(id)
-  taken[#taken + 1] = { id, redis.call('HGETALL', key('progress', id)) }
+  local flat = redis.call('HGETALL', key('progress', id))
+  read = read + #flat
+  taken[#taken + 1] = { id, flat }
   taken_ids[#taken_ids + 1] = id
 end
 
@@ -138,6 +141,9 @@ local function take(work_room, control_room)
     return
   end
   for _, found in ipairs(healthy) do
+    if read >= MOST then
+      break
+    end
     redis.call('ZREM', key('offered', found[1]), found[2])
     take_one(found[2], found[3])
   end
