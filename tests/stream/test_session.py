@@ -109,6 +109,26 @@ async def test_writes_end_one_lease_after_the_last_renewal_was_sent(autojump_clo
         assert world.lost == []
 
 
+async def test_a_slow_answer_makes_the_lease_no_longer(autojump_clock: MockClock) -> None:
+    """The lease runs from when the renewal was sent: Redis may have counted from then."""
+    async with running() as world:
+        renew = world.stream.renew
+
+        async def renew_slowly(lease_seconds: float, era: str) -> Renewal:
+            renewal = await renew(lease_seconds, era)
+            await trio.sleep(0.9)
+            return renewal
+
+        world.stream.renew = renew_slowly  # type: ignore[method-assign]  # the slow answer
+        await trio.sleep(1.95)
+        world.backend.server.weather = "refusing"
+        await trio.sleep(1.95)
+        world.session.check()
+        await trio.sleep(0.2)
+        with pytest.raises(WritesSuspended):
+            world.session.check()
+
+
 async def test_nobody_is_expired_during_the_first_lease(autojump_clock: MockClock) -> None:
     """A start counts as an outage: for one lease others' silence proves nothing."""
     async with running() as world:
