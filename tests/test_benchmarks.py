@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import msgspec
 import pytest
 import trio
 
-from benchmarks import cost
+from benchmarks import cost, takeover
 from benchmarks.figures import Figure, median_figures, percentile
-from benchmarks.report import write_result
+from benchmarks.meter import Usage
+from benchmarks.report import shown, write_result
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,6 +40,17 @@ async def test_a_benchmark_counts_what_a_pod_costs_and_writes_it_down(tmp_path: 
     assert told == ["round 1 of 1"]
 
 
+@pytest.mark.slow_clock
+@pytest.mark.process
+async def test_a_killed_replica_s_event_is_seen_to_change_hands() -> None:
+    """The measured time is about a lease, for the lease must run out first, and no pod was created twice."""
+    result = await takeover.run(lambda words: None, takeover.Parameters(kills=1, lease_seconds=1.0, workers=1))
+    figures = {figure.name: figure for figure in result.figures}
+    assert 0.5 < figures["kill to a new owner, p50"].value < 10
+    assert figures["kill to a new owner, p99"].aim == 1.5
+    assert figures["pods created again"].value == 0
+
+
 async def test_the_command_refuses_a_benchmark_that_it_does_not_know() -> None:
     """A wrong name is an error that says what is expected, before anything is started."""
     command = [sys.executable, "-m", "benchmarks", "speed"]
@@ -56,3 +69,14 @@ def test_rounds_become_medians() -> None:
     rounds = [[Figure("rate", value, "pods/s", 200, more_is_better=True)] for value in (100.0, 250.0, 900.0)]
     (figure,) = median_figures(rounds)
     assert (figure.value, figure.aim, figure.is_met) == (250.0, 200, True)
+
+
+def test_any_of_several_scalers_may_be_the_limit() -> None:
+    """One busy replica among idle ones is named as the limit."""
+    usage = Usage(seconds=10, cpu={"serve": 1, "serve 2": 9.5, "cluster": 2}, machine=13, cpus=2)
+    assert usage.limit() == "The scaler was at its limit."
+
+
+def test_what_could_not_be_measured_is_a_dash() -> None:
+    """Nothing to measure is shown as such, never as a number."""
+    assert [shown(value) for value in (math.nan, 1234.5, 0.1234, 3.0)] == ["–", "1,234", "0.123", "3"]
