@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow_clock
 
 
 async def test_an_event_whose_entry_was_trimmed_is_known(backend: Backend, clock: trio.abc.Clock) -> None:
-    """Held, and on some servers pending for nobody since its take-over, it is in progress all the same: its pods are no orphans."""
+    """Held, and on some servers pending for nobody since its take-over, it is in progress: its pods are no orphans."""
     dead, _ = await open_session(backend, "dead", lease=0.02)
     one, _ = await open_session(backend, "one")
     event_id = await begin(backend, dead)
