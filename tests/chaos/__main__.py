@@ -88,7 +88,7 @@ def _play_one_light(seed: int) -> Report:
     try:
         made = light.run(seed)
     except Exception:  # noqa: BLE001 - a run that cannot even be judged is a finding, too
-        return Report("light", seed, broken=traceback.format_exc()[-2000:])
+        return Report("light", seed, broken=_last_words())
     harm = Counter(words.split(" ", 1)[1].rsplit(" r", 1)[0] for words in made.harm)
     report = Report("light", seed, harm=harm, events=len(made.sent), workers=len(made.world.runs))
     report.seconds = time.monotonic() - begun
@@ -97,6 +97,11 @@ def _play_one_light(seed: int) -> Report:
     except AssertionError as error:
         report.broken = f"{error}\nharm: {made.harm}"
     return report
+
+
+def _last_words() -> str:
+    """The end of the traceback at hand."""
+    return "\n".join(traceback.format_exc().splitlines()[-8:])
 
 
 # -- heavy
@@ -136,7 +141,7 @@ async def _play_one_heavy(seed: int, folder: Path) -> Report:
     try:
         made = await heavy.run(seed, folder)
     except Exception:  # noqa: BLE001 - a run that cannot even be judged is a finding, too
-        return Report("heavy", seed, broken=traceback.format_exc()[-3000:], folder=str(folder))
+        return Report("heavy", seed, broken=_last_words(), folder=str(folder))
     started = sum(1 for _, what, *_ in made.journal if what == "start")
     report = Report("heavy", seed, harm=made.harm, events=len(made.sent), workers=started)
     report.replicas, report.seconds, report.longest_wait = made.script.replicas, made.seconds, made.longest_wait

@@ -6,6 +6,7 @@ Workers write their identity into one file, the journal, when they start and whe
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -81,7 +82,6 @@ class Life:
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.name = name
-        self.began = time.monotonic()
         self.asked_at = 0.0
         self.is_killed = False
         self.is_asked_early = False
@@ -91,7 +91,12 @@ class Life:
         with self._log.open("wb") as log:
             command = [*DIE_WITH_PARENT, sys.executable, "-m", "ottoscaler", "serve"]
             self.process = subprocess.Popen(
-                command, env=stage.environ | {"REDIS_CONSUMER": name}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                env=stage.environ | {"REDIS_CONSUMER": name},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_block_signals,
             )
 
     @property
@@ -109,8 +114,7 @@ class Life:
         self.process.kill()
 
     async def terminate(self) -> None:
-        """SIGTERM, not before the interpreter can have installed a handler."""
-        await trio.sleep(max(0.0, self.began + 1.0 - time.monotonic()))
+        """SIGTERM, in whatever state it is."""
         async with self.lock:  # a frozen process hears no signal
             if not self.is_over and not self.asked_at:
                 self.asked_at, self.is_asked_early = time.monotonic(), not self._log.stat().st_size
@@ -131,6 +135,11 @@ class Life:
             self._stage.run.exits.append(f"{self.name} ended with exit code {code}, {why}")
         elif took > DRAIN + 1 + NOISE + (IMPORTING if self.is_asked_early else 0.0):
             self._stage.run.exits.append(f"{self.name} took {took:.1f} s to end after SIGTERM")
+
+
+def _block_signals() -> None:
+    """`serve` unblocks them when its handler stands: no SIGTERM comes too early."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
 
 
 class Stage:

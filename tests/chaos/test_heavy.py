@@ -12,11 +12,12 @@ from tests.chaos.script import write_script
 from tests.chaos.stage import Run
 from tests.chaos.verdict import judge
 
-SEEDS = (2, 5)
+SEEDS = (8, 9)
 
 
 @pytest.mark.process
 @pytest.mark.slow_clock
+@pytest.mark.timeout(180)
 async def test_every_promise_holds_under_harm_to_real_processes(tmp_path: Path) -> None:
     """Real replicas, Valkey and API under seeded harm: every event ends once, no worker runs twice, nothing is left."""
     runs: list[Run] = []
@@ -24,7 +25,7 @@ async def test_every_promise_holds_under_harm_to_real_processes(tmp_path: Path) 
     async def play(seed: int) -> None:
         folder = tmp_path / str(seed)
         folder.mkdir()
-        runs.append(await run(seed, folder, seconds=2.5))
+        runs.append(await run(seed, folder, seconds=2.0))
 
     async with trio.open_nursery() as nursery:
         for seed in SEEDS:
