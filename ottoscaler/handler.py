@@ -7,13 +7,15 @@ ends here; one whose handling breaks is logged and offered again after a while.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import trio
 
 from ottoscaler.cancelling import Cancel
-from ottoscaler.events import BadEntry, Limits, parse_entry
+from ottoscaler.errors import UnknownTemplate
+from ottoscaler.events import BadEntry, Limits, Pairs, parse_entry
 from ottoscaler.fences import Guard
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
@@ -80,6 +82,7 @@ class Handler:
         self._work = work
         self._scopes: dict[str, trio.CancelScope] = {}
         self._ended: dict[str, trio.Event] = {}
+        self._noticed: set[str] = set()  # events that were changed before their work began here
         self._in_hand: Progress | None = None  # a crash of this loop must not lose it
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -101,9 +104,20 @@ class Handler:
             scope.cancel(reason=reason)
 
     def notice(self, event_id: str) -> None:
-        """Tell the work on an event that its progress was changed."""
+        """Tell the work on an event that its progress was changed, or tell it when it begins."""
         if work := self._roster.work_of(event_id):
             work.notice()
+        elif event_id in self._roster:
+            self._noticed.add(event_id)
+
+    def take_unbegun(self) -> list[tuple[Claim, bool]]:
+        """The events that came and were never begun, for the hand-over: their claims, and whether they are clean."""
+        left = [self._in_hand] if self._in_hand else []
+        self._in_hand = None
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                left.append(self._events.receive_nowait())
+        return [(Claim(one.event_id, self._session, one.epoch), one.clean or one.epoch == 1) for one in left]
 
     async def _end_former(self, event_id: str) -> None:
         """An event that was lost and came back must not have two tasks."""
@@ -138,27 +152,50 @@ class Handler:
 
     async def _contain(self, progress: Progress, claim: Claim) -> None:
         """Do the work; a bug in it ends here, too: the event is offered again after a while."""
-        work: Work | BadEntry | None = None
+        work: Work | None = None
+        crash: ExceptionGroup[Exception] | None = None
         try:
-            work = self._make(progress, claim)
-            if isinstance(work, BadEntry):
-                await self._bury(work, claim, progress)
+            made = self._make(progress, claim)
+            if isinstance(made, BadEntry):
+                await self._bury(made, claim, progress)
                 return
+            work = made
             self._roster.begin(work)
+            if progress.event_id in self._noticed:
+                self._noticed.discard(progress.event_id)
+                work.notice()
             if bad := await work.run():
                 await self._bury(bad, claim, progress)
         except* NotOurs:
             log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
-        except* Exception as crash:  # noqa: BLE001 - whatever a bug raises, the other events go on
+        except* Exception as group:  # noqa: BLE001 - whatever a bug raises, the other events go on
+            crash = group
+        if crash is not None:
+            await self._survive(crash, progress, claim, is_clean=work is not None and work.is_clean)
+
+    async def _survive(
+        self, crash: ExceptionGroup[Exception], progress: Progress, claim: Claim, *, is_clean: bool
+    ) -> None:
+        """After a bug the event is offered again; one whose template is gone (from this replica) is refused.
+
+        What fails even here is logged, and leaves the event ours in Redis and unknown here: the taker finds it.
+        """
+        try:
+            if gone := crash.subgroup(UnknownTemplate):
+                reason = str(_first(gone))
+                await self._bury(BadEntry(claim.event_id, "UnknownTemplate", reason, _pairs(progress)), claim, progress)
+                return
             log.error("event handling broke", error=crash, event_id=claim.event_id)
-            clean = [not isinstance(work, BadEntry | None) and work.is_clean]
-            offer = partial(
-                self._site.ledger.stream.offer, [claim], clean=clean, delay_seconds=OFFER_AGAIN_SECONDS, failed=True
-            )
+            stream = self._site.ledger.stream
+            offer = partial(stream.offer, [claim], clean=[is_clean], delay_seconds=OFFER_AGAIN_SECONDS, failed=True)
             await self._site.ledger.insist(offer)
+        except NotOurs:
+            log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
+        except Exception as error:  # noqa: BLE001 - the same
+            log.error("event could not be offered again", error=error, event_id=claim.event_id)
 
     def _make(self, progress: Progress, claim: Claim) -> Work | BadEntry:
-        pairs = tuple((name.encode(), value.encode()) for name, value in progress.entry)
+        pairs = _pairs(progress)
         event = parse_entry(progress.event_id, pairs, NO_LIMITS)
         if progress.failures >= self._max_failures:
             reason = f"its handling broke {progress.failures} times, expected fewer than {self._max_failures}"
@@ -180,3 +217,13 @@ class Handler:
         pairs = dead_letter_pairs(bad, deliveries=claim.epoch, failed=self._site.now())
         await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim))
         log.warning("event refused", event_id=claim.event_id, cause=bad.cause, reason=bad.reason)
+
+
+def _pairs(progress: Progress) -> Pairs:
+    return tuple((name.encode(), value.encode()) for name, value in progress.entry)
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -158,37 +158,43 @@ class Rings:
             lease_seconds=self._settings.lease_seconds,
         )
         async with trio.open_nursery() as intake:
-            await intake.start(self._keep, "poller", self._poller.run)
-            await intake.start(self._keep, "taker", taker.run)
-            sweeper = Sweeper(self._site, self._guard, self.roster, self._settings.orphan_grace_seconds)
-            await intake.start(self._keep, "sweeper", sweeper.run)
-            log.info("ready", session=self._name, era=self._site.era, namespace=self._site.namespace)
+            intake.start_soon(self._open_intake, intake, taker)
             await trio_util.wait_any(self._drain.requested.wait, self._session.era_lost.wait)
             intake.cancel_scope.cancel(reason=self._drain.reason or "EraLost")
 
+    async def _open_intake(self, intake: trio.Nursery, taker: Taker) -> None:
+        await intake.start(self._keep, "poller", self._poller.run)
+        await intake.start(self._keep, "taker", taker.run)
+        sweeper = Sweeper(self._site, self._guard, self.roster, self._settings.orphan_grace_seconds)
+        await intake.start(self._keep, "sweeper", sweeper.run)
+        log.info("ready", session=self._name, era=self._site.era, namespace=self._site.namespace)
+
     async def _give_back(self, handler: Handler) -> None:
         """Offer what was read and not registered, and what was taken but not begun, at once."""
-        untouched = [work.claim for work in self.roster if work.is_untouched]
-        for claim in untouched:
+        untouched = [(work.claim, work.is_clean) for work in self.roster if work.is_untouched]
+        for claim, _ in untouched:
             handler.cancel(claim.event_id, f"handed over unbegun ({self._drain.reason})")
         with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(Unavailable, GroupLost):
             await self._poller.hand_back()
-            await self._offer(untouched, [True] * len(untouched))
+            await self._offer(untouched)
 
     async def _hand_over(self) -> None:
         """Offer what the deadline cut off; its pods keep running, and whoever takes it goes on with them."""
         if self._session.era_lost.is_set():
             log.error("era lost", cause="EraLost", events=len(self.roster.ids()))
             return
-        left = list(self.roster)
+        left = [(work.claim, work.is_clean) for work in self.roster]
+        left += self._handler.take_unbegun() if self._handler else []
         with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable):
             await self._site.ledger.wait_empty()
-            await self._offer([work.claim for work in left], [work.is_clean for work in left])
+            await self._offer(left)
             await self._session.leave()
         if limit.cancelled_caught and left:
             log.warning("hand-over was cut off; the lease will tell others", events=len(left))
 
-    async def _offer(self, claims: list[Claim], clean: list[bool]) -> None:
-        if claims:
+    async def _offer(self, events: list[tuple[Claim, bool]]) -> None:
+        """Hand over; beside each claim whether no create of the event is left without an answer."""
+        if events:
+            claims, clean = zip(*events, strict=True)
             await self._site.ledger.stream.offer(claims, clean=clean)
-            log.info("events handed over", events=len(claims), reason=self._drain.reason)
+            log.info("events handed over", events=len(events), reason=self._drain.reason)

@@ -63,6 +63,7 @@ class Taker:
         audit = expire and trio.current_time() >= self._audit_at
         if audit:
             self._audit_at = trio.current_time() + self._lease_seconds
+            await self._find_lost()
         work, control = self._roster.room("work"), self._roster.room("control")
         return await self._site.ledger.stream.tend(work, control, expire=expire, audit=audit)
 
@@ -80,10 +81,14 @@ class Taker:
             await self._poller.admit(tending.strays)
 
     async def _catch_up(self) -> None:
-        """What a crash of this loop had dropped: notices, and events that are ours in Redis and unknown here."""
-        stream = self._site.ledger.stream
+        """What a crash of this loop had dropped: notices, and events."""
         for event_id in self._roster.ids():
             self._handler.notice(event_id)
+        await self._find_lost()
+
+    async def _find_lost(self) -> None:
+        """Go on with events that are ours in Redis and unknown here: a crash had dropped them."""
+        stream = self._site.ledger.stream
         for event_id in await stream.held() - self._roster.ids():
             progress = await stream.read_progress(event_id)
             if progress is not None and event_id not in self._poller and event_id not in self._roster:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Show = Callable[[str], None]
 LOOK_SECONDS = 0.25
+MOST_UNANSWERED = 150  # looks in a row, then Redis counts as gone
 ATTEMPTS = 5
 
 
@@ -104,12 +105,21 @@ async def wait_result(stream: "Stream", event_id: str, show: Show) -> int:
     """Show each step until the event has ended: 0, or 1 when a worker failed or the event was refused."""
     import trio
 
+    from ottoscaler.errors import Unavailable
+
     shown = Shown(show)
+    unanswered = 0
     while True:
-        progress = await stream.read_progress(event_id)
-        if progress is None and (ending := await stream.read_ending(event_id)) is not None:
-            return shown.end(*ending)
-        shown.step(progress)
+        try:
+            progress = await stream.read_progress(event_id)
+            if progress is None and (ending := await stream.read_ending(event_id)) is not None:
+                return shown.end(*ending)
+            shown.step(progress)
+            unanswered = 0
+        except Unavailable:  # the event is safe; a restart of Redis must not end the wait for it
+            unanswered += 1
+            if unanswered == MOST_UNANSWERED:
+                raise
         await trio.sleep(LOOK_SECONDS)
 
 
