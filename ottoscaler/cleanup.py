@@ -78,7 +78,8 @@ class Cleanup:
     def _pods_shown(self) -> dict[str, str]:
         """Name → uid of the pods of this event that the fleet shows, without fences and those on their way out."""
         records = self._site.fleet.pods_of_event(self._event_id)
-        shown = {record.name: record.uid for record in records if not record.gone and not record.deleting}
+        ours = [record for record in records if record.era == self._site.era]
+        shown = {record.name: record.uid for record in ours if not record.gone and not record.deleting}
         return {name: uid for name, uid in shown.items() if name not in self.fences}
 
     async def _wait_phases(self) -> None:

@@ -60,7 +60,11 @@ class Guard:
             while True:
                 late = await follow.wait(
                     lambda record: (
-                        record is not None and not record.gone and not record.deleting and record.uid != fence.uid
+                        record is not None
+                        and not record.gone
+                        and not record.deleting
+                        and record.uid != fence.uid
+                        and record.era == self._site.era
                     )
                 )
                 if late is not None:

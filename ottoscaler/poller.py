@@ -122,9 +122,11 @@ class Poller:
             self._in_hand.pop(registration.event_id, None)
             if epoch > 0:
                 self._hand_on(registration, epoch)
+            elif not registration.offer and self._roster.work_of(registration.event_id) is None:
+                self._roster.leave(registration.event_id)
 
     def _plan(self, events: Sequence[Event], offer: bool) -> list[Registration]:
-        """Hold what fits, offer the rest."""
+        """Hold what fits, and count it from now on; offer the rest."""
         room: dict[Lane, int] = {"work": self._roster.room("work"), "control": self._roster.room("control")}
         registrations = []
         for event in events:
@@ -132,6 +134,8 @@ class Poller:
             must_offer = offer or room[lane] <= 0
             room[lane] -= not must_offer
             self.offered += must_offer
+            if not must_offer:
+                self._roster.enter(event.id, lane)
             registrations.append(
                 Registration(event.id, lane, event.entry, event.task_id, event.pod_count, offer=must_offer)
             )

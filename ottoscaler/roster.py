@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Roster:
         self._lanes: dict[str, str] = {}
         self._works: dict[str, Work] = {}
         self._settling: set[str] = set()
+        self._reserved: Counter[str] = Counter()
 
     def __contains__(self, event_id: object) -> bool:
         return event_id in self._lanes
@@ -41,10 +44,20 @@ class Roster:
 
     def room(self, lane: str) -> int:
         """How many more events of a lane may come."""
-        figures = self.statistics()
+        figures, reserved = self.statistics(), self._reserved[lane]
         if lane == "control":
-            return max(0, CONTROL_ROOM - figures.control)
-        return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working)
+            return max(0, CONTROL_ROOM - figures.control - reserved)
+        return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working - reserved)
+
+    @contextmanager
+    def reserve(self, lane: str) -> Iterator[int]:
+        """Keep all the room of a lane for the time of a question that may fill it; how much that is."""
+        room = self.room(lane)
+        self._reserved[lane] += room
+        try:
+            yield room
+        finally:
+            self._reserved[lane] -= room
 
     def statistics(self) -> RosterStatistics:
         """How many there are of each kind."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
@@ -72,6 +73,8 @@ def _complain(errors: ExceptionGroup[Any], code: int) -> int:
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     log.error("cannot serve", reason=str(first))
+    for line in str(first).splitlines():
+        print(f"ottoscaler: {line}", file=sys.stderr)
     return code
 
 

@@ -250,7 +250,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ]
     cleanup_delay_seconds: Annotated[
         float,
-        Field(seconds(0, YEAR), "1", "How long a pod stays at most after its outcome is recorded and needed no more."),
+        Field(
+            seconds(0, YEAR),
+            "1",
+            "How long a pod stays after its outcome is recorded and it is needed no more; those of a large event may "
+            "stay up to 3.5 s longer, to go together.",
+        ),
     ]
     create_fence_seconds: Annotated[
         float,

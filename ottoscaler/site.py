@@ -93,7 +93,7 @@ class Site:
 
     async def delete_finished(self, event_id: str, number: int) -> None:
         """Delete the finished pods of one event, `number` of them, as collections of at most 500."""
-        selector = f"{INSTANCE_LABEL}={self.instance},{EVENT_LABEL}={event_id}"
+        selector = f"{INSTANCE_LABEL}={self.instance},{ERA_LABEL}={self.era},{EVENT_LABEL}={event_id}"
         for _ in range(0, number, 500):
             try:
                 async with self.writes.hold("delete", event_id):

@@ -55,17 +55,19 @@ class Taker:
         async with trio.open_nursery() as nursery:
             while True:
                 with suppress(Unavailable):  # asked again, Redis gives again what was in an answer that got lost
-                    await self._heed(await self._look(), nursery)
+                    await self._look(nursery)
                 await trio.sleep(PERIOD_SECONDS * random.uniform(0.8, 1.2))
 
-    async def _look(self) -> Tending:
+    async def _look(self, nursery: trio.Nursery) -> None:
+        """Ask once, with the room kept free meanwhile that the answer may fill."""
         expire = self._session.may_expire_others
         audit = expire and trio.current_time() >= self._audit_at
         if audit:
             self._audit_at = trio.current_time() + self._lease_seconds
             await self._find_lost()
-        work, control = self._roster.room("work"), self._roster.room("control")
-        return await self._site.ledger.stream.tend(work, control, expire=expire, audit=audit)
+        with self._roster.reserve("work") as work, self._roster.reserve("control") as control:
+            tending = await self._site.ledger.stream.tend(work, control, expire=expire, audit=audit)
+        await self._heed(tending, nursery)
 
     async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:
         self._poller.offered = tending.offered

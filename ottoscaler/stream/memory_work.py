@@ -120,6 +120,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
     """End an event: its one entry, acknowledged, progress removed, remembered for a day."""
     event_id, claim, id_ = closing.event_id, closing.claim, parse_id(closing.event_id)
     if ending := server.ending(event_id):
+        server.events.acknowledge(server.keys.group, id_)
         return Closed("before", ending.partition(" ")[2])
     if claim is None:
         is_ours = event_id not in server.progress and id_ in server.group().pending

@@ -51,6 +51,7 @@ async def test_a_pod_of_another_era_is_not_adopted(autojump_clock: MockClock) ->
         (result,) = await stage.results()
         assert result["workers"][0]["cause"] == "NameTaken"
         assert "era forgotten" in result["workers"][0]["reason"]
+        assert len(await stage.pods_left()) == 1
 
 
 async def test_a_successor_under_the_same_name_is_another_pod(autojump_clock: MockClock) -> None:

@@ -66,19 +66,21 @@ end
 
 local ending = redis.call('GET', done)
 if ending then
+  redis.call('XACK', stream, group, id) -- delivered again by a group that begins anew
   return { 'before', string.match(ending, ' (.*)$') }
 end
 if not is_ours() then
   return { 'lost', '' }
 end
+-- The entry first: where it cannot be written nothing else has changed.
+local target = key(args.target)
+local before = redis.call('XLEN', target)
+local entry_id = redis.call('XADD', target, '*', unpack(args.pairs))
 if args.claim then
   redis.call('DEL', key('progress', id))
   redis.call('ZREM', key('live'), id)
   redis.call('SREM', key('held', args.claim[2]), id)
 end
-local target = key(args.target)
-local before = redis.call('XLEN', target)
-local entry_id = redis.call('XADD', target, '*', unpack(args.pairs))
 if args.target == 'results' then
   trim_results(before, size_of(args.pairs))
 end

@@ -1,0 +1,71 @@
+"""What a replica takes: what fits and a small reserve, never more, and scale-downs whatever is full."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler import poller
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.scaler import Scaler
+from tests.spine.world import Plan, World
+
+
+async def add(server: MemoryServer, **fields: str) -> str:
+    """Send an event."""
+    return await MemoryStream(server, "producer").add_event(list(fields.items()), token_hex(8))
+
+
+async def test_no_more_events_are_held_than_fit(autojump_clock: MockClock) -> None:
+    """With MAX_EVENTS at 2, five scale_ups are worked on two at a time; those that wait are offered to everybody."""
+    world, server = World(lambda labels: Plan(duration=10)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(Scaler(world, server, "one", max_events="2").run)
+        await trio.sleep(1)
+        for _ in range(5):
+            await add(server, type="scale_up", pod_count="1")
+        await trio.sleep(5)
+        assert (len(server.held["one"]), len(server.offered["work"]), len(world.pods)) == (2, 3, 2)
+        nursery.start_soon(Scaler(world, server, "two", max_events="2").run)
+        await trio.sleep(4)
+        assert (len(server.held["two"]), len(server.offered["work"])) == (2, 1)
+        await trio.sleep(60)
+        assert (len(world.runs), len(server.progress)) == (5, 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_scale_down_passes_waiting_scale_ups(autojump_clock: MockClock) -> None:
+    """A scale_down that comes behind scale_ups without room is worked on at once."""
+    world, server = World(lambda labels: Plan(duration=600)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(Scaler(world, server, "one", max_events="1").run)
+        for _ in range(20):
+            await add(server, type="scale_up", pod_count="1", task_id="a")
+        await add(server, type="scale_up", pod_count="1", task_id="b")
+        down = await add(server, type="scale_down", pod_count="1", task_id="b")
+        await trio.sleep(10)
+        ending = await MemoryStream(server, "judge").read_ending(down)
+        assert ending is not None
+        assert (ending[1]["status"], ending[1]["terminated"]) == ("succeeded", "1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_reserve_is_bounded(autojump_clock: MockClock) -> None:
+    """Beyond room and reserve nothing is read: the rest stays unread in the stream, for whoever has room."""
+    world, server = World(lambda labels: Plan(duration=600)), MemoryServer()
+    reserve, poller.RESERVE = poller.RESERVE, 20
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.run)
+            for _ in range(60):
+                await add(server, type="scale_up", pod_count="1")
+            nursery.start_soon(Scaler(world, server, "one", max_events="3").run)
+            await trio.sleep(10)
+            assert (len(server.held["one"]), len(server.offered["work"])) == (3, 20)
+            nursery.cancel_scope.cancel()
+    finally:
+        poller.RESERVE = reserve
