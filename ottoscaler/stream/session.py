@@ -79,10 +79,11 @@ class Session:
         return self.is_valid() and self._clock() >= self._calm_from
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Never:
-        """Renew three times per lease until cancelled; started after the first success."""
+        """Renew three times per lease until cancelled; started after the first success, or when the era is lost."""
         planned, is_started = self._clock(), False
         while True:
-            if await self._renew(planned) and not is_started:
+            is_answered = await self._renew(planned) or self.era_lost.is_set()
+            if is_answered and not is_started:
                 is_started = True
                 task_status.started()
             planned += self._lease / 3

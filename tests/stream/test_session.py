@@ -260,6 +260,21 @@ async def test_a_lost_era_is_told(autojump_clock: MockClock) -> None:
         assert world.backend.contents() == {}
 
 
+async def test_an_era_lost_before_the_first_renewal_is_told(autojump_clock: MockClock) -> None:
+    """Whoever waits for the start hears at once that the era is another one; nothing may be written meanwhile."""
+    backend = MemoryBackend(Keys("test:events", "ottoscaler"))
+    stream = backend.open("one")
+    era = await stream.open_group("0", "default")
+    backend.flush()
+    session = Session(stream, LEASE, era.id)
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(LEASE):
+            await nursery.start(session.run)
+        assert session.era_lost.is_set()
+        assert not session.is_valid()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
 async def test_an_outage_is_logged_twice(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """One line when Redis is lost and one when it is back, each naming the address, however long it lasts."""
     caplog.set_level(logging.INFO, "ottoscaler.stream")
