@@ -144,16 +144,24 @@ class Story:
 
     # -- acting
 
-    def send(self, plan: Plan, **fields: str) -> None:
+    def send(self, plan: Plan, **fields: str) -> str:
         """Add an event, whatever the weather: a producer waits for its own Redis."""
         event_id = self.theatre.do(lambda: self.server.add_entry(tuple(fields.items())))
         self.sent[event_id], self.plans[event_id] = fields, plan
+        return event_id
 
     def start(self, replica: Replica) -> None:
         """Begin a life where there is none."""
         if not replica.is_alive:
             self.note_unrest()
             self.theatre.start(replica.live)
+
+    def stop(self, replica: Replica, how: str) -> None:
+        """`kill` or `drain` a replica, where it lives."""
+        if replica.is_alive:
+            self.note_unrest()
+            self.kills += how == "kill"
+            self.theatre.do(replica.kill if how == "kill" else replica.drain)
 
     def pod(self, pick: int) -> str | None:
         """One of the pods that bear their labels."""
