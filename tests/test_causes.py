@@ -78,4 +78,4 @@ async def test_a_bad_policy_stops_the_start() -> None:
     settings = load_settings({"RETRY_POLICY": '{"Evictd": "final", "Stopped": "own"}'})
     with pytest.raises(SettingsError) as caught:
         await serve(settings, Drain(1.0, armed=False))
-    assert len(caught.value.problems) == 2
+    assert [problem.split()[0] for problem in caught.value.problems[:2]] == ["RETRY_POLICY", "RETRY_POLICY"]
