@@ -4,8 +4,8 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "proof",
-    max_examples=1_000,
-    stateful_step_count=80,
+    max_examples=500,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,

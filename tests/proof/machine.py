@@ -136,6 +136,7 @@ class ScalerMachine(RuleBasedStateMachine):
     @rule(weather=st.sampled_from(["refusing", "silent"]), seconds=st.sampled_from([0.5, 4.0, 9.0]), then=then)
     def redis_away(self, weather: str, seconds: float, then: float) -> None:
         """Redis goes away or falls silent, and comes back."""
+        self.story.silences += 1
         self.story.theatre.do(partial(setattr, self.story.server, "weather", weather))
         self.story.theatre.advance(seconds)
         self.story.note_unrest()
@@ -152,6 +153,7 @@ class ScalerMachine(RuleBasedStateMachine):
         self.story.send(plan, type="scale_up", pod_count="2", task_id="b")
         self.story.theatre.advance(0.3)
         replica.is_cut_off = True
+        self.story.silences += 1
         self.story.theatre.advance(seconds)
         replica.refused = frozenset()
         self.story.theatre.advance(1.5)

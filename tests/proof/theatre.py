@@ -96,6 +96,7 @@ class Theatre:
             return await call()
         finally:
             self._clock.autojump_threshold = math.inf
+            await wait_all_tasks_blocked()  # what is due at this very instant is done before anybody looks
 
     async def _stop(self) -> None:
         self._nursery.cancel_scope.cancel(reason="the example is over")
