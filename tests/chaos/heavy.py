@@ -165,8 +165,8 @@ async def _pods_left(stage: Stage) -> list[str]:
 STAYS = ("events", "results", "dlq", "done", "era", "marker", "slots", "token", "sessions", "tended", "notices")
 """Keys that may be there when every process has ended.
 
-A session whose leaving was cut off by a busy machine expires by itself, and the next replica forgets it with all that is
-its own; what it held would show as `held`.
+A session whose leaving was cut off by a busy machine expires by itself, and the next replica forgets it with all
+that is its own; what it held would show as `held`.
 """
 
 
