@@ -77,11 +77,11 @@ async def test_workers_end_while_redis_is_away(bench: Bench) -> None:
 async def test_the_api_cuts_every_other_request(bench: Bench, kind: str) -> None:
     """Connections cut before or after a write was carried out, and 503, change no outcome: each worker runs once."""
     async with bench.place() as place, place.serve() as serving:
-        faults = [await place.fault(kind, verb, probability=0.5) for verb in ("create", "delete", "list")]
+        faults = [await place.fault(kind, verb, probability=0.3) for verb in ("create", "delete", "list")]
         place.open_gate()
         for _ in range(4):
             place.send(pods=3)
-        await place.wait_results(4)
+        await place.wait_results(4, 20)
         for fault in faults:  # the judge asks the API, too
             await place.cluster.mend(fault)
         await place.judge()
