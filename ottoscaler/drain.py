@@ -69,14 +69,13 @@ class Drain:
             signal.signal(signal.SIGALRM, self._leave)
             signal.setitimer(signal.ITIMER_REAL, max(0.0, deadline - trio.current_time()) + MARGIN_SECONDS)
 
-    async def enforce(self, scope: trio.CancelScope) -> None:
-        """Cancel `scope` at the deadline, or as soon as there is a hurry."""
+    async def wait_deadline(self) -> None:
+        """Return when the time of a requested drain is over, or as soon as there is a hurry."""
         await self.requested.wait()
         with trio.move_on_at(self.deadline):
             await self._hurry.wait()
         if self._armed:
             gc.disable()  # the process ends in a second, and looking through 10,000 ending tasks takes half of it
-        scope.cancel(reason=f"the drain's time is over ({self.reason})")
 
     def leave(self) -> Never:
         """End the process here and now. The interpreter's own way out has no limit (it waits for threads), and the

@@ -81,6 +81,7 @@ class FairLimiter:
         """Set when somebody has to wait; whoever can raise the limit replaces it."""
         self._turns = _Turns()
         self._waiting = 0
+        self._idle = trio.Event()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.used}/{self.limit} used, {self._waiting} waiting>"
@@ -118,6 +119,15 @@ class FairLimiter:
         """Give a unit back; the next key in turn gets it."""
         self.used -= 1
         self._serve()
+        if not self.used:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when nobody holds a unit."""
+        await trio.lowlevel.checkpoint()
+        while self.used:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     @asynccontextmanager
     async def hold(self, *keys: str) -> AsyncIterator[None]:

@@ -5,8 +5,8 @@
          └─ intake   poller, taker, sweeper      cancelled first
 
 Stop order is the nesting. Intake ends when a drain is requested or when Redis has forgotten our era. Then what is
-not begun is handed over at once, and the rest of the work ends by itself or at the drain's deadline; what it leaves
-is handed over, and only then do the session and the watch end.
+not begun is handed over at once, and the rest of the work ends by itself or at the drain's deadline. What is left then
+is handed over before its tasks are unwound: thousands of them take longer to end than others should have to wait.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from ottoscaler.taker import Taker
 GIVE_BACK_SECONDS = 0.3
 HAND_OVER_SECONDS = 0.4
 """Limits of the two steps that talk to Redis during a drain; a silent Redis must not hold up the end."""
+SETTLE_SECONDS = 0.15
+"""Of the hand-over: for answers to the last requests, and for writing down what they said."""
 
 
 class Rings:
@@ -71,13 +73,15 @@ class Rings:
         )
         self._guard = Guard(site, settings.lease_seconds)
         self._handler: Handler | None = None
+        self._intake_ended = trio.Event()
+        self._is_handed_over = False
 
     async def run(self, startup: Startup) -> None:
         """Open the rings from the outside in, and let them end from the inside out."""
         async with trio.open_nursery() as outer:
             await self._open_outer(outer, startup)
             async with trio.open_nursery() as work:
-                outer.start_soon(self._drain.enforce, work.cancel_scope)
+                outer.start_soon(self._end_work, work.cancel_scope)
                 handler = Handler(
                     self._site,
                     self._guard,
@@ -95,6 +99,7 @@ class Rings:
                 else:
                     await self._give_back(handler)
                 self._send.close()
+                self._intake_ended.set()
             await self._hand_over()
             outer.cancel_scope.cancel(reason="all work has ended or was handed over")
 
@@ -178,19 +183,39 @@ class Rings:
             await self._poller.hand_back()
             await self._offer(untouched)
 
+    async def _end_work(self, work: trio.CancelScope) -> None:
+        """At the deadline: hand over what is left of the work, and end it."""
+        await self._intake_ended.wait()
+        await self._drain.wait_deadline()
+        await self._hand_over()
+        work.cancel(reason=f"the drain's time is over ({self._drain.reason})")
+
     async def _hand_over(self) -> None:
-        """Offer what the deadline cut off; its pods keep running, and whoever takes it goes on with them."""
+        """Offer what is left; its pods keep running, and whoever takes it goes on with them."""
+        if self._is_handed_over:
+            return
+        self._is_handed_over = True
         if self._session.era_lost.is_set():
             log.error("era lost", cause="EraLost", events=len(self.roster.ids()))
             return
-        left = [(work.claim, work.is_clean) for work in self.roster]
-        left += self._handler.take_unbegun() if self._handler else []
+        self._session.suspend()
+        left: list[tuple[Claim, bool]] = []
         with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable):
-            await self._site.ledger.wait_empty()
+            await self._settle()
+            left += [(work.claim, work.is_clean) for work in self.roster]
+            left += self._handler.take_unbegun() if self._handler else []
             await self._offer(left)
             await self._session.leave()
         if limit.cancelled_caught and left:
             log.warning("hand-over was cut off; the lease will tell others", events=len(left))
+
+    async def _settle(self) -> None:
+        """Writes have just been suspended: let those under way be answered, and what they bring be written down; let
+        tasks that were just started take their first step, with which they enter the roster.
+        """
+        with trio.move_on_after(SETTLE_SECONDS):
+            await self._site.writes.wait_idle()
+            await self._site.ledger.wait_empty()
 
     async def _offer(self, events: list[tuple[Claim, bool]]) -> None:
         """Hand over; beside each claim whether no create of the event is left without an answer."""

@@ -57,11 +57,16 @@ class Session:
         self._lost_at: float | None = None
         self._renewed = trio.Event()
         self._turn = trio.Lock()
+        self._is_suspended = False
         self._has_left = False
 
     def is_valid(self) -> bool:
         """Whether the lease holds at this instant: nobody else can have taken our events."""
-        return self._clock() < self._valid_until
+        return self._clock() < self._valid_until and not self._is_suspended
+
+    def suspend(self) -> None:
+        """Let nothing be written any more: what is held is about to be handed over."""
+        self._is_suspended = True
 
     def check(self) -> None:
         """Call right before bytes are written. Raises `WritesSuspended` when the lease has run out."""
