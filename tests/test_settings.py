@@ -7,13 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ottoscaler import settings as settings_module
 from ottoscaler.cli import build_parser
 from ottoscaler.cli.settings_table import readme_with_table, settings_table
 from ottoscaler.errors import SettingsError
 from ottoscaler.parsing import TLS_OPTIONS
 from ottoscaler.secret import Secret
-from ottoscaler.settings import FIELDS, flag_of, load_settings
+from ottoscaler.settings import FIELDS, flag_of, load_settings, workers
 
 DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -142,7 +141,7 @@ def test_the_namespace_is_the_pods_own(tmp_path: Path, monkeypatch: pytest.Monke
     """In a cluster the pod's namespace is the default, unless a kubeconfig says that another cluster is meant."""
     own = tmp_path / "namespace"
     own.write_text("team-a")
-    monkeypatch.setattr(settings_module, "IN_CLUSTER_NAMESPACE", own)
+    monkeypatch.setattr(workers, "IN_CLUSTER_NAMESPACE", own)
     assert load_settings({}).namespace == "team-a"
     assert load_settings({"KUBECONFIG": "/k"}).namespace == "default"
     assert load_settings({"NAMESPACE": "b"}).namespace == "b"
