@@ -6,6 +6,8 @@ collections.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import trio
 
 from ottoscaler.fences import Guard
@@ -62,14 +64,25 @@ class Cleanup:
         """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""
         await self._wait_durable()
         shown = self._pods_shown()
-        if len(shown) >= COLLECTION_FROM and not self.fences:
-            await self._wait_phases()
-            await self._site.delete_finished(self._event_id, len(shown))
-            with trio.move_on_after(self._site.patience.appearance):
-                await self._wait_gone(list(shown))
         unseen = {name: uid for name, uid in self._left.items() if name not in shown}
+        if len(shown) >= COLLECTION_FROM and not self.fences:
+            await self._collect()
+        await self._delete_each(self._pods_shown() | unseen)
+
+    async def _collect(self) -> None:
+        """Delete together what has finished, and by itself what has not: a collection spares running pods."""
+        await self._wait_phases()
+        shown = self._pods_shown()
+        running = {name: uid for name, uid in shown.items() if not self._site.fleet.records[name].is_final}
         async with trio.open_nursery() as nursery:
-            for name, uid in (self._pods_shown() | unseen).items():
+            nursery.start_soon(self._delete_each, running)
+            nursery.start_soon(self._site.delete_finished, self._event_id, len(shown) - len(running))
+        with trio.move_on_after(self._site.patience.appearance):
+            await self._wait_gone(list(shown))
+
+    async def _delete_each(self, pods: Mapping[str, str]) -> None:
+        async with trio.open_nursery() as nursery:
+            for name, uid in pods.items():
                 nursery.start_soon(self._site.delete, self._event_id, name, uid)
 
     async def _wait_durable(self) -> None:

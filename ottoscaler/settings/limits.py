@@ -63,8 +63,8 @@ class LimitSettings(WorkerSettings, frozen=True, kw_only=True):
         Field(
             seconds(0, YEAR),
             "1",
-            "How long a pod stays after its outcome is recorded and it is needed no more; those of a large event may "
-            "stay up to 3.5 s longer, to go together.",
+            "How long a pod stays after its outcome is recorded and it is needed no more; the last ones of a large "
+            "event stay until all show their final phase, at most 1.5 s longer, to go together.",
         ),
     ]
     create_fence_seconds: Annotated[

@@ -60,3 +60,15 @@ async def test_exactly_the_pod_that_was_meant_is_deleted(autojump_clock: MockClo
         assert "deletionTimestamp" not in stage.world.pods["p"]["metadata"]
         assert await stage.site.delete("1-1", "p", made["uid"])
         assert "deletionTimestamp" in stage.world.pods["p"]["metadata"]
+
+
+async def test_a_pod_without_its_final_phase_holds_up_no_delete(autojump_clock: MockClock) -> None:
+    """A large event's pods go together 1.5 s after its end at the latest; one whose phase is late goes by itself."""
+    async with open_stage(World(lambda labels: Plan(duration=5), phase_lag=1.1)) as stage:
+        progress = await stage.add(type="scale_up", pod_count=12)
+        stage.world.phase_lags["2"] = 100.0
+        begun = trio.current_time()
+        await stage.work(progress).run()
+        assert trio.current_time() - begun < 5 + 1.5 + 0.5
+        (late,) = stage.world.pods.values()
+        assert "deletionTimestamp" in late["metadata"]

@@ -42,6 +42,8 @@ class World:
     ) -> None:
         self.plan = plan
         self.phase_lag = phase_lag
+        self.phase_lags: dict[str, float] = {}
+        """Other lags, by the worker's index."""
         self.pods: dict[str, dict[str, Any]] = {}
         self.runs: list[tuple[str, int, int]] = []
         self.writes: list[tuple[str, str]] = []
@@ -149,7 +151,7 @@ class World:
             return
         ended = {"terminated": {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}}
         self._set_state(name, uid, ended, "Running")
-        await trio.sleep(self.phase_lag)
+        await trio.sleep(self.phase_lags.get(labels[LABEL + "index"], self.phase_lag))
         self._set_state(name, uid, ended, "Failed" if code else "Succeeded")
         if name in self.pods and "deletionTimestamp" in self.pods[name]["metadata"]:
             self._publish("DELETED", self.pods[name])
