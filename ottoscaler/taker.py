@@ -105,8 +105,9 @@ class Taker:
         names = {fence.name for fence in fences}
         self._dropping |= names  # lent again while the API is away, they must not be deleted twice at a time
         try:
-            for fence in fences:
-                await self._site.delete("fences", fence.name, "")
+            async with trio.open_nursery() as deletes:  # bounded by the throttle of all writes
+                for fence in fences:
+                    deletes.start_soon(self._site.delete, "fences", fence.name, "")
             await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))
         finally:
             self._dropping -= names

@@ -1,0 +1,38 @@
+"""Finished pods that were kept as fences: when they are due they go, together and no faster than the throttle lets."""
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.stream.base import Closing, Fence
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.spine.scaler import Scaler
+from tests.spine.stage import NAMESPACE
+from tests.spine.world import World
+
+FENCES = 40
+AT_ONCE = 4  # the scaler's throttle
+LATENCY = 1.0
+
+
+async def test_due_fences_are_deleted_side_by_side(autojump_clock: MockClock) -> None:
+    """A slow API is asked for as many deletes at a time as the throttle allows, each once, and then Redis forgets."""
+    world, server = World(), MemoryServer()
+    names = [f"otto-agent-{index}-1-0" for index in range(FENCES)]
+    producer = MemoryStream(server, "producer")
+    await producer.open_group("0", NAMESPACE)
+    await producer.add_event([("type", "nonsense")], "token")
+    (entry,) = await producer.read(1, 1.0)
+    await producer.close(Closing(entry.id, "dlq", (), fences=tuple(Fence(name, "", 1) for name in names)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        scaler = Scaler(world, server, "only")
+        scaler.kube._latency = LATENCY
+        nursery.start_soon(scaler.run)
+        while not world.writes:  # noqa: ASYNC110 - nobody says that a write was sent
+            await trio.sleep(0.01)
+        await trio.sleep(0.4 * LATENCY)
+        assert len(world.writes) == AT_ONCE
+        await trio.sleep(FENCES / AT_ONCE * LATENCY + 1)
+        assert sorted(world.writes) == sorted(("delete", name) for name in names)
+        assert await producer.list_fences() == []
+        nursery.cancel_scope.cancel(reason="the test is over")
