@@ -94,7 +94,7 @@ async def look_at_templates(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether Redis answers, is new enough, and what it promises of what it accepted."""
+    """Whether Redis answers, is new enough, has room for our keys, and what it promises of what it accepted."""
     import trio
 
     from ottoscaler.cli.reach import open_stream_of
@@ -119,6 +119,8 @@ async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
 
 def judge_report(address: str, report: "ServerReport") -> list[Finding]:
     """What the server says of itself, judged."""
+    from ottoscaler.stream.key_types import MEND
+
     numbers = tuple(map(int, re.findall(r"\d+", report.version)[:2]))
     is_old = bool(numbers) and numbers < OLDEST_REDIS
     version = Finding(
@@ -134,10 +136,12 @@ def judge_report(address: str, report: "ServerReport") -> list[Finding]:
         report.promise,
         "" if keeps else "appendonly yes with appendfsync always loses nothing",
     )
-    if report.eviction in (None, "noeviction"):
-        return [version, persistence]
-    words = f"maxmemory-policy is {report.eviction}: a full Redis may drop our keys"
-    return [version, persistence, Finding("warn", "eviction", words, "set it to noeviction")]
+    findings = [version, persistence]
+    findings += [Finding("FAIL", "keys", words, MEND) for words in report.strangers]
+    if report.eviction not in (None, "noeviction"):
+        words = f"maxmemory-policy is {report.eviction}: a full Redis may drop our keys"
+        findings.append(Finding("warn", "eviction", words, "set it to noeviction"))
+    return findings
 
 
 async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:

@@ -181,13 +181,16 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """What the server says of itself; None where it does not say. `promise` is a sentence on what survives a crash."""
+    """What the server says of itself; None where it does not say. `promise` is a sentence on what survives a crash,
+    `strangers` has one on each of our keys that holds something else.
+    """
 
     version: str
     append_only: bool | None
     fsync: str | None
     eviction: str | None
     promise: str
+    strangers: tuple[str, ...] = ()
 
 
 class GroupLost(Exception):
@@ -349,4 +352,4 @@ class Stream(DeadLetters):
 
     @abstractmethod
     async def report(self) -> ServerReport:
-        """Version, persistence and eviction policy of the server."""
+        """Version, persistence and eviction policy of the server, and keys of ours that hold something else."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import trio
 
+from ottoscaler.errors import FixYourCall
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream import answers
 from ottoscaler.stream.base import (
@@ -35,6 +37,7 @@ from ottoscaler.stream.base import (
 )
 from ottoscaler.stream.durability import Durability, read_facts
 from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.key_types import MEND, find_strangers
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.link import Link
 from ottoscaler.stream.progress import Progress, encode_accepted, read_progress
@@ -87,7 +90,9 @@ class RedisStream(RedisDeadLetters, Stream):
         return await self._scripts.call(self._calls, name, **arguments)
 
     async def open_group(self, start: str, namespace: str) -> Era:
-        """Create stream, group and era where they are missing."""
+        """Create stream, group and era where they are missing; `FixYourCall` where keys of ours are not ours."""
+        if strangers := await self._calls.run(lambda exchange: find_strangers(exchange, self._keys)):
+            raise FixYourCall(f"Redis at {self.address}: {'; '.join(strangers)}: {MEND}")
         raw = await self._call("open_group", start=start, namespace=namespace, era=secrets.token_hex(5))
         return answers.era(raw)
 
@@ -296,8 +301,10 @@ class RedisStream(RedisDeadLetters, Stream):
         return sorted(map(answers.text, raw), key=parse_id)
 
     async def report(self) -> ServerReport:
-        """Version, persistence and eviction policy of the server."""
-        return (await self._calls.run(read_facts)).report()
+        """Version, persistence and eviction policy of the server, and keys of ours that hold something else."""
+        facts = await self._calls.run(read_facts)
+        strangers = await self._calls.run(lambda exchange: find_strangers(exchange, self._keys))
+        return replace(facts.report(), strangers=strangers)
 
     def _log(self, which: str) -> str:
         return self._keys.results if which == "results" else self._keys.dead_letters

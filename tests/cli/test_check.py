@@ -36,6 +36,14 @@ def test_what_a_server_may_lose_is_a_warning() -> None:
     assert show_all(findings, lambda line: None) == 0
 
 
+def test_a_key_that_is_not_ours_fails() -> None:
+    """A key of another type under one of our names is named with its type, what was expected, and the mend."""
+    stranger = "key otto:scale:events is a string, expected a stream or nothing"
+    findings = judge_report(ADDRESS, ServerReport("Valkey 9.1.2", True, "always", None, "", (stranger,)))
+    assert lines(findings)[2:] == [f"FAIL  keys         {stranger}; set another REDIS_STREAM, or delete that key"]
+    assert show_all(findings, lambda line: None) == 1
+
+
 @pytest.mark.parametrize(
     ("version", "verdict"),
     [("Redis 6.0.16", "FAIL"), ("Redis 6.2.0", "ok"), ("Redis 10.0", "ok"), ("Valkey 7.2.5", "ok"), ("?", "ok")],

@@ -125,6 +125,16 @@ async def test_a_group_stays_in_its_namespace(bench: Bench) -> None:
 
 
 @together
+async def test_a_key_that_is_not_ours(bench: Bench) -> None:
+    """A key of another type where the stream should be ends `serve` with 2 and a sentence that names key and type."""
+    async with bench.place() as place:
+        place.command("SET", f"{place.prefix}:events", "x")
+        serving = await refused(place, 2)
+        (last,) = serving.said("cannot serve")
+        assert f"key {place.prefix}:events is a string, expected a stream or nothing" in last["reason"]
+
+
+@together
 async def test_what_a_serving_process_has_imported(bench: Bench) -> None:
     """A `serve` that has worked holds no library that it does not use, and nothing of the commands for people."""
     async with bench.place() as place:

@@ -136,8 +136,12 @@ async def test_a_place_that_cannot_be_ours_is_a_wrong_setting(valkey: RedisBacke
     """A key of another type under our name, or a database that there is not: the error says which setting to mend."""
     valkey.server.command("FLUSHALL")
     valkey.server.command("SET", valkey.keys.stream, "taken")
-    with pytest.raises(FixYourCall, match="holds something else under a key of ours, expected another REDIS_STREAM"):
+    words = f"key {valkey.keys.stream} is a string, expected a stream or nothing"
+    with pytest.raises(FixYourCall, match=f"{words}: set another REDIS_STREAM, or delete that key"):
         await valkey.open("one").open_group("0", "default")
+    assert (await valkey.open("one").report()).strangers == (words,)
+    with pytest.raises(FixYourCall, match="holds something else under a key of ours, expected another REDIS_STREAM"):
+        await valkey.open("one").read(1, 0.0)
     address = RedisAddress(scheme="unix", path=valkey.address.path, db=999)
     with pytest.raises(FixYourCall, match="has no such database, expected another REDIS_DB"):
         await RedisBackend.at(address).open("one").open_group("0", "default")

@@ -1,0 +1,37 @@
+"""Whether our keys hold what is ours: a key of another type under one of our names stops every script that meets it."""
+
+from __future__ import annotations
+
+from redis.exceptions import ResponseError
+
+from ottoscaler.stream.keys import Keys
+from ottoscaler.stream.link import Exchange
+
+MEND = "set another REDIS_STREAM, or delete that key"
+
+
+def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
+    """A sentence on each key that holds another type; empty, too, where the user may not ask (TYPE is optional)."""
+    expected = {
+        keys.stream: "stream",
+        keys.results: "stream",
+        keys.dead_letters: "stream",
+        keys.results_kept: "hash",
+        keys.era: "hash",
+        keys.slots: "hash",
+        keys.sessions: "zset",
+        keys.live: "zset",
+        keys.fences: "zset",
+        keys.offered("work"): "zset",
+        keys.offered("control"): "zset",
+        keys.marker: "string",
+    }
+    try:
+        found = {key: exchange("TYPE", key).decode() for key in expected}
+    except ResponseError:  # not permitted
+        return ()
+    return tuple(
+        f"key {key} is a {found[key]}, expected a {kind} or nothing"
+        for key, kind in expected.items()
+        if found[key] not in (kind, "none")
+    )
