@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types bench fuzz chaos clean
+.PHONY: help setup demo dev test check format lint types proto bench fuzz chaos clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: setup
 
 types: setup
 	@$(BIN)/mypy
+
+proto: setup ## Make the code in ottoscaler/rpc/v1 from the .proto files beside it
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. ottoscaler/rpc/v1/*.proto
 
 bench: setup ## Measure, print the figures and write them to build/bench
 	@$(BIN)/python -m benchmarks

@@ -9,6 +9,7 @@ The map of the house; each room imports its own line or those above it, and a te
     spine       poller → handler → scaling → creation, worker, diagnosis            an event's way to its result
                 scaledown                                                           and the way back
                 taker ledger roster site rings                                      what the spine shares, and the rings
+    doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
     root        service                                                             builds everything, knows all
     apart       localcluster/   a Kubernetes API of its own, pods as local processes; imports nothing of ours
     doors       cli/ __main__   commands, one file each
