@@ -50,7 +50,7 @@ class ExecCredential(NamedTuple):
 def read_exec_spec(value: object, folder: Path) -> ExecSpec:
     """Read the `exec` mapping of a user; `folder` is the kubeconfig's. ValueError says which part is wrong."""
     if not isinstance(value, dict):
-        raise ValueError("is no mapping")
+        raise ValueError("is no mapping, expected one with command and apiVersion")
     command, version = value.get("command"), value.get("apiVersion")
     if not isinstance(command, str) or not command:
         raise ValueError("has no command, expected the plugin's name or path")
@@ -60,11 +60,11 @@ def read_exec_spec(value: object, folder: Path) -> ExecSpec:
         raise ValueError("has the interactiveMode 'Always', expected Never or IfAvailable (there is no terminal)")
     arguments = value.get("args") or []
     if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
-        raise ValueError("has args that are no list of texts")
+        raise ValueError("has args that are something else, expected a list of texts")
     try:
         environment = {pair["name"]: pair["value"] for pair in value.get("env") or []}
     except (TypeError, KeyError) as error:
-        raise ValueError("has an env that is no list of name and value") from error
+        raise ValueError("has an env that is something else, expected a list of name and value") from error
     if "/" in command:
         command = str(folder / command)
     wants_cluster = value.get("provideClusterInfo") is True

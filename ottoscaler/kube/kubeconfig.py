@@ -37,7 +37,7 @@ class Section(NamedTuple):
     def fail(self, key: str, problem: str) -> SettingsError:
         """An error about one key."""
         where = f"{self.field}.{key}" if self.field else key
-        return SettingsError([f"KUBECONFIG: {self.file}: {where} {problem}"])
+        return SettingsError([f"KUBECONFIG: field {where} of {self.file} {problem}"])
 
     def text(self, key: str) -> str:
         """The text of a key; empty where it is missing."""
@@ -65,14 +65,15 @@ class Section(NamedTuple):
             try:
                 return base64.b64decode(data, validate=True).decode()
             except (binascii.Error, UnicodeDecodeError) as error:
-                raise self.fail(f"{key}-data", "is not base64 of PEM text") from error
+                raise self.fail(f"{key}-data", "is no base64 of a text, expected base64 of PEM") from error
         path = self.path(key)
         if path is None:
             return ""
         try:
             return path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise self.fail(key, f"is {str(path)!r}: {getattr(error, 'strerror', None) or 'no text'}") from error
+            reason = getattr(error, "strerror", None) or "no text"
+            raise self.fail(key, f"is {str(path)!r}, expected a file of PEM text: {reason}") from error
 
 
 class Merged(NamedTuple):
@@ -97,9 +98,11 @@ def load_kubeconfig(paths: str, context: str | None, environ: Mapping[str, str])
         server_name=cluster.text("tls-server-name"),
     )
     if trust.insecure and trust.ca:
-        raise cluster.fail("insecure-skip-tls-verify", "is true beside a certificate-authority, expected one of them")
+        raise cluster.fail(
+            "insecure-skip-tls-verify", "is true beside a certificate-authority, expected one of them alone"
+        )
     if trust.ca:
-        check_trust(trust, f"KUBECONFIG: {cluster.file}: {cluster.field}.certificate-authority")
+        check_trust(trust, f"KUBECONFIG: field {cluster.field}.certificate-authority of {cluster.file}")
     user = _named(merged.users, chosen, "user", "users") if chosen.text("user") else None
     return Access(
         server=server,
@@ -117,7 +120,7 @@ def _merge(paths: str) -> Merged:
     files = [Path(part).expanduser() for part in paths.strip().split(":") if part]
     there = [file for file in files if file.exists()] if len(files) > 1 else files
     if not there:
-        raise SettingsError([f"KUBECONFIG is {paths.strip()!r}: none of these files exists"])
+        raise SettingsError([f"KUBECONFIG is {paths.strip()!r}, expected files of which at least one exists"])
     merged = Merged({}, {}, {}, "", there[0])
     for file in there:
         document = _read(file)
@@ -132,16 +135,16 @@ def _read(file: Path) -> Section:
     try:
         document = read_yaml(file)
     except ValueError as error:
-        raise SettingsError([f"KUBECONFIG: {file}: {error}"]) from error
+        raise SettingsError([f"KUBECONFIG: {file} {error}, expected a kubeconfig"]) from error
     if not isinstance(document, dict):
-        raise SettingsError([f"KUBECONFIG: {file}: is no mapping, expected a kubeconfig (kind: Config)"])
+        raise SettingsError([f"KUBECONFIG: {file} is no mapping, expected a kubeconfig (kind: Config)"])
     return Section(document, file, "")
 
 
 def _sections(document: Section, kind: str) -> list[tuple[str, Section]]:
     items = document.values.get(f"{kind}s") or []
     if not isinstance(items, list):
-        raise document.fail(f"{kind}s", "is no list")
+        raise document.fail(f"{kind}s", f"is no list, expected a list of {kind}s")
     found = []
     for index, item in enumerate(items):
         name = item.get("name") if isinstance(item, dict) else None
@@ -149,18 +152,21 @@ def _sections(document: Section, kind: str) -> list[tuple[str, Section]]:
             raise document.fail(f"{kind}s[{index}].name", "is missing, expected a name")
         values = item.get(kind) or {}
         if not isinstance(values, dict):
-            raise document.fail(f"{kind}s[{name}].{kind}", "is no mapping")
+            raise document.fail(f"{kind}s[{name}].{kind}", "is no mapping, expected one")
         found.append((name, Section(values, document.file, f"{kind}s[{name}].{kind}")))
     return found
 
 
 def _choose(merged: Merged, context: str | None) -> Section:
-    name, source = (context, "context") if context else (merged.current, "current-context")
+    name = context or merged.current
     names = ", ".join(sorted(merged.contexts)) or "(there is none)"
     if not name:
-        raise SettingsError([f"KUBECONFIG: {merged.first}: current-context is missing, expected one of: {names}"])
+        raise SettingsError(
+            [f"KUBECONFIG: field current-context of {merged.first} is missing, expected one of: {names}"]
+        )
     if name not in merged.contexts:
-        raise SettingsError([f"KUBECONFIG: {merged.first}: {source} is {name!r}, expected one of: {names}"])
+        what = f"the context asked of {merged.first}" if context else f"field current-context of {merged.first}"
+        raise SettingsError([f"KUBECONFIG: {what} is {name!r}, expected one of: {names}"])
     return merged.contexts[name]
 
 
@@ -187,9 +193,9 @@ def _proxy(cluster: Section, trust: Trust) -> str:
     """The proxy's URL; its own value is not repeated in messages, for it may hold a password."""
     proxy = cluster.text("proxy-url")
     if proxy and not _is_url(proxy, ("http", "https")):
-        raise cluster.fail("proxy-url", "is no URL of an http or https proxy")
+        raise cluster.fail("proxy-url", "is no such URL, expected that of an http or https proxy")
     if proxy and trust.server_name:
-        raise cluster.fail("tls-server-name", "cannot be used together with proxy-url")
+        raise cluster.fail("tls-server-name", "is set beside proxy-url, expected one of them alone")
     return proxy
 
 
@@ -212,7 +218,7 @@ def _certificate(user: Section) -> ClientCertificate | None:
     try:
         pair.load_into(Trust().open_context())
     except ValueError as error:
-        raise user.fail("client-certificate", f"cannot be used with its key: {error}") from error
+        raise user.fail("client-certificate", f"is of no use, expected one for client-key: {error}") from error
     return pair
 
 
@@ -220,12 +226,12 @@ def _credentials(user: Section, cluster: Section, trust: Trust, environ: Mapping
     """A token wins over a token file, both over a plugin, as with kubectl."""
     for key, why in UNSUPPORTED.items():
         if user.values.get(key):
-            raise user.fail(key, f"is not supported: {why}")
+            raise user.fail(key, f"is set and not supported, expected none: {why}")
     if token := user.text("token"):
         return StaticToken(Secret(token))
     if path := user.path("tokenFile"):
         if not path.is_file():
-            raise user.fail("tokenFile", f"is {str(path)!r}: no such file")
+            raise user.fail("tokenFile", f"is {str(path)!r}, expected a file that exists")
         return TokenFile(path)
     if user.values.get("exec") is None:
         return NoCredentials()

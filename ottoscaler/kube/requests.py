@@ -147,4 +147,4 @@ def review_access(namespace: str, verb: str, resource: str, subresource: str, gr
 
 def version() -> Request:
     """Ask for the server's version."""
-    return Request("version", "version", "GET", "/version")
+    return Request("version", "the server", "GET", "/version")

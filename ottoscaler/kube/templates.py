@@ -61,15 +61,17 @@ def _files(place: Path, problems: list[str]) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        problems.append(f"{place}: no such file or folder")
+        problems.append(f"{place} does not exist, expected a file or a folder")
         return []
     files = [f for f in place.iterdir() if f.suffix in SUFFIXES and f.is_file() and not f.name.startswith(".")]
     files.sort(key=lambda file: (file.stem, file.suffix))
     if not files:
-        problems.append(f"{place}: a folder without {', '.join('*' + suffix for suffix in SUFFIXES)}")
+        problems.append(
+            f"{place} is a folder without templates, expected {', '.join('*' + suffix for suffix in SUFFIXES)}"
+        )
     for first, second in pairwise(files):  # sorted, so that equal stems are neighbours
         if first.stem == second.stem:
-            problems.append(f"{second}: a second template with the name {second.stem!r}")
+            problems.append(f"{second} is a second template with the name {second.stem!r}, expected one")
     return files
 
 
@@ -78,7 +80,7 @@ def _load(file: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
         document = read_yaml(file)
     except ValueError as error:
-        problems.append(f"{file}: {error}")
+        problems.append(f"{file} {error}, expected a v1 PodTemplate")
         return {}
     return _Judge(str(file), problems).template(document)
 
@@ -116,7 +118,7 @@ class _Judge:
         self._mapping(spec, "securityContext", f"{where}.securityContext")
         containers = spec.get("containers")
         if not isinstance(containers, list) or not containers:
-            self._add(f"{where}.containers", "is missing or empty, expected a list of at least one container")
+            self._add(f"{where}.containers", f"{_said(containers)}, expected a list of at least one container")
         for key in ("containers", "initContainers"):
             self._containers(spec.get(key), f"{where}.{key}")
 
@@ -125,18 +127,18 @@ class _Judge:
             return
         if not isinstance(containers, list):
             if not where.endswith(".containers"):
-                self._add(where, "is no list")
+                self._add(where, f"is {containers!r}, expected a list of containers")
             return
         for index, container in enumerate(containers):
             if not isinstance(container, dict):
-                self._add(f"{where}[{index}]", "is no mapping, expected a container")
+                self._add(f"{where}[{index}]", f"is {container!r}, expected a container (a mapping)")
                 continue
             self._container(container, f"{where}[{index}]")
 
     def _container(self, container: Mapping[str, Any], where: str) -> None:
         name = container.get("name")
         if not isinstance(name, str) or not name:
-            self._add(f"{where}.name", "is missing, expected a name")
+            self._add(f"{where}.name", f"{_said(name)}, expected a name")
         if not isinstance(container.get("image") or "", str):
             self._add(f"{where}.image", f"is {container['image']!r}, expected a text")
         for key in ("command", "args"):
@@ -151,7 +153,7 @@ class _Judge:
         if env is None:
             return
         if not isinstance(env, list):
-            self._add(where, "is no list")
+            self._add(where, "is no list, expected one of name and value")
             return
         for index, pair in enumerate(env):
             if not isinstance(pair, dict) or not isinstance(pair.get("name"), str):
@@ -166,7 +168,7 @@ class _Judge:
         if isinstance(value, dict) and (value or not is_needed):
             return value
         if value is not None or is_needed:
-            self._add(where, "is missing or no mapping" if is_needed else f"is {value!r}, expected a mapping")
+            self._add(where, f"{_said(value)}, expected a mapping")
         return {}
 
     def _texts(self, parent: Mapping[str, Any], key: str, where: str) -> None:
@@ -175,4 +177,8 @@ class _Judge:
                 self._add(f"{where}[{name}]", f"is {value!r}, expected a text (put it in quotes)")
 
     def _add(self, where: str, problem: str) -> None:
-        self._problems.append(f"{self._file}: {where} {problem}" if where else f"{self._file}: {problem}")
+        self._problems.append(f"field {where} of {self._file} {problem}" if where else f"{self._file} {problem}")
+
+
+def _said(value: object) -> str:
+    return "is missing" if value is None else f"is {value!r}"

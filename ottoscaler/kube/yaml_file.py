@@ -14,11 +14,11 @@ def read_yaml(file: Path) -> object:
     except UnicodeDecodeError as error:
         raise ValueError("is no UTF-8 text") from error
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+        raise ValueError(f"cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML{_place(error)}") from error
 
 
 def _place(error: yaml.YAMLError) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f": line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else ""
+    return f" (line {mark.line + 1}, column {mark.column + 1}: {problem})" if mark and problem else ""

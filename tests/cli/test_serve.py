@@ -78,7 +78,7 @@ def test_all_wrong_files_are_named_at_once(environ: dict[str, str], tmp_path: Pa
     }
     done = subprocess.run(SERVE, capture_output=True, text=True, env={**environ, **wrong}, timeout=20)
     assert done.returncode == 2
-    for words in ("/nowhere/config", "template.yaml: is Deployment, expected a v1 PodTemplate", "Nonsense"):
+    for words in ("/nowhere/config", "template.yaml is Deployment, expected a v1 PodTemplate", "Nonsense"):
         assert words in done.stdout
 
 

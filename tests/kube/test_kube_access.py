@@ -102,7 +102,7 @@ def test_relative_paths_are_relative_to_their_file(tmp_path: Path, ca: trustme.C
 CLUSTER = "clusters[c].cluster"
 USER = "users[u].user"
 BAD_DOCUMENTS: list[tuple[Any, str]] = [
-    ("a: [", "is not YAML: line 2, column 1: did not find expected node content"),
+    ("a: [", "is not YAML (line 2, column 1: did not find expected node content), expected a kubeconfig"),
     ("[1]", "is no mapping, expected a kubeconfig (kind: Config)"),
     (document(current=""), "current-context is missing, expected one of: main"),
     (document(current="gone"), "current-context is 'gone', expected one of: main"),
@@ -125,7 +125,7 @@ BAD_DOCUMENTS: list[tuple[Any, str]] = [
     ),
     (
         document(cluster={"server": "https://h", "certificate-authority-data": "%"}),
-        f"{CLUSTER}.certificate-authority-data is not base64 of PEM text",
+        f"{CLUSTER}.certificate-authority-data is no base64 of a text, expected base64 of PEM",
     ),
     (
         document(cluster={"server": "https://h", "certificate-authority-data": "aGFsbG8="}),
@@ -133,7 +133,7 @@ BAD_DOCUMENTS: list[tuple[Any, str]] = [
     ),
     (
         document(cluster={"server": "https://h", "certificate-authority": "/nosuch/ca"}),
-        f"{CLUSTER}.certificate-authority is '/nosuch/ca': No such file or directory",
+        f"{CLUSTER}.certificate-authority is '/nosuch/ca', expected a file of PEM text: No such file or directory",
     ),
     (
         document(cluster={"server": "https://h", "insecure-skip-tls-verify": "yes"}),
@@ -141,15 +141,18 @@ BAD_DOCUMENTS: list[tuple[Any, str]] = [
     ),
     (
         document(cluster={"server": "https://h", "proxy-url": "socks5://p"}),
-        f"{CLUSTER}.proxy-url is no URL of an http or https proxy",
+        f"{CLUSTER}.proxy-url is no such URL, expected that of an http or https proxy",
     ),
     (document(user={"token": 5}), f"{USER}.token is 5, expected a text"),
-    (document(user={"as": "root"}), f"{USER}.as is not supported: Ottoscaler impersonates nobody"),
+    (
+        document(user={"as": "root"}),
+        f"{USER}.as is set and not supported, expected none: Ottoscaler impersonates nobody",
+    ),
     (
         document(user={"auth-provider": {"name": "gcp"}}),
-        f"{USER}.auth-provider is not supported: Kubernetes took it out in 1.26; use exec",
+        f"{USER}.auth-provider is set and not supported, expected none: Kubernetes took it out in 1.26; use exec",
     ),
-    (document(user={"tokenFile": "/nosuch"}), f"{USER}.tokenFile is '/nosuch': no such file"),
+    (document(user={"tokenFile": "/nosuch"}), f"{USER}.tokenFile is '/nosuch', expected a file that exists"),
     (
         document(user={"client-certificate-data": base64.b64encode(b"x").decode()}),
         f"{USER}.client-key is missing, expected client-certificate and client-key together",
@@ -161,7 +164,7 @@ BAD_DOCUMENTS: list[tuple[Any, str]] = [
         "client.authentication.k8s.io/v1, client.authentication.k8s.io/v1beta1",
     ),
     ({"users": [{}]}, "users[0].name is missing, expected a name"),
-    ({"users": 5}, "users is no list"),
+    ({"users": 5}, "users is no list, expected a list of users"),
 ]
 
 
@@ -171,7 +174,10 @@ BAD_DOCUMENTS: list[tuple[Any, str]] = [
 def test_a_bad_kubeconfig_is_refused_naming_file_and_field(tmp_path: Path, content: Any, problem: str) -> None:
     """Each mistake gives one sentence with the file, the field, what it holds and what was expected."""
     path = write(tmp_path / "k", content)
-    assert refusal(path) == f"KUBECONFIG: {path}: {problem}"
+    field, _, words = problem.partition(" ")
+    where = path if field == "is" else f"field {field} of {path}"
+    assert refusal(path) == f"KUBECONFIG: {where} {problem if field == 'is' else words}"
+    assert "expected" in problem
 
 
 def test_a_certificate_that_does_not_fit_its_key_is_refused(tmp_path: Path, ca: trustme.CA) -> None:
@@ -182,20 +188,21 @@ def test_a_certificate_that_does_not_fit_its_key_is_refused(tmp_path: Path, ca: 
         "client-key-data": base64.b64encode(other.private_key_pem.bytes()).decode(),
     }
     path = write(tmp_path / "k", document(user=user))
-    assert refusal(path).startswith(f"KUBECONFIG: {path}: {USER}.client-certificate cannot be used with its key: ")
+    words = f"field {USER}.client-certificate of {path} is of no use, expected one for client-key: "
+    assert refusal(path).startswith(f"KUBECONFIG: {words}")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """One missing file, or a list of nothing but missing ones, is refused."""
     path = str(tmp_path / "a")
-    assert refusal(path) == f"KUBECONFIG: {path}: cannot be read: No such file or directory"
-    assert refusal(f"{path}:{path}b") == f"KUBECONFIG is '{path}:{path}b': none of these files exists"
+    assert refusal(path) == f"KUBECONFIG: {path} cannot be read (No such file or directory), expected a kubeconfig"
+    assert refusal(f"{path}:{path}b") == f"KUBECONFIG is '{path}:{path}b', expected files of which at least one exists"
 
 
 def test_an_unknown_context_is_refused(tmp_path: Path) -> None:
     """A context asked for by name must exist."""
     path = write(tmp_path / "k", document())
-    assert refusal(path, "x") == f"KUBECONFIG: {path}: context is 'x', expected one of: main"
+    assert refusal(path, "x") == f"KUBECONFIG: the context asked of {path} is 'x', expected one of: main"
 
 
 def test_without_kubeconfig_and_cluster_it_says_what_to_set() -> None:

@@ -169,6 +169,8 @@ async def test_an_unanswered_create_is_ambiguous_and_a_refused_connection_is_not
                 Unavailable, match=r"cannot be reached \(create of pod otto/\): Connection refused"
             ) as caught:
                 await kube.create_pod("otto", {})
+            with pytest.raises(Unavailable, match=r"cannot be reached \(version of the server\): Connection refused"):
+                await kube.version()
     assert type(caught.value) is Unavailable
 
 

@@ -67,26 +67,30 @@ def of(spec: str) -> str:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: [", "is not YAML: line 2, column 1: did not find expected node content"),
+        ("a: [", "is not YAML (line 2, column 1: did not find expected node content), expected a v1 PodTemplate"),
         ("- a", "is no mapping, expected a v1 PodTemplate"),
         ("kind: Pod\napiVersion: v1", "is v1 Pod, expected a v1 PodTemplate"),
-        ("kind: PodTemplate\napiVersion: v1", "template is missing or no mapping"),
-        ("kind: PodTemplate\napiVersion: v1\ntemplate: {metadata: {}}", "template.spec is missing or no mapping"),
-        (of("{containers: []}"), f"{SPEC} is missing or empty, expected a list of at least one container"),
-        (of("{containrs: [a]}"), f"{SPEC} is missing or empty, expected a list of at least one container"),
-        (of("{containers: [5]}"), f"{SPEC}[0] is no mapping, expected a container"),
+        ("kind: PodTemplate\napiVersion: v1", "template is missing, expected a mapping"),
+        ("kind: PodTemplate\napiVersion: v1\ntemplate: 5", "template is 5, expected a mapping"),
+        ("kind: PodTemplate\napiVersion: v1\ntemplate: {metadata: {}}", "template.spec is missing, expected a mapping"),
+        (of("{containers: []}"), f"{SPEC} is [], expected a list of at least one container"),
+        (of("{containrs: [a]}"), f"{SPEC} is missing, expected a list of at least one container"),
+        (of("{containers: [5]}"), f"{SPEC}[0] is 5, expected a container (a mapping)"),
         (of("{containers: [{image: i}]}"), f"{SPEC}[0].name is missing, expected a name"),
         (of("{containers: [{name: w, image: 5}]}"), f"{SPEC}[0].image is 5, expected a text"),
         (of("{containers: [{name: w, command: sleep}]}"), f"{SPEC}[0].command is 'sleep', expected a list of texts"),
         (of("{containers: [{name: w, args: [5]}]}"), f"{SPEC}[0].args is [5], expected a list of texts"),
         (of("{containers: [{name: w, resources: 5}]}"), f"{SPEC}[0].resources is 5, expected a mapping"),
-        (of("{containers: [{name: w, env: {A: b}}]}"), f"{SPEC}[0].env is no list"),
+        (of("{containers: [{name: w, env: {A: b}}]}"), f"{SPEC}[0].env is no list, expected one of name and value"),
         (of("{containers: [{name: w, env: [{value: b}]}]}"), f"{SPEC}[0].env[0].name is missing, expected a name"),
         (
             of("{containers: [{name: w, env: [{name: A, value: 5}]}]}"),
             f"{SPEC}[0].env[0].value is 5, expected a text (put it in quotes)",
         ),
-        (of("{containers: [{name: w}], initContainers: 5}"), "template.spec.initContainers is no list"),
+        (
+            of("{containers: [{name: w}], initContainers: 5}"),
+            "template.spec.initContainers is 5, expected a list of containers",
+        ),
         (
             of("{containers: [{name: w}], securityContext: []}"),
             "template.spec.securityContext is [], expected a mapping",
@@ -101,7 +105,10 @@ def test_a_bad_template_is_refused_naming_file_and_field(tmp_path: Path, text: s
     """Each mistake gives one sentence with the file, the field, what it holds and what was expected."""
     file = tmp_path / "t.yaml"
     file.write_text(text)
-    assert refusal(file) == [f"WORKER_TEMPLATE: {file}: {problem}"]
+    field, _, words = problem.partition(" ")
+    where = file if field == "is" else f"field {field} of {file}"
+    assert refusal(file) == [f"WORKER_TEMPLATE: {where} {problem if field == 'is' else words}"]
+    assert "expected" in problem
 
 
 def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
@@ -110,14 +117,16 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(of("{containers: [{image: 5}]}"))
     (tmp_path / "b.yml").write_text(GOOD)
     assert refusal(tmp_path) == [
-        f"WORKER_TEMPLATE: {tmp_path}/b.yml: a second template with the name 'b'",
-        f"WORKER_TEMPLATE: {tmp_path}/a.yaml: is no mapping, expected a v1 PodTemplate",
-        f"WORKER_TEMPLATE: {tmp_path}/b.yaml: {SPEC}[0].name is missing, expected a name",
-        f"WORKER_TEMPLATE: {tmp_path}/b.yaml: {SPEC}[0].image is 5, expected a text",
+        f"WORKER_TEMPLATE: {tmp_path}/b.yml is a second template with the name 'b', expected one",
+        f"WORKER_TEMPLATE: {tmp_path}/a.yaml is no mapping, expected a v1 PodTemplate",
+        f"WORKER_TEMPLATE: field {SPEC}[0].name of {tmp_path}/b.yaml is missing, expected a name",
+        f"WORKER_TEMPLATE: field {SPEC}[0].image of {tmp_path}/b.yaml is 5, expected a text",
     ]
 
 
 def test_a_missing_or_empty_place_is_refused(tmp_path: Path) -> None:
     """A path that is neither file nor folder, or a folder without templates, is a mistake."""
-    assert refusal(tmp_path / "x") == [f"WORKER_TEMPLATE: {tmp_path}/x: no such file or folder"]
-    assert refusal(tmp_path) == [f"WORKER_TEMPLATE: {tmp_path}: a folder without *.yaml, *.yml, *.json"]
+    assert refusal(tmp_path / "x") == [f"WORKER_TEMPLATE: {tmp_path}/x does not exist, expected a file or a folder"]
+    assert refusal(tmp_path) == [
+        f"WORKER_TEMPLATE: {tmp_path} is a folder without templates, expected *.yaml, *.yml, *.json"
+    ]
