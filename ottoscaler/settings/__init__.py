@@ -14,13 +14,13 @@ from ottoscaler import parsing
 from ottoscaler.errors import SettingsError
 from ottoscaler.parsing import choice
 from ottoscaler.secret import Secret
+from ottoscaler.settings.doors import DoorSettings
 from ottoscaler.settings.field import Field
-from ottoscaler.settings.limits import LimitSettings
 
 __all__ = ["FIELDS", "Field", "Settings", "flag_of", "load_settings"]
 
 
-class Settings(LimitSettings, frozen=True, kw_only=True):
+class Settings(DoorSettings, frozen=True, kw_only=True):
     """Every setting of Ottoscaler, checked; made by `load_settings`. The variable is the attribute in upper case."""
 
     log_level: Annotated[
