@@ -17,13 +17,11 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Answered, Expired, TryAgain, Unavailable
 from ottoscaler.kube.client import WatchEvent
 from ottoscaler.kube.watch import RETRY, SILENCE_SECONDS, STEADY_SECONDS, WATCH_SECONDS
-from ottoscaler.log import Log
+from ottoscaler.log import log
 from ottoscaler.pod_warnings import PodWarnings
 
 REFUSED_SECONDS = 300.0
 """A right that is missing may be given later."""
-
-log = Log("ottoscaler.kube")
 
 
 class Warned(Protocol):

@@ -19,7 +19,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Answered, Expired, OttoscalerError, TryAgain, Unavailable
 from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import WatchEvent
-from ottoscaler.log import Log
+from ottoscaler.log import log
 
 WATCH_SECONDS = 30
 SILENCE_SECONDS = 5.0
@@ -30,8 +30,6 @@ RETRY = Backoff(initial=0.2, maximum=10.0)
 
 OnOutage = Callable[[OttoscalerError | None], None]
 """Told the error when the API is lost, and None when it is back."""
-
-log = Log("ottoscaler.kube")
 
 
 class Watched(Protocol):

@@ -6,7 +6,6 @@ of anything, so `check()` looks at the clock right before bytes leave, not where
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Never
@@ -14,9 +13,8 @@ from typing import Never
 import trio
 
 from ottoscaler.errors import Unavailable, WritesSuspended
+from ottoscaler.log import log
 from ottoscaler.stream.base import Renewal, Stream
-
-log = logging.getLogger("ottoscaler.stream")
 
 
 def _nothing() -> frozenset[str]:
@@ -137,7 +135,7 @@ class Session:
         self._calm_from = math.inf
         if self._lost_at is None:
             self._lost_at = self._clock()
-            log.warning("Redis at %s is lost, writes end with the lease: %s", error.address, error)
+            log.warning("Redis is lost: writes end with the lease", address=error.address, reason=str(error))
             self._lost_address = error.address
 
     def _note_success(self, sent: float, *, is_late: bool) -> None:
@@ -145,7 +143,7 @@ class Session:
         if is_late or self._calm_from == math.inf:
             self._calm_from = now + self._lease
         if self._lost_at is not None:
-            log.info("Redis at %s is back after %.1f s", self._lost_address, now - self._lost_at)
+            log.info("Redis is back", address=self._lost_address, seconds=round(now - self._lost_at, 1))
             self._lost_at = None
         self._valid_until = sent + self._lease
         self._renewed.set()

@@ -225,7 +225,7 @@ async def test_an_outage_is_two_lines_and_tries_are_spaced(
     """While the API is away it is tried ever more rarely; one line when it is lost, one when it is back."""
     api = ScriptedApi()
     outages: list[bool] = []
-    with caplog.at_level(logging.INFO, "ottoscaler.kube"):
+    with caplog.at_level(logging.INFO, "ottoscaler"):
         async with watching(api, outages) as fleet:
             api.away = True
             api.cut()

@@ -277,16 +277,17 @@ async def test_an_era_lost_before_the_first_renewal_is_told(autojump_clock: Mock
 
 async def test_an_outage_is_logged_twice(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """One line when Redis is lost and one when it is back, each naming the address, however long it lasts."""
-    caplog.set_level(logging.INFO, "ottoscaler.stream")
+    caplog.set_level(logging.INFO, "ottoscaler")
     async with running() as world:
         for _ in range(2):
             world.backend.server.weather = "refusing"
             await trio.sleep(20)
             world.backend.server.weather = "fine"
             await trio.sleep(20)
-    lines = [record.getMessage() for record in caplog.records]
-    assert [line.split(" is ")[1].split(" ")[0].strip(",") for line in lines] == ["lost", "back", "lost", "back"]
-    assert all("memory://" in line for line in lines)
+    assert caplog.messages == ["Redis is lost: writes end with the lease", "Redis is back"] * 2
+    facts = [record.__dict__["facts"] for record in caplog.records]
+    assert all(each["address"] == "memory://" for each in facts)
+    assert [list(each) for each in facts] == [["address", "reason"], ["address", "seconds"]] * 2
 
 
 async def test_renewals_never_pile_up(autojump_clock: MockClock) -> None:
