@@ -27,6 +27,10 @@ too.
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_UNIX_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?", re.ASCII)
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
 _SHOWN = 80
 
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -216,17 +220,20 @@ def _check_environment(metadata: tuple[tuple[str, str], ...], task_id: str) -> N
 
 
 def _timestamp_note(raw: str | None) -> str:
-    if raw is None:
+    if raw is None or _UNIX_SECONDS.fullmatch(raw) or _is_rfc3339(raw):
         return ""
+    return f"timestamp is {_show(raw)}, neither Unix seconds nor RFC 3339; kept as it is"
+
+
+def _is_rfc3339(raw: str) -> bool:
+    """Whether it is a date, a time and an offset (section 5.6), at a time that there was; leap seconds are unknown."""
+    if not _RFC3339.fullmatch(raw):
+        return False
     try:
-        if not float(raw) < float("inf"):
-            raise ValueError
-    except ValueError:
-        try:
-            datetime.fromisoformat(raw)
-        except ValueError:
-            return f"timestamp is {_show(raw)}, neither Unix seconds nor RFC 3339; kept as it is"
-    return ""
+        datetime.fromisoformat(raw.upper())
+    except ValueError:  # the 30th of February
+        return False
+    return True
 
 
 def _show(value: str | bytes) -> str:

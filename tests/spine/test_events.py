@@ -143,7 +143,14 @@ def test_an_environment_string_that_no_program_could_get_is_refused() -> None:
     assert "environment string" in bad.reason
 
 
-@pytest.mark.parametrize("stamp", ["1756659802", "1756659802.9", "2025-08-31T17:03:22Z", "2025-08-31T17:03:22+09:00"])
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        *("1756659802", "1756659802.9", "0", "-1.5", "1.756659802e9"),
+        *("2025-08-31T17:03:22Z", "2025-08-31T17:03:22+09:00", "2025-08-31t17:03:22.123456789z"),
+        *("2025-08-31 17:03:22-00:00", "2024-02-29T00:00:00Z"),
+    ],
+)
 def test_timestamps_are_kept(stamp: str) -> None:
     """Unix seconds and RFC 3339 are fine and kept as they came."""
     event = parse_entry("1-0", entry(type="scale_up", pod_count="1", timestamp=stamp), LIMITS)
@@ -151,7 +158,15 @@ def test_timestamps_are_kept(stamp: str) -> None:
     assert (event.timestamp, event.note) == (stamp, "")
 
 
-@pytest.mark.parametrize("stamp", ["yesterday", "", "nan", "inf"])
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        *("yesterday", "", " ", "nan", "-nan", "NaN", "inf", "-inf", "Infinity"),
+        *("1_000", " 5", "5 ", "0x10", "1e", "\u0663"),
+        *("2025-08-31", "2025-W35", "17:03:22", "2025-08-31T17:03:22", "2025-08-31T17:03Z"),
+        *("20250831T170322", "2025-08-31T17Z", "2025-02-30T00:00:00Z", "2025-08-31T25:00:00Z"),
+    ],
+)
 def test_an_odd_timestamp_refuses_nothing(stamp: str) -> None:
     """A timestamp that is neither is kept and noted."""
     event = parse_entry("1-0", entry(type="scale_up", pod_count="1", timestamp=stamp), LIMITS)
