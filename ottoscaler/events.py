@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from ottoscaler.spec import Spec, WrongSpec, parse_spec
+
 EventType = Literal["scale_up", "scale_down", "cancel"]
 TYPES = "scale_up, scale_down or cancel"
 RESERVED = "otto."
-KNOWN_RESERVED = frozenset({"otto.parent", "otto.request_id", "otto.replay_of"})
+KNOWN_RESERVED = frozenset({"otto.spec", "otto.parent", "otto.request_id", "otto.replay_of", "otto.remain"})
 KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template", "traceparent"})
 MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
 """Linux refuses to start a program with one environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts
 too.
 """
+
+LONGEST_REQUEST_ID = 200
+"""Characters."""
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
@@ -37,18 +42,25 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 class Limits(NamedTuple):
-    """What an event may ask for; `templates` are the names known, None = not judged (an event taken over)."""
+    """What an event may ask for; `templates` are the names known, None = not judged (an event taken over).
+
+    `policy` says in a sentence why an event that is otherwise good is refused, or None.
+    """
 
     max_pods: int = 10_000
     max_metadata_bytes: int = 65_536
     templates: Collection[str] | None = None
+    policy: Callable[[Event], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One well-formed event. `timestamp` is kept as it came; `note` says what is odd about it, if anything.
 
-    `pod_count` is 0 and `target` the event to end where `type` is cancel; `target` is empty elsewhere.
+    `pod_count` is 0 and `target` the event to end where `type` is cancel; `target` is empty elsewhere. A scale_down
+    gives either `pod_count`, how many to stop, or `remain`, how many may stay (then `pod_count` is 0); `remain` is None
+    elsewhere. `spec` is what a scale_up asks of its workers' container. `parent` is the id of the pipeline's event that
+    it belongs to, `request_id` what its sender calls it; both are empty where not given.
     """
 
     id: str
@@ -63,6 +75,10 @@ class Event:
     metadata: tuple[tuple[str, str], ...] = ()
     entry: tuple[tuple[str, str], ...] = ()
     note: str = ""
+    spec: Spec | None = None
+    parent: str = ""
+    request_id: str = ""
+    remain: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +106,12 @@ def environment_name(name: str) -> str:
 def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry:
     """Read the pairs of one entry. Every refusal is a value, so that a bad entry stops nothing."""
     try:
-        return _parse(entry_id, pairs, limits)
+        event = _parse(entry_id, pairs, limits)
+        if limits.policy and (reason := limits.policy(event)):
+            raise _RefusedError("PolicyRefused", reason)
     except _RefusedError as refused:
         return BadEntry(entry_id, refused.cause, refused.reason, pairs)
+    return event
 
 
 def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
@@ -103,10 +122,11 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
     kind = _type(fields)
     metadata = tuple((name, value) for name, value in entry if name not in fields)
     _check_metadata(metadata, fields.get("task_id", ""), limits)
+    remain = _remain(fields, kind)
     return Event(
         id=entry_id,
         type=kind,
-        pod_count=0 if kind == "cancel" else _pod_count(fields, limits.max_pods),
+        pod_count=0 if kind == "cancel" or remain is not None else _pod_count(fields, limits.max_pods),
         target=_target(fields) if kind == "cancel" else "",
         task_id=fields.get("task_id", ""),
         timestamp=fields.get("timestamp", ""),
@@ -116,6 +136,10 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
         metadata=metadata,
         entry=entry,
         note=_timestamp_note(fields.get("timestamp")),
+        spec=_spec(fields, kind),
+        parent=_parent(fields),
+        request_id=_request_id(fields),
+        remain=remain,
     )
 
 
@@ -179,6 +203,55 @@ def _pod_count(fields: dict[str, str], maximum: int) -> int:
     if int(raw) > maximum:
         raise _RefusedError("TooManyPods", f"field pod_count is {_show(raw)}, {expected} (MAX_PODS_PER_EVENT)")
     return int(raw)
+
+
+def _remain(fields: dict[str, str], kind: EventType) -> int | None:
+    raw = fields.get("otto.remain")
+    if raw is None:
+        return None
+    if kind != "scale_down":
+        raise _RefusedError("BadRemain", f"field otto.remain is given with type {kind}, expected only with scale_down")
+    if "pod_count" in fields:
+        raise _RefusedError(
+            "BadRemain",
+            f"fields pod_count and otto.remain are both given ({_show(fields['pod_count'])} and {_show(raw)}), "
+            "expected one of them",
+        )
+    if not _WHOLE.fullmatch(raw) or int(raw) < 0:
+        raise _RefusedError("BadRemain", f"field otto.remain is {_show(raw)}, expected a whole number from 0")
+    return int(raw)
+
+
+def _spec(fields: dict[str, str], kind: EventType) -> Spec | None:
+    raw = fields.get("otto.spec")
+    if raw is None:
+        return None
+    if kind != "scale_up":
+        raise _RefusedError("BadSpec", f"field otto.spec is given with type {kind}, expected only with scale_up")
+    try:
+        return parse_spec(raw)
+    except WrongSpec as wrong:
+        raise _RefusedError("BadSpec", str(wrong)) from None
+
+
+def _parent(fields: dict[str, str]) -> str:
+    parent = fields.get("otto.parent", "")
+    if "otto.parent" in fields and not _ENTRY_ID.fullmatch(parent):
+        raise _RefusedError(
+            "BadParent", f"field otto.parent is {_show(parent)}, expected an event's id such as 1756659802903-0"
+        )
+    return parent
+
+
+def _request_id(fields: dict[str, str]) -> str:
+    request_id = fields.get("otto.request_id", "")
+    if "otto.request_id" in fields and not 1 <= len(request_id) <= LONGEST_REQUEST_ID:
+        raise _RefusedError(
+            "BadRequestId",
+            f"field otto.request_id is {_show(request_id)}, {len(request_id)} characters long, "
+            f"expected 1 to {LONGEST_REQUEST_ID}",
+        )
+    return request_id
 
 
 def _template(fields: dict[str, str], known: Collection[str] | None) -> str:

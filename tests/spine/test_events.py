@@ -120,10 +120,10 @@ def test_other_fields_are_metadata() -> None:
             "metadata and task_id are 201 bytes, expected at most 200 (MAX_METADATA_BYTES)",
         ),
         (
-            entry(type="scale_up", pod_count="1", otto_spec="{}"),
+            entry(type="scale_up", pod_count="1", otto_specs="{}"),
             "UnknownField",
-            "field 'otto.spec' begins with the reserved otto., expected one of "
-            "otto.parent, otto.replay_of, otto.request_id",
+            "field 'otto.specs' begins with the reserved otto., expected one of "
+            "otto.parent, otto.remain, otto.replay_of, otto.request_id, otto.spec",
         ),
     ],
 )
@@ -191,7 +191,8 @@ def test_any_bytes_give_an_event_or_a_reason(pairs: tuple[tuple[bytes, bytes], .
     """Whatever stands in an entry, the answer is an event within the limits or a refusal with cause and reason."""
     verdict = parse_entry("5-1", pairs, LIMITS)
     if isinstance(verdict, Event):
-        assert 1 <= verdict.pod_count <= LIMITS.max_pods or (verdict.type == "cancel" and verdict.target)
+        has_no_count = (verdict.type == "cancel" and verdict.target) or (verdict.remain is not None)
+        assert 1 <= verdict.pod_count <= LIMITS.max_pods or has_no_count
         assert tuple((name.encode(), value.encode()) for name, value in verdict.entry) == pairs
     else:
         assert verdict.cause.isidentifier()
