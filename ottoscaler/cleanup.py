@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import trio
 
 from ottoscaler.fences import Guard
+from ottoscaler.metrics import StageClock
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Fence
@@ -28,6 +29,7 @@ class Cleanup:
         self._guard = guard
         self._event_id = event_id
         self._left: dict[str, str] = {}
+        self._recorded_at: dict[str, float] = {}  # of what is in `_left`
         self._event_ended = trio.Event()
 
     def note_event_ended(self) -> None:
@@ -53,12 +55,14 @@ class Cleanup:
         if self.fence_off(outcome) or not outcome.uid:
             return
         self._left[outcome.name] = outcome.uid
+        self._recorded_at[outcome.name] = self._site.now()
         await self._wait_durable()
         with trio.move_on_after(self._site.patience.cleanup_delay):
             await self._event_ended.wait()
             return
         if await self._site.delete(self._event_id, outcome.name, outcome.uid):
             self._left.pop(outcome.name, None)
+            self._note_deleted(outcome.name)
 
     async def clean_rest(self) -> None:
         """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""
@@ -68,6 +72,12 @@ class Cleanup:
         if len(shown) >= COLLECTION_FROM and not self.fences:
             await self._collect()
         await self._delete_each(self._pods_shown() | unseen)
+        for name in list(self._recorded_at):
+            self._note_deleted(name)
+
+    def _note_deleted(self, name: str) -> None:
+        if recorded_at := self._recorded_at.pop(name, 0.0):
+            StageClock("recorded", recorded_at).reach("deleted", self._site.now())
 
     async def _collect(self) -> None:
         """Delete together what has finished, and by itself what has not: a collection spares running pods."""

@@ -19,6 +19,7 @@ from typing import Never
 import trio
 
 from ottoscaler.log import log
+from ottoscaler.metrics import DRAINS
 
 MARGIN_SECONDS = 0.9
 """After the deadline the process has this long to hand over and leave; then the alarm ends it, still with 0."""
@@ -49,6 +50,7 @@ class Drain:
             self.reason = reason
             self._set_deadline(trio.current_time() + self.seconds)
             self.requested.set()
+            DRAINS.inc()
             log.info("drain begins", reason=reason, seconds=self.seconds)
         elif not self._hurry.is_set():
             log.info("drain ends now", reason=f"{reason}, a second signal")

@@ -19,6 +19,7 @@ from ottoscaler.events import BadEntry, Limits, Pairs, parse_entry
 from ottoscaler.fences import Guard
 from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
+from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.outcomes import WorkerOutcome, dead_letter_pairs
 from ottoscaler.pods import PodRecord
 from ottoscaler.roster import Roster
@@ -45,6 +46,10 @@ class Work(Protocol):
     @property
     def is_clean(self) -> bool:
         """No create may still be carried out behind the next owner's back."""
+
+    @property
+    def queued(self) -> int:
+        """How many of its workers have not begun."""
 
     def needs(self, record: PodRecord) -> bool:
         """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence."""
@@ -167,6 +172,7 @@ class Handler:
             if bad := await work.run():
                 await self._bury(bad, claim, progress)
         except* NotOurs:
+            LEASES_LOST.inc()
             log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
         except* Exception as group:  # noqa: BLE001 - whatever a bug raises, the other events go on
             crash = group
@@ -190,6 +196,7 @@ class Handler:
             offer = partial(stream.offer, [claim], clean=[is_clean], delay_seconds=OFFER_AGAIN_SECONDS, failed=True)
             await self._site.ledger.insist(offer)
         except NotOurs:
+            LEASES_LOST.inc()
             log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
         except Exception as error:  # noqa: BLE001 - the same
             log.error("event could not be offered again", error=error, event_id=claim.event_id)

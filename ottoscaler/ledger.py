@@ -20,6 +20,7 @@ import trio
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import OttoscalerError, Unavailable
+from ottoscaler.metrics import count_ending
 from ottoscaler.stream.base import Accepted, Claim, Closed, Closing, Outcome, Stream, Writing, Written
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class Ledger:
         closed = await self.insist(lambda: self.stream.close(closing))
         if closed.how == "lost" and closing.claim is not None:
             raise NotOurs(closing.claim)
+        count_ending(closing.target, closing.pairs)  # also where an earlier try of this very call had closed it
         return closed
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from typing import cast, get_args
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
 from ottoscaler.causes import CAUSES
-from ottoscaler.events import EventType
+from ottoscaler.events import EventType, load_entry
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, for a use that we have not
 
@@ -114,25 +114,33 @@ def observe_request(verb: str, code: int | None, seconds: float) -> None:
         _api_child(verb, NO_ANSWER if code is None else str(code)).observe(seconds)
 
 
-def count_ending(target: str, pairs: Iterable[tuple[str, str]], entry: Iterable[tuple[str, str]] = ()) -> None:
+def count_ending(target: str, pairs: Iterable[tuple[str, str]]) -> None:
     """The end of one event: what was written of it, to the results or (`dlq`) to the dead letters.
 
-    `entry` holds the original pairs of a refused one, whose type is `other` where it says none of ours.
+    The type of a refused one is `other` where its entry says none of ours.
     """
     named = dict(pairs)
     if target == "results":
-        EVENTS.labels(named["type"], named["status"]).inc()
+        EVENTS.labels(named.get("type", OTHER), named.get("status", OTHER)).inc()
         return
-    kind = dict(entry).get("type", "")
+    kind = dict(load_entry(named.get("entry", "[]"))).get(b"type", b"").decode(errors="replace")
     EVENTS.labels(kind if kind in get_args(EventType) else OTHER, REFUSED_AS).inc()
-    DEAD_LETTERS.labels(named["cause"]).inc()
+    DEAD_LETTERS.labels(named.get("cause", OTHER)).inc()
+
+
+def count_attempt(outcome: str, cause: str, *, is_retried: bool) -> None:
+    """The end of one attempt of a worker, which is the worker's own where there will be no other."""
+    if is_retried:
+        RETRIES.labels(cause).inc()
+    else:
+        WORKERS.labels(outcome, cause).inc()
 
 
 class StageClock:
     """When an event or a worker reached its last stage; each further one is timed from there.
 
-    `stage` and `at` (Unix s) tell where it is; a clock without them is begun by the first stage it hears of, which is
-    timed by nobody: an earlier owner did, or nobody can. Stages that are passed over add no time of their own.
+    `stage` and `at` (Unix s) tell where it is; a clock without them is begun by the first stage that it hears of.
+    Stages that were passed over add no time of their own.
     """
 
     __slots__ = ("_at", "_place")
@@ -152,6 +160,10 @@ class StageClock:
         if self._place >= 0:
             _STAGE[stage].observe(max(0.0, at - self._at))
         self._place, self._at = place, max(at, self._at)
+
+    def skip(self, stage: str, at: float) -> None:
+        """It is there since `at`, and the way there was timed by an earlier owner, or by nobody."""
+        self._place, self._at = max(self._place, STAGES.index(stage)), at
 
 
 def metric_names() -> list[tuple[str, str, str, tuple[str, ...]]]:

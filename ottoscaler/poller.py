@@ -19,6 +19,7 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.events import BadEntry, Event, Limits, parse_entry
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
+from ottoscaler.metrics import POLLS, StageClock, count_ending
 from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.roster import Roster
 from ottoscaler.stream.base import Closing, Entry, Lane, Registration
@@ -40,7 +41,8 @@ class Poller:
     """The intake of new events.
 
     `offered` tells how many events wait in the work lane; `max_age` (s, 0 = no limit) applies to what was added
-    before `era_created` (ms), the group's first start.
+    before `era_created` (ms), the group's first start. `turned_at` (clock of trio) is when the last call to Redis
+    was begun: each has a limit, so a poller that makes none for long hangs.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Poller:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.offered = 0
+        self.turned_at = trio.current_time()
         self._ledger = ledger
         self._roster = roster
         self._session = session
@@ -81,16 +84,20 @@ class Poller:
             try:
                 await self._read_once()
             except Unavailable:
+                POLLS.labels("failed").inc()
                 await trio.sleep(next(delays))
             else:
                 delays = self._backoff.delays()
 
     async def _read_once(self) -> None:
+        self.turned_at = trio.current_time()
         count = min(READ_AT_ONCE, self._roster.room("work") + RESERVE - self.offered)
         if count <= 0:
             await trio.sleep(BLOCK_SECONDS / 8)
             return
-        await self.admit(await self._ledger.stream.read(count, BLOCK_SECONDS))
+        entries = await self._ledger.stream.read(count, BLOCK_SECONDS)
+        POLLS.labels("entries" if entries else "empty").inc()
+        await self.admit(entries)
 
     async def hand_back(self) -> None:
         """After the cancel: offer what was read and not yet registered. One try; callers limit the wait."""
@@ -102,7 +109,7 @@ class Poller:
 
         An entry leaves the hand when what becomes of it is written.
         """
-        insist = insist or self._ledger.insist
+        insist = insist or self._insist
         self._in_hand.update((entry.id, entry) for entry in entries)
         events = []
         for entry in entries:
@@ -115,11 +122,20 @@ class Poller:
         if events:
             await self._register(events, insist, offer=offer)
 
+    async def _insist(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        async def turn() -> Any:
+            self.turned_at = trio.current_time()
+            return await call()
+
+        return await self._ledger.insist(turn)
+
     async def _register(self, events: Sequence[Event], insist: Insist, *, offer: bool) -> None:
         registrations = self._plan(events, offer)
         epochs: list[int] = await insist(partial(self._ledger.stream.register, registrations))
         for registration, epoch in zip(registrations, epochs, strict=True):
             self._in_hand.pop(registration.event_id, None)
+            if epoch >= 0:
+                StageClock("added", _added(registration.event_id) / 1000).reach("read", self._now())
             if epoch > 0:
                 self._hand_on(registration, epoch)
             elif not registration.offer and self._roster.work_of(registration.event_id) is None:
@@ -145,14 +161,17 @@ class Poller:
         """To the handler. The channel never fills: the roster's room bounds what is in it."""
         self._roster.enter(event.event_id, event.lane)
         self._events.send_nowait(
-            Progress(event.event_id, event.lane, self._session, epoch, event.entry, event.task_id, event.planned)
+            Progress(
+                *(event.event_id, event.lane, self._session, epoch, event.entry, event.task_id, event.planned),
+                registered=int(self._now() * 1000),
+            )
         )
 
     def _judge(self, entry: Entry) -> Event | BadEntry:
         if entry.fields is None:
             return BadEntry(entry.id, "Trimmed", "the entry was trimmed from the stream before anyone read it")
         event = parse_entry(entry.id, entry.fields, self._limits)
-        added = int(entry.id.partition("-")[0])
+        added = _added(entry.id)
         if isinstance(event, Event) and self._max_age and added < self._era_created - self._max_age * 1000:
             age = (self._era_created - added) / 1000
             return BadEntry(
@@ -168,4 +187,10 @@ class Poller:
         pairs = dead_letter_pairs(bad, deliveries=entry.deliveries, failed=self._now())
         closed = await self._ledger.stream.close(Closing(entry.id, "dlq", pairs))
         if closed.how == "here":
+            count_ending("dlq", pairs)
             log.warning("event refused", event_id=entry.id, cause=bad.cause, reason=bad.reason)
+
+
+def _added(entry_id: str) -> int:
+    """When it was added, by the clock of Redis (ms)."""
+    return int(entry_id.partition("-")[0])

@@ -26,6 +26,7 @@ from ottoscaler.handler import Handler
 from ottoscaler.kube.warnings import watch_warnings
 from ottoscaler.kube.watch import watch_fleet
 from ottoscaler.log import log
+from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.pods import INSTANCE_LABEL
 from ottoscaler.poller import Poller
 from ottoscaler.roster import Roster
@@ -105,6 +106,7 @@ class Rings:
 
     def lose(self, event_ids: frozenset[str]) -> None:
         """Redis says that these are not ours any more: end the work on them here, and touch nothing of it."""
+        LEASES_LOST.inc(len(event_ids))
         for event_id in event_ids:
             if self._handler is not None:
                 self._handler.cancel(event_id, "NotOurs: the session had expired and the event was taken over")

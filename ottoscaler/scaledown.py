@@ -33,6 +33,7 @@ class ScaleDown:
     """The work on one scale_down while this process holds it."""
 
     is_clean = True
+    queued = 0
 
     def __init__(self, site: Site, roster: Roster, event: Event, progress: Progress, claim: Claim) -> None:
         self.claim = claim

@@ -18,6 +18,7 @@ from ottoscaler.creation import STOPPED
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.fences import Guard
 from ottoscaler.log import log
+from ottoscaler.metrics import StageClock, count_attempt
 from ottoscaler.outcomes import WorkerOutcome, result_pairs
 from ottoscaler.pods import PodRecord
 from ottoscaler.site import Site
@@ -44,6 +45,7 @@ class Scaling:
         self._queueing = trio.CancelScope()
         self._noticed = trio.Event()
         self._all_recorded = trio.Event()
+        self._began = site.now()
 
     def __repr__(self) -> str:
         return (
@@ -67,6 +69,11 @@ class Scaling:
     def _is_inherited_unclean(self) -> bool:
         """An earlier owner went without a word: any attempt that nobody saw may have been sent by it."""
         return self.claim.epoch > 1 and not self._progress.clean
+
+    @property
+    def queued(self) -> int:
+        """How many of its workers wait for a slot."""
+        return len(self._unstarted)
 
     def needs(self, record: PodRecord) -> bool:
         """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence."""
@@ -93,13 +100,18 @@ class Scaling:
             await self._all_recorded.wait()
             nursery.cancel_scope.cancel(reason="all workers of the event have ended")
         await self._cleanup.clean_rest()
+        clock = StageClock("deleted", self._site.now())
         await self._close()
+        clock.reach("closed", self._site.now())
         return None
 
     async def _begin(self) -> None:
         """Give a sign of life, so that what may kill this process next is not held against the event."""
         is_adopted = self.claim.epoch > 1
         await (self._site.ledger.adopt(self.claim) if is_adopted else self._site.ledger.record(self.claim))
+        self._began = self._site.now()
+        if not is_adopted and self._progress.registered:
+            StageClock("read", self._progress.registered / 1000).reach("started", self._began)
         log.info(
             "scale_up adopted" if is_adopted else "scale_up started",
             event_id=self._event.id,
@@ -141,6 +153,7 @@ class Scaling:
             earlier=self._attempts.causes(index),
             accepted_uid=uid,
             fence_from=fence_from,
+            begun=self._began,
         )
         return worker
 
@@ -211,6 +224,7 @@ class Scaling:
     async def _record_unstarted(self, index: int, cause: str) -> None:
         name = self._site.name_pod(self._event.id, index, 1)
         outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause)
+        count_attempt(outcome.outcome, cause, is_retried=False)
         await self._site.ledger.record(self.claim, outcomes=(Outcome(index, outcome.to_json(), outcome.to_json()),))
         self._attempts.note(index, outcome)
         self._note_whether_over()

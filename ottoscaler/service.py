@@ -30,6 +30,7 @@ from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, 
 from ottoscaler.kube.templates import Templates, load_templates
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
+from ottoscaler.metrics import observe_request
 from ottoscaler.retries import RetryPolicy, policy_of_template
 from ottoscaler.rings import Rings
 from ottoscaler.settings import Settings
@@ -118,6 +119,7 @@ def _load_files(settings: Settings) -> tuple[Access, Templates]:
 
 
 async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates) -> None:
+    await startup.reach(f"a token for {access.server} ({access.origin})", access.credentials.token)
     name = new_session_name(settings.redis_consumer)
     async with open_stream(settings, name) as stream:
         opening = partial(stream.open_group, settings.redis_group_start, settings.namespace)
@@ -137,7 +139,7 @@ async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access:
             believed=lambda: rings[0].roster.ids() if rings else frozenset(),
             on_lost=lambda lost: rings[0].lose(lost),
         )
-        async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT) as kube:
+        async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT, on_request=observe_request) as kube:
             site = _build_site(settings, stream, session, kube, era, templates)
             limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names)
             rings.append(Rings(settings, drain, site, session, name, era, limits))

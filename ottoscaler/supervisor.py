@@ -18,6 +18,7 @@ import trio
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import OttoscalerError
 from ottoscaler.log import log
+from ottoscaler.metrics import PART_CRASHES
 
 WINDOW_SECONDS = 60.0
 
@@ -70,6 +71,7 @@ class Supervisor:
             recent.popleft()
         recent.append(now)
         self.crashes[name] += 1
+        PART_CRASHES.labels(name).inc()
         log.error("a part crashed", error=error, part=name, crashes=self.crashes[name])
         if len(recent) >= self._max_restarts:
             raise Unrecoverable(

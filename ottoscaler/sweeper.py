@@ -18,6 +18,7 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.fences import Guard
 from ottoscaler.fleet import PodRecord
 from ottoscaler.log import log
+from ottoscaler.metrics import ORPHANS
 from ottoscaler.roster import Roster
 from ottoscaler.site import Site
 
@@ -58,6 +59,7 @@ class Sweeper:
                     "orphan deleted", event_id=record.event_id, worker=record.name, reason="its event is unknown"
                 )
                 await self._site.delete(record.event_id, record.name, record.uid)
+                ORPHANS.inc()
 
     def _is_unsure(self, record: PodRecord) -> bool:
         return (

@@ -14,6 +14,7 @@ import trio
 
 from ottoscaler.errors import Unavailable
 from ottoscaler.handler import Handler
+from ottoscaler.metrics import LEASES_CLAIMED
 from ottoscaler.poller import Poller
 from ottoscaler.roster import Roster
 from ottoscaler.site import Site
@@ -71,6 +72,7 @@ class Taker:
 
     async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:
         self._poller.offered = tending.offered
+        LEASES_CLAIMED.inc(len(tending.taken))
         for progress in tending.taken:
             self._roster.enter(progress.event_id, progress.lane)
             self._events.send_nowait(progress)

@@ -14,6 +14,7 @@ import trio
 
 from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.fair import FairLimiter
+from ottoscaler.metrics import API_THROTTLED
 
 TOO_MANY = 429
 FIRST_PAUSE = 0.25
@@ -85,6 +86,7 @@ class Throttle(FairLimiter):
                 yield
             except Unavailable as error:
                 if error.status == TOO_MANY or error.retry_after is not None:
+                    API_THROTTLED.inc()
                     self._pace.slow_down(begun, trio.current_time(), error.retry_after)
                 raise
             except Answered:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import trio
@@ -21,6 +20,7 @@ from ottoscaler.events import Event
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
+from ottoscaler.metrics import CAUSES_NAMED, StageClock, count_attempt
 from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Accepted, Claim, Outcome
@@ -32,6 +32,7 @@ class Worker:
 
     `earlier`: the causes of the attempts before it. `accepted_uid`: the pod that an earlier owner saw accepted ("" =
     none was). `fence_from` (Unix s, 0 = no): when an earlier owner may have sent a create that was never answered.
+    `begun` (Unix s): since when the work on its event is under way, for the first attempt's time to be counted from.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Worker:
         earlier: Sequence[str] = (),
         accepted_uid: str = "",
         fence_from: float = 0.0,
+        begun: float = 0.0,
     ) -> None:
         self.name = site.name_pod(event.id, index, attempt)
         self._site = site
@@ -57,16 +59,18 @@ class Worker:
         self._stop_cause = "Stopped"
         self._waiting = trio.CancelScope()
         self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
-        note = partial(site.ledger.note_trouble, claim, index)
         self._creation = Creation(
-            site, event, index, attempt, stop=self._stop, note=note, uid=accepted_uid, fence_from=fence_from
+            site, event, index, attempt, stop=self._stop, note=self._note, uid=accepted_uid, fence_from=fence_from
         )
         self._is_accepted = bool(accepted_uid)
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
         self._deleted = False
         self._uncertain_since = 0.0
-        self._diagnosis = Diagnosis(site, self.name, self._log, site.policy_for(event), note)
+        self._diagnosis = Diagnosis(site, self.name, self._log, site.policy_for(event), self._note)
+        self._named: tuple[str, ...] = ()
+        self._clock = StageClock("started", begun) if begun and not accepted_uid else StageClock()
+        self._is_inherited = bool(accepted_uid)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name} uid={self._uid or None} stopping={self._stop.is_set()}>"
@@ -102,10 +106,16 @@ class Worker:
 
     async def run(self) -> WorkerOutcome:
         """Live to the end, record it, and return the outcome that stands. Raises `NotOurs` when the event was lost."""
+        if self._attempt > 1 and not self._is_inherited:
+            self._clock = StageClock("started", self._site.now())
         with self._site.fleet.follow(self.name) as follow:
             verdict = await self._live(follow)
+        self._clock.reach("ended", self._site.now())
         outcome = self._outcome(verdict)
         stands = await self._record(outcome)
+        self._clock.reach("recorded", self._site.now())
+        self._count_cause(stands.cause)
+        count_attempt(stands.outcome, stands.cause, is_retried=stands.retry_at > 0)
         self._log.info(
             "worker ended",
             task_id=self._event.task_id,
@@ -135,6 +145,7 @@ class Worker:
         if self._is_accepted:
             return
         self.accepted_at = self._site.now()
+        self._clock.reach("accepted", self.accepted_at)
         fence_from = self._creation.fence_from
         fence = int((fence_from + self._site.patience.create_fence) * 1000) if fence_from else 0
         accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000), fence)
@@ -160,6 +171,7 @@ class Worker:
     async def _judge(self, follow: Follow, record: PodRecord) -> Verdict | float:
         """The verdict on a pod that is there, or until when (clock of trio) only a change of it can bring one."""
         self._last = record
+        self._note_stages(record)
         verdict = self._diagnosis.judge_end(record)
         if verdict and verdict.certain:
             return verdict
@@ -245,6 +257,7 @@ class Worker:
         silent.
         """
         self._log.warning("worker is not in the watch and is followed by name", cause="LabelsLost")
+        self._count_cause("LabelsLost")
         while pod is not None and pod["metadata"]["uid"] == self._uid:
             said = await self._judge(follow, PodRecord.from_pod(pod))
             if isinstance(said, Verdict):
@@ -254,6 +267,28 @@ class Worker:
             pod = await self._site.read_pod(self.name)
         self._last = None
         return STOPPED if self._stop.is_set() else Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted")
+
+    # -- seeing
+
+    def _note(self, cause: str, reason: str) -> None:
+        """Something keeps it from starting or ending."""
+        self._count_cause(cause)
+        self._site.ledger.note_trouble(self._claim, self._index, cause, reason)
+
+    def _count_cause(self, cause: str) -> None:
+        if cause and cause not in self._named:
+            self._named += (cause,)
+            CAUSES_NAMED.labels(cause).inc()
+
+    def _note_stages(self, record: PodRecord) -> None:
+        """What the pod shows was reached just now; where it came in one piece with its end, its own time counts."""
+        reach, now = self._clock.skip if self._is_inherited else self._clock.reach, self._site.now()
+        is_late = self._is_inherited or record.exit_code is not None
+        self._is_inherited = False
+        if record.scheduled:
+            reach("scheduled", now)
+        if record.started_at is not None:
+            reach("running", min(now, record.started_at) if is_late else now)
 
     # -- recording
 

@@ -20,6 +20,7 @@ from ottoscaler.errors import Answered, Expired, OttoscalerError, TryAgain, Unav
 from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import WatchEvent
 from ottoscaler.log import log
+from ottoscaler.metrics import RELISTS
 
 WATCH_SECONDS = 30
 SILENCE_SECONDS = 5.0
@@ -128,6 +129,8 @@ async def watch_fleet(
 async def _list(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> None:
     seen = fleet.newest  # what is answered while the list is under way may be newer than it
     pods, version = await kube.list_pods(namespace, selector)
+    if fleet.synced:
+        RELISTS.inc()
     rewound = version < seen
     if rewound:
         log.warning("the Kubernetes API went back in time: restored, or another one", seen=seen, now=version)
