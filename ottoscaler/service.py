@@ -174,7 +174,7 @@ def _build_site(
             metadata=event.metadata,
             name_suffix=suffix,
         )
-        return build_pod(identity, defaults, templates.choose(event.template))
+        return build_pod(identity, defaults, templates.choose(event.template), event.spec)
 
     return Site(
         kube=kube,

@@ -67,8 +67,9 @@ class Site:
     warnings: PodWarnings = field(default_factory=PodWarnings)
 
     def policy_for(self, event: Event) -> RetryPolicy:
-        """How failures of this event's workers are met: its template's word, else the settings'."""
-        return self.retries_by_template.get(event.template, self.retries)
+        """How failures of this event's workers are met: its own word, its template's, else the settings'."""
+        policy = self.retries_by_template.get(event.template, self.retries)
+        return policy.asked(event.spec.retry) if event.spec else policy
 
     async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
         """Delete exactly this pod ("" as uid: whatever has the name). False: it has changed since `resource_version`,

@@ -1,8 +1,9 @@
 """What a worker pod looks like: identity, environment, resources and security, on top of a template if there is one.
 
 Pure. What the template says of image, command, resources, scheduling, volumes, extra containers and security wins over
-the defaults; the name, the identity labels, `OTTO_*` and `restartPolicy: Never` are always ours. A pod by the defaults
-alone passes the Pod Security level "restricted".
+the defaults, and what the event's spec says of image, command and time over both; the name, the identity labels,
+`OTTO_*` and `restartPolicy: Never` are always ours. A pod by the defaults alone, whatever its event's spec, passes the
+Pod Security level "restricted".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ottoscaler.pods import (
     TASK_LABEL,
     WORKER_CONTAINER,
 )
+from ottoscaler.spec import Spec
 
 DEFAULT_IMAGE = "busybox:latest"
 DEMONSTRATION = (["sh", "-c"], ["echo 'Starting...'; sleep 30; echo 'Done!'"])
@@ -59,7 +61,10 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDefaults:
-    """What the settings say of workers; None for command and arguments = not given, () = the image's own."""
+    """What the settings say of workers; None for command and arguments = not given, () = the image's own.
+
+    `timeout_seconds` is the policy's ceiling, for pods that are given no time otherwise; None = no ceiling.
+    """
 
     image: str = DEFAULT_IMAGE
     command: Sequence[str] | None = None
@@ -67,6 +72,7 @@ class WorkerDefaults:
     cpu_limit: str = "500m"
     memory_limit: str = "128Mi"
     service_account: str | None = None
+    timeout_seconds: int | None = None
 
 
 def instance_label(instance_name: str, stream: str, group: str) -> str:
@@ -90,21 +96,28 @@ def pod_name(event_id: str, index: int, attempt: int = 1, instance_suffix: str =
     )
 
 
-def build_pod(worker: WorkerIdentity, defaults: WorkerDefaults, template: Mapping[str, Any] | None = None) -> Json:
-    """The v1 Pod to create. `template` is a PodTemplate's `template`, checked when it was loaded, and never changed.
+def build_pod(
+    worker: WorkerIdentity,
+    defaults: WorkerDefaults,
+    template: Mapping[str, Any] | None = None,
+    spec: Spec | None = None,
+) -> Json:
+    """The v1 Pod to create. `template` is a PodTemplate's `template`, checked when it was loaded, and never changed;
+    `spec` is what the event asks for itself.
 
     Equal arguments give equal pods, so that a create can be sent again.
     """
     given = template or {}
-    metadata, spec = given.get("metadata") or {}, dict(given.get("spec") or {})
-    containers = [dict(container) for container in spec.get("containers") or [{"name": WORKER_CONTAINER}]]
-    ours = worker_container(containers)
-    _fill_container(ours, worker, defaults, template is not None)
+    metadata, body = given.get("metadata") or {}, dict(given.get("spec") or {})
+    containers = [dict(container) for container in body.get("containers") or [{"name": WORKER_CONTAINER}]]
+    ours, asked = worker_container(containers), spec or Spec()
+    _fill_container(ours, worker, defaults, template is not None, asked)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": _metadata(worker, metadata),
-        "spec": _spec(spec, defaults, ours) | {"containers": containers, "restartPolicy": "Never"},
+        "spec": _spec(body, defaults, ours, asked.timeout_seconds)
+        | {"containers": containers, "restartPolicy": "Never"},
     }
 
 
@@ -146,11 +159,15 @@ def _without(values: Mapping[str, Any] | None, key: str) -> Json:
     return {name: value for name, value in (values or {}).items() if name != key}
 
 
-def _spec(template: Json, defaults: WorkerDefaults, ours: Json) -> Json:
+def _spec(template: Json, defaults: WorkerDefaults, ours: Json, timeout_seconds: int) -> Json:
     spec: Json = {"enableServiceLinks": False, "automountServiceAccountToken": False}
     if defaults.service_account:
         spec["serviceAccountName"] = defaults.service_account
+    if defaults.timeout_seconds:
+        spec["activeDeadlineSeconds"] = defaults.timeout_seconds
     spec |= {name: value for name, value in template.items() if value is not None}
+    if timeout_seconds:
+        spec["activeDeadlineSeconds"] = timeout_seconds
     user = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}}
     chosen = spec.get("securityContext") or {}
     if 0 in (chosen.get("runAsUser"), ours["securityContext"].get("runAsUser")):
@@ -159,16 +176,18 @@ def _spec(template: Json, defaults: WorkerDefaults, ours: Json) -> Json:
     return spec
 
 
-def _fill_container(container: Json, worker: WorkerIdentity, defaults: WorkerDefaults, is_templated: bool) -> None:
-    """Complete our container in place (a copy): what it says itself stays, but for `OTTO_*`."""
+def _fill_container(
+    container: Json, worker: WorkerIdentity, defaults: WorkerDefaults, is_templated: bool, asked: Spec
+) -> None:
+    """Complete our container in place (a copy): what it says itself stays, but for `OTTO_*` and what is asked."""
     container.setdefault("name", WORKER_CONTAINER)
-    command, args = _command(container, defaults, is_templated)
+    container["image"] = asked.image or container.get("image") or defaults.image
+    command, args = _command(container, defaults, is_templated, asked)
     for name, value in (("command", command), ("args", args)):
         if value:
             container[name] = value
         else:
             container.pop(name, None)
-    container["image"] = container.get("image") or defaults.image
     limits = {"cpu": defaults.cpu_limit, "memory": defaults.memory_limit}
     container["resources"] = container.get("resources") or {"limits": limits, "requests": dict(limits)}
     confined: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -180,13 +199,17 @@ def _fill_container(container: Json, worker: WorkerIdentity, defaults: WorkerDef
     container["env"] = environment(worker) + theirs
 
 
-def _command(container: Json, defaults: WorkerDefaults, is_templated: bool) -> tuple[list[str], list[str]]:
-    """Command and arguments, both from the first place that gives either: template, settings, demonstration, image."""
+def _command(container: Json, defaults: WorkerDefaults, is_templated: bool, asked: Spec) -> tuple[list[str], list[str]]:
+    """Command and arguments, both from the first place that gives either: event, template, settings, demonstration,
+    image.
+    """
+    if asked.command is not None or asked.args is not None:
+        return list(asked.command or ()), list(asked.args or ())
     if container.get("command") or container.get("args"):
         return list(container.get("command") or ()), list(container.get("args") or ())
     if defaults.command is not None or defaults.args is not None:
         return list(defaults.command or ()), list(defaults.args or ())
-    if not is_templated and defaults.image == DEFAULT_IMAGE:
+    if not is_templated and container["image"] == DEFAULT_IMAGE:
         return DEMONSTRATION
     return [], []
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ottoscaler.errors import SettingsError, UnknownTemplate
+from ottoscaler.kube.manifest import worker_container
 from ottoscaler.kube.yaml_file import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -30,6 +31,13 @@ class Templates:
     def names(self) -> frozenset[str]:
         """All names that an event may choose."""
         return frozenset(self.by_name)
+
+    @property
+    def images(self) -> frozenset[str]:
+        """The images that they give to the worker's container."""
+        named = [self.fallback, *self.by_name.values()]
+        ours = (worker_container(template["spec"]["containers"]) for template in named if template)
+        return frozenset(container["image"] for container in ours if container.get("image"))
 
     def choose(self, name: str | None) -> Mapping[str, Any] | None:
         """The template of this name; with no name the fallback, None where there is none (the settings alone)."""
