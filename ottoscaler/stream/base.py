@@ -21,6 +21,7 @@ from typing import Literal
 
 from ottoscaler.stream.dead_letters import DeadLetters
 from ottoscaler.stream.progress import Progress
+from ottoscaler.stream.requests import Requests
 
 Lane = Literal["work", "control"]
 Pairs = Sequence[tuple[str, str]]
@@ -46,7 +47,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A well-formed event to write down. `entry` = its original pairs; `offer` = leave it to whoever has room."""
+    """A well-formed event to write down. `entry` = its original pairs; `offer` = leave it to whoever has room;
+    `request_id` = what its sender calls it, `content` the hash that equal requests share, `replay_of` the event whose
+    dead letter it was.
+    """
 
     event_id: str
     lane: Lane
@@ -54,6 +58,9 @@ class Registration:
     task_id: str
     planned: int
     offer: bool = False
+    request_id: str = ""
+    content: str = ""
+    replay_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,7 @@ class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(DeadLetters):
+class Stream(DeadLetters, Requests):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
@@ -243,7 +250,8 @@ class Stream(DeadLetters):
     @abstractmethod
     async def register(self, registrations: Sequence[Registration]) -> list[int]:
         """Write down events that were delivered. Per event the epoch (1 = now held by this session), 0 = offered,
-        -1 = not ours: it has ended, is no longer pending, or another process has it."""
+        -1 = not ours: it has ended, is no longer pending, or another process has it; -2 = nothing was written, for its
+        request id means an event of the same content, -3 = of other content."""
 
     @abstractmethod
     async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:

@@ -93,6 +93,15 @@ class Keys:
         """String, kept for a day after the close: `results <entry id>` or `dlq <entry id>`."""
         return f"{self.prefix}:done:{event_id}"
 
+    def request(self, request_id: str) -> str:
+        """Hash: what a caller's request id means, kept until a day after that event has ended."""
+        return f"{self.prefix}:request:{request_id}"
+
+    @property
+    def requests(self) -> str:
+        """Hash: event that has not ended → the request id that means it."""
+        return f"{self.prefix}:requests"
+
     def replayed(self, letter_id: str) -> str:
         """String, kept for a day: the event that a dead letter became."""
         return f"{self.prefix}:replayed:{letter_id}"

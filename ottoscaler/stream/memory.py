@@ -39,6 +39,7 @@ from ottoscaler.stream.base import (
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_dead_letters import MemoryDeadLetters
 from ottoscaler.stream.memory_log import BytePairs
+from ottoscaler.stream.memory_requests import MemoryRequests, add_event
 from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
 from ottoscaler.stream.progress import Progress, read_progress
@@ -50,7 +51,7 @@ T = TypeVar("T")
 ADDRESS = "memory://"
 
 
-class MemoryStream(MemoryDeadLetters, Stream):
+class MemoryStream(MemoryDeadLetters, MemoryRequests, Stream):
     """One session's view of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, session: str) -> None:
@@ -220,7 +221,7 @@ class MemoryStream(MemoryDeadLetters, Stream):
 
     async def add_event(self, pairs: Pairs, token: str) -> str:
         """Append an event, once per token."""
-        return await self._call("add_event", lambda: work.add_event(self._server, pairs, token))
+        return await self._call("add_event", lambda: add_event(self._server, pairs, token))
 
     async def read_ending(self, event_id: str) -> tuple[str, dict[str, str]] | None:
         """How an event ended."""

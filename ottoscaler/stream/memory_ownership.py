@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ottoscaler.stream.base import Claim, Entry, Era, Registration, Renewal
 from ottoscaler.stream.entry_id import format_id, parse_id
 from ottoscaler.stream.memory_log import Group
+from ottoscaler.stream.memory_requests import judge_request
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 
 PAGE = 500  # at most so many values are handled or unpacked at once
@@ -32,7 +33,7 @@ def renew(server: MemoryServer, session: str, lease_ms: int, era: str) -> Renewa
 
 
 def register(server: MemoryServer, session: str, registration: Registration) -> int:
-    """Write one delivered event down; its epoch, 0 = offered, -1 = not ours."""
+    """Write one delivered event down; its epoch, 0 = offered, below = refused."""
     event_id, group = registration.event_id, server.keys.group
     if progress := server.progress.get(event_id):
         if progress["owner"] == session:
@@ -44,6 +45,12 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
     pending = server.group().pending.get(parse_id(event_id))
     if pending is None or pending.consumer != session:
         return -1
+    if registration.request_id and (
+        refused := judge_request(
+            server, event_id, registration.request_id, registration.content, registration.replay_of
+        )
+    ):
+        return refused
     epoch = 0 if registration.offer else 1
     server.progress[event_id] = {
         "v": "1",

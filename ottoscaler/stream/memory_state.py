@@ -78,6 +78,9 @@ class MemoryServer:
         self.progress: dict[str, dict[str, str]] = {}
         self.done: dict[str, tuple[str, int]] = {}
         self.tokens: dict[str, tuple[str, int]] = {}
+        self.requests: dict[str, dict[str, str]] = {}
+        self.requests_until: dict[str, int] = {}  # of events that have ended: when (ms) their request ids are free
+        self.requested: dict[str, str] = {}  # event that has not ended → its request id
         self.replayed: dict[str, tuple[str, int]] = {}
         self.wake()
 
@@ -154,6 +157,7 @@ class MemoryServer:
             keys.sessions: dict(self.sessions),
             keys.live: {id_: parse_id(id_)[0] for id_ in self.progress},
             keys.slots: {session: str(count) for session, count in self.slots.items()},
+            keys.requests: dict(self.requested),
             keys.fences: {text_of(fence): due for fence, due in self.fences.items()},
         }
         if self.results_kept != [0, 0]:
@@ -167,6 +171,11 @@ class MemoryServer:
         shown |= {keys.done(id_): text for id_, (text, until) in self.done.items() if until > now}
         shown |= {keys.replayed(id_): text for id_, (text, until) in self.replayed.items() if until > now}
         shown |= {keys.token(token): text for token, (text, until) in self.tokens.items() if until > now}
+        shown |= {
+            keys.request(id_): dict(fields)
+            for id_, fields in self.requests.items()
+            if self.requests_until.get(id_, now + 1) > now
+        }
         shown |= {
             keys.tended(session): {
                 "call": str(last.call),

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ottoscaler.stream.base import Candidate, Claim, Closed, Closing, Fence, LiveEvent, Outcome, Pairs, Writing, Written
+from ottoscaler.stream.base import (
+    Accepted,
+    Candidate,
+    Claim,
+    Closed,
+    Closing,
+    Fence,
+    LiveEvent,
+    Outcome,
+    Writing,
+    Written,
+)
 from ottoscaler.stream.entry_id import Id, parse_id
+from ottoscaler.stream.memory_requests import count, end_request, list_not_created, was_created
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.progress import encode_accepted, indices
 
 DAY = 86_400_000  # ms
-HOUR = 3_600_000  # ms
 TRIMMED = 100  # results removed by one close
 
 
@@ -24,10 +35,19 @@ def record(server: MemoryServer, writing: Writing) -> Written:
     progress = server.progress[claim.event_id]
     progress.pop("trial", None)
     for accepted in writing.accepted:
-        progress.setdefault(f"a:{accepted.index}:{accepted.attempt}", encode_accepted(accepted))
+        _accept(progress, accepted)
         progress.setdefault("started", str(accepted.at))
-    progress |= {f"w:{index}": text for index, text in writing.troubles}
+    for index, text in writing.troubles:
+        progress |= {f"w:{index}": text, "trouble": text}
     return Written(True, tuple(_settle(server, claim.event_id, outcome) for outcome in writing.outcomes))
+
+
+def _accept(progress: dict[str, str], accepted: Accepted) -> None:
+    field = f"a:{accepted.index}:{accepted.attempt}"
+    if field not in progress:
+        progress[field] = encode_accepted(accepted)
+        if not any(f"a:{accepted.index}:{earlier}" in progress for earlier in range(1, accepted.attempt)):
+            count(progress, "created")
 
 
 def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
@@ -39,6 +59,9 @@ def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
         return progress.setdefault(f"t:{outcome.index}:{outcome.retried}", outcome.outcome)
     text = outcome.if_stopped if mark and outcome.if_stopped else outcome.outcome
     progress[f"o:{outcome.index}"] = text
+    count(progress, "ended")
+    if not was_created(progress, outcome.index):
+        count(progress, "not_created")
     if mark:
         progress["stopping"] = str(int(progress.get("stopping", 0)) - 1)
         _tell_asker(server, msgspec.json.decode(mark)["by"], event_id, outcome.index, text)
@@ -97,6 +120,8 @@ def _mark(server: MemoryServer, asker: str, candidate: Candidate, cause: str) ->
         return False
     if progress["epoch"] == "0":
         progress[f"o:{index}"] = candidate.outcome
+        count(progress, "ended")
+        count(progress, "not_created")
         server.progress[asker][f"o:{candidate.event_id}:{index}"] = candidate.outcome
         if all(f"o:{number}" in progress for number in range(1, int(progress["planned"]) + 1)):
             _wait_for_no_scaling(server, candidate.event_id)
@@ -128,10 +153,12 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
         is_ours = server.is_held(event_id, claim.session, claim.epoch)
     if not is_ours:
         return Closed("lost")
+    progress = server.progress.pop(event_id, {})
     if claim is not None:
-        del server.progress[event_id]
         server.held[claim.session].discard(event_id)
-    entry_id = _write_ending(server, closing)
+    not_created = list_not_created(progress)
+    entry_id = _write_ending(server, closing, not_created)
+    end_request(server, event_id, progress, not_created)
     server.remember(server.done, event_id, f"{closing.target} {entry_id}", DAY)
     server.events.acknowledge(server.keys.group, id_)
     for fence in closing.fences:
@@ -142,10 +169,12 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
     return Closed("here", entry_id)
 
 
-def _write_ending(server: MemoryServer, closing: Closing) -> str:
+def _write_ending(server: MemoryServer, closing: Closing, not_created: str) -> str:
     log = server.log(closing.target)
     before = len(log)
     pairs = [(name.encode(), value.encode()) for name, value in closing.pairs]
+    if not_created and closing.target == "results":
+        pairs.append((b"not_created", not_created.encode()))
     entry_id = log.add(pairs, server.now())
     if closing.target == "results":
         _trim_results(server, before, sum(len(name) + len(value) for name, value in pairs))
@@ -171,16 +200,6 @@ def _is_needed_no_more(server: MemoryServer, id_: Id) -> bool:
     if trim == "off" or (trim == "auto" and len(groups) != 1):
         return False
     return all(group.last >= id_ and id_ not in group.pending for group in groups.values())
-
-
-def add_event(server: MemoryServer, pairs: Pairs, token: str) -> str:
-    """Append an event once per token."""
-    entry_id, until = server.tokens.get(token, ("", 0))
-    if until <= server.now():
-        entry_id = server.add_entry(pairs)
-        server.tokens.pop(token, None)  # an expired one leaves its place, so that places stay in order of expiry
-        server.remember(server.tokens, token, entry_id, HOUR)
-    return entry_id
 
 
 def read_ending(server: MemoryServer, event_id: str) -> tuple[str, dict[str, str]] | None:

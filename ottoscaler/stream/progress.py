@@ -19,6 +19,8 @@ Fields of the hash (version 1), all text:
 | `w:{index}` | JSON `{cause, reason}`: what last kept the worker from starting or ending, if anything |
 | `o:{index}` | JSON outcome of the worker, final |
 | `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
+| `created`, `not_created`, `ended` | how many workers had a pod accepted, ended without one, and ended at all |
+| `trouble` | the newest of `w:` |
 | `stopping` | how many stop marks wait for an outcome |
 | `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |
 | `o:{event id}:{index}` | scale_down: the outcome of a victim, written with the victim's own |

@@ -26,7 +26,6 @@ from ottoscaler.stream.base import (
     Era,
     Fence,
     LiveEvent,
-    Pairs,
     Registration,
     Renewal,
     ServerReport,
@@ -44,6 +43,7 @@ from ottoscaler.stream.progress import Progress, encode_accepted, read_progress
 from ottoscaler.stream.reader import Reader
 from ottoscaler.stream.recovery import Deliveries
 from ottoscaler.stream.redis_dead_letters import RedisDeadLetters
+from ottoscaler.stream.redis_requests import RedisRequests
 from ottoscaler.stream.retention import Retention
 from ottoscaler.stream.scripts import Scripts
 
@@ -53,7 +53,7 @@ RECOVERED = 5000  # entries that one recovery finds; more than any process reads
 HOUR_MS = 3_600_000
 
 
-class RedisStream(RedisDeadLetters, Stream):
+class RedisStream(RedisDeadLetters, RedisRequests, Stream):
     """One session's view of a stream in Redis.
 
     `timeout` (seconds) bounds each answer; it must be below the lease, so that a call ends before the lease does.
@@ -139,7 +139,11 @@ class RedisStream(RedisDeadLetters, Stream):
         epochs: list[int] = []
         for page in _pages(registrations):
             rows = [
-                (one.event_id, one.lane, _json(one.entry), one.task_id, str(one.planned), one.offer) for one in page
+                (
+                    *(one.event_id, one.lane, _json(one.entry), one.task_id, str(one.planned), one.offer),
+                    *(one.request_id, one.content, one.replay_of),
+                )
+                for one in page
             ]
             epochs += await self._call("register", registrations=rows)
             self._deliveries.forget(one.event_id for one in page)
@@ -262,10 +266,6 @@ class RedisStream(RedisDeadLetters, Stream):
     async def wait_durable(self) -> None:
         """Return when all recorded before would survive a crash of Redis, as far as it can promise that."""
         await self._durability.wait()
-
-    async def add_event(self, pairs: Pairs, token: str) -> str:
-        """Append an event, once per token."""
-        return answers.text(await self._call("add_event", pairs=[part for pair in pairs for part in pair], token=token))
 
     async def read_ending(self, event_id: str) -> tuple[str, dict[str, str]] | None:
         """How an event ended."""

@@ -374,7 +374,10 @@ async def test_text_survives_every_way(backend: Backend, clock: trio.abc.Clock) 
     assert (progress.entry, progress.task_id) == (((odd, odd),), odd)
     await one.record([Writing(claim(event_id, "one"), outcomes=(Outcome(1, json.dumps({"r": odd})),))])
     await one.close(result(event_id, "one", odd=odd))
-    assert await one.read_ending(event_id) == ("results", {"event_id": event_id, "odd": odd})
+    assert await one.read_ending(event_id) == (
+        "results",
+        {"event_id": event_id, "odd": odd, "not_created": "[1,2,3]"},
+    )
 
 
 async def test_the_server_reports_itself(backend: Backend, clock: trio.abc.Clock) -> None:

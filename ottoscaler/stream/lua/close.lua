@@ -64,6 +64,41 @@ local function is_needed_no_more()
   return true
 end
 
+-- Indices of the workers whose pod the API never accepted, as JSON; false where there are none.
+local function list_not_created()
+  local progress, found = key('progress', id), {}
+  local counted = redis.call('HMGET', progress, 'planned', 'not_created')
+  if not counted[2] then
+    return false
+  end
+  local planned = tonumber(counted[1])
+  for first = 1, planned, PAGE do
+    local fields = {}
+    for index = first, math.min(first + PAGE - 1, planned) do
+      fields[#fields + 1] = 'a:' .. index .. ':1'
+    end
+    for offset, accepted in ipairs(redis.call('HMGET', progress, unpack(fields))) do
+      if not accepted and not was_created(id, first + offset - 1) then
+        found[#found + 1] = first + offset - 1
+      end
+    end
+  end
+  return list_text(found)
+end
+
+-- Its request id is kept for another day, no longer than what says how it ended.
+local function end_request(planned, not_created)
+  local request_id = redis.call('HGET', key('requests'), id)
+  if not request_id then
+    return
+  end
+  redis.call('HDEL', key('requests'), id)
+  if planned then
+    redis.call('HSET', key('request', request_id), 'planned', planned, 'not_created', not_created or '[]')
+  end
+  redis.call('PEXPIRE', key('request', request_id), DAY)
+end
+
 local ending = redis.call('GET', done)
 if ending then
   redis.call('XACK', stream, group, id) -- delivered again by a group that begins anew
@@ -75,6 +110,11 @@ end
 -- The entry first: where it cannot be written nothing else has changed.
 local target = key(args.target)
 local before = redis.call('XLEN', target)
+local planned, not_created = redis.call('HGET', key('progress', id), 'planned'), list_not_created()
+if not_created and args.target == 'results' then
+  args.pairs[#args.pairs + 1] = 'not_created'
+  args.pairs[#args.pairs + 1] = not_created
+end
 local entry_id = redis.call('XADD', target, '*', unpack(args.pairs))
 if args.claim then
   redis.call('DEL', key('progress', id))
@@ -84,6 +124,7 @@ end
 if args.target == 'results' then
   trim_results(before, size_of(args.pairs))
 end
+end_request(planned, not_created)
 redis.call('SET', done, args.target .. ' ' .. entry_id, 'PX', DAY)
 redis.call('XACK', stream, group, id)
 for _, fence in ipairs(args.fences) do

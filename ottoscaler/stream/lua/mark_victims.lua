@@ -35,6 +35,8 @@ local function mark(id, index, outcome)
   end
   if fields[2] == '0' then
     redis.call('HSET', progress, 'o:' .. index, outcome)
+    redis.call('HINCRBY', progress, 'ended', 1)
+    redis.call('HINCRBY', progress, 'not_created', 1)
     redis.call('HSET', own, 'o:' .. id .. ':' .. index, outcome)
     if is_settled(progress, tonumber(fields[3])) then
       wait_for_no_scaling(id)

@@ -51,6 +51,37 @@ local function pending(id, of_group)
   return redis.call('XPENDING', stream, of_group or group, id, id, 1)[1]
 end
 
+-- Whether nothing is known of an event: its entry was trimmed away before anybody got it, or its end is forgotten.
+local function is_nowhere(id)
+  return redis.call('EXISTS', key('progress', id), key('done', id)) == 0
+    and #redis.call('XRANGE', stream, id, id) == 0
+    and not redis.pcall('XPENDING', stream, group, id, id, 1)[1]
+end
+
+-- From now on a request id means this event, until a day after its end.
+local function claim_request(request_id, id, content, token)
+  local request = key('request', request_id)
+  local former = redis.call('HGET', request, 'event')
+  if former then
+    redis.call('HDEL', key('requests'), former)
+    redis.call('DEL', request)
+  end
+  redis.call('HSET', request, 'event', id, 'content', content, 'token', token)
+  redis.call('HSET', key('requests'), id, request_id)
+end
+
+-- Whether the API ever accepted a pod of a worker.
+local function was_created(id, index)
+  local progress, attempt = key('progress', id), 0
+  repeat
+    attempt = attempt + 1
+    if redis.call('HEXISTS', progress, 'a:' .. index .. ':' .. attempt) == 1 then
+      return true
+    end
+  until redis.call('HEXISTS', progress, 't:' .. index .. ':' .. attempt) == 0
+  return false
+end
+
 local function forget_session(session)
   redis.call('ZREM', key('sessions'), session)
   redis.call('DEL', key('notices', session), key('tended', session), key('held', session))

@@ -1,5 +1,19 @@
--- Write delivered events down. Per event the epoch, 0 = offered, -1 = not ours.
-local function register(id, lane, entry, task_id, planned, offer)
+-- Write delivered events down. Per event the epoch, 0 = offered, -1 = not ours, -2 = its request id means an event that
+-- asked for the same, -3 = one that asked for something else.
+
+-- Claim the request id, or say why not. A dead letter that is replayed goes on under the request id that it had.
+local function judge_request(id, request_id, content, replay_of)
+  local stands = redis.call('HMGET', key('request', request_id), 'event', 'content')
+  if stands[1] == id then
+    return nil
+  end
+  if stands[1] and stands[1] ~= replay_of and not is_nowhere(stands[1]) then
+    return stands[2] == content and -2 or -3
+  end
+  claim_request(request_id, id, content, '')
+end
+
+local function register(id, lane, entry, task_id, planned, offer, request_id, content, replay_of)
   local progress = key('progress', id)
   local stands = redis.call('HMGET', progress, 'owner', 'epoch')
   if stands[2] then
@@ -15,6 +29,10 @@ local function register(id, lane, entry, task_id, planned, offer)
   local delivered = pending(id)
   if not delivered or delivered[2] ~= me then
     return -1
+  end
+  local refused = request_id ~= '' and judge_request(id, request_id, content, replay_of)
+  if refused then
+    return refused
   end
   local epoch = offer and 0 or 1
   redis.call('HSET', progress, 'v', '1', 'lane', lane, 'owner', offer and '' or me, 'epoch', epoch,
