@@ -81,12 +81,14 @@ class ExecPlugin:
         environ: Mapping[str, str],
         *,
         cluster: Mapping[str, str] | None = None,
+        where: str = "the plugin's command",
         limit: float = LIMIT_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
         self._environ = environ
         self._cluster = cluster or {}
+        self._where = where
         self._limit = limit
         self._now = now
         self._kept: ExecCredential | None = None
@@ -98,7 +100,7 @@ class ExecPlugin:
         return f"token from {self._spec.command}"
 
     async def token(self, *, fresh: bool = False) -> Secret | None:
-        """The plugin's token; Unavailable where it failed, SettingsError where it is not installed."""
+        """The plugin's token; Unavailable where it failed, SettingsError where it never could be run."""
         if self._is_due() or fresh:
             runs = self._runs
             async with self._one:
@@ -137,7 +139,7 @@ class ExecPlugin:
                     deliver_cancel=_kill,
                 )
             except OSError as error:
-                raise SettingsError([self._missing(error)]) from error
+                raise self._missing(error) from error
         if scope.cancelled_caught:
             raise Unavailable(f"{self._spec.command} gave no credentials within {self._limit:g} s")
         if done.returncode:
@@ -158,9 +160,12 @@ class ExecPlugin:
         base = self._environ or os.environ
         return {**base, **self._spec.environment, "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
 
-    def _missing(self, error: OSError) -> str:
+    def _missing(self, error: OSError) -> SettingsError | Unavailable:
+        """A wrong setting; but one that ran before is being replaced, and will be there again."""
         hint = f" ({self._spec.install_hint})" if self._spec.install_hint else ""
-        return f"KUBECONFIG: the credential plugin {self._spec.command} cannot be run: {error.strerror}{hint}"
+        words = f"{self._spec.command!r}, expected a credential plugin that can be run: {error.strerror}{hint}"
+        problem = f"KUBECONFIG: {self._where} is {words}"
+        return SettingsError([problem]) if self._kept is None else Unavailable(problem)
 
 
 async def _kill(process: trio.Process) -> None:

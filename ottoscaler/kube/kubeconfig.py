@@ -243,4 +243,6 @@ def _credentials(user: Section, cluster: Section, trust: Trust, environ: Mapping
         "server": cluster.text("server"),
         "certificate-authority-data": base64.b64encode(trust.ca.encode()).decode(),
     }
-    return ExecPlugin(spec, environ, cluster={name: value for name, value in info.items() if value})
+    cluster_info = {name: value for name, value in info.items() if value}
+    where = f"field {user.field}.exec.command of {user.file}"
+    return ExecPlugin(spec, environ, cluster=cluster_info, where=where)

@@ -129,5 +129,18 @@ async def test_a_plugin_that_is_not_installed_is_named_with_its_hint(tmp_path: P
     with pytest.raises(SettingsError) as caught:
         await source.token()
     assert str(caught.value) == (
-        "KUBECONFIG: the credential plugin no-such-plugin cannot be run: No such file or directory (see example.org)"
+        "KUBECONFIG: the plugin's command is 'no-such-plugin', expected a credential plugin that can be run: "
+        "No such file or directory (see example.org)"
     )
+
+
+async def test_a_plugin_that_is_being_replaced_is_an_outage(tmp_path: Path) -> None:
+    """Once it has run, a plugin that is away for a moment is no wrong setting."""
+    path = tmp_path / "plugin"
+    path.write_text(f"#!/bin/sh\nexec {sys.executable} -S {tmp_path}/plugin.py\n")
+    path.chmod(0o700)
+    source = plugin(tmp_path, "give(token='t')", command=str(path), args=[])
+    await source.token()
+    path.unlink()
+    with pytest.raises(Unavailable, match="No such file or directory"):
+        await source.token(fresh=True)

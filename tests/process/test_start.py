@@ -134,6 +134,40 @@ async def test_a_key_that_is_not_ours(bench: Bench) -> None:
         assert f"key {place.prefix}:events is a string, expected a stream or nothing" in last["reason"]
 
 
+def with_plugin(place: Place, command: str) -> str:
+    """A copy of the place's kubeconfig whose user comes from a credential plugin."""
+    config = yaml.safe_load(place.cluster.kubeconfig.read_text())
+    plugin = {"command": command, "apiVersion": "client.authentication.k8s.io/v1"}
+    config["users"] = [{"name": config["contexts"][0]["context"].setdefault("user", "u"), "user": {"exec": plugin}}]
+    path = place.cluster.kubeconfig.with_name(f"{place.namespace}-{command}")
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+@together
+async def test_a_credential_plugin_that_is_missing(bench: Bench) -> None:
+    """It ends `serve` with 2 and a sentence that names the command, the user's entry and the kubeconfig."""
+    async with bench.place() as place:
+        kubeconfig = with_plugin(place, "no-such-plugin")
+        serving = await refused(place, 2, KUBECONFIG=kubeconfig)
+        (last,) = serving.said("cannot serve")
+        assert f".user.exec.command of {kubeconfig} is 'no-such-plugin', expected a credential plugin" in last["reason"]
+        assert "field users[" in last["reason"]
+
+
+@together
+async def test_a_credential_plugin_that_fails(bench: Bench) -> None:
+    """It is run again until the start-up time has passed; then `serve` exits 1 and says how it failed."""
+    async with bench.place() as place:
+        kubeconfig = with_plugin(place, "false")
+        serving = await refused(place, 1, KUBECONFIG=kubeconfig, STARTUP_TIMEOUT_SECONDS="0.7")
+        (last,) = serving.said("cannot serve")
+        assert f"of {kubeconfig})" in last["reason"]
+        assert (
+            "within 0.7 s (STARTUP_TIMEOUT_SECONDS): false failed with exit code 1: it said nothing" in last["reason"]
+        )
+
+
 @together
 async def test_what_a_serving_process_has_imported(bench: Bench) -> None:
     """A `serve` that has worked holds no library that it does not use, and nothing of the commands for people."""
