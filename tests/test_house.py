@@ -23,10 +23,10 @@ LAYERS = (
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
-    "ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
+    "worker_logs ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
     "handler poller taker bound sweeper rings",
     # doors for programs
-    "rpc",
+    "rpc logs",
     # the root
     "service",
     # knows nothing of ours
