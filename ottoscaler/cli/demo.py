@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from ottoscaler.cli.demo_view import View
     from ottoscaler.cli.playground import Playground
+    from ottoscaler.cli.programs import Impatience
     from ottoscaler.kube.client import Kube
     from ottoscaler.pods import PodRecord
     from ottoscaler.stream.base import Stream
@@ -55,12 +57,14 @@ def run(args: argparse.Namespace) -> int:
     """Show it all; 0 when every result was as expected and nothing was left behind."""
     import trio
 
+    from ottoscaler.cli.programs import Impatience
     from ottoscaler.cli.running import run_until_signal
 
-    return trio.run(run_until_signal, _demo)
+    impatience = Impatience("serve")
+    return trio.run(run_until_signal, partial(_demo, impatience), impatience.insist)
 
 
-async def _demo(nursery: "trio.Nursery") -> int:
+async def _demo(impatience: "Impatience", nursery: "trio.Nursery") -> int:
     import trio
 
     from ottoscaler.cli.demo_view import open_view
@@ -68,7 +72,7 @@ async def _demo(nursery: "trio.Nursery") -> int:
 
     with trio.move_on_after(LIMIT_SECONDS), open_view() as view:
         view.say("starting a real Valkey, a local cluster and the scaler")
-        async with open_playground(nursery, SETTINGS) as playground:
+        async with open_playground(nursery, SETTINGS, impatience) as playground:
             processes = _descendants()
             try:
                 problems = await _show(playground, view)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import trio
 
+    from ottoscaler.cli.programs import Impatience
+
 HANDLES_SIGNALS = True
 OURS = {"DRAIN_SECONDS": "2", "LOG_FORMAT": "text"}
 NOT_TAKEN = ("REDIS_", "KUBECONFIG", "NAMESPACE")  # of the environment: they mean some other place
@@ -26,29 +28,32 @@ def run(args: argparse.Namespace) -> int:
     """Run until a signal; Ctrl-C and SIGTERM are how it is meant to end, so they are a success."""
     import trio
 
+    from ottoscaler.cli.programs import Impatience
     from ottoscaler.cli.running import run_until_signal
     from ottoscaler.settings import FIELDS, load_settings
 
     chosen = {name: os.environ[name] for name in FIELDS if os.environ.get(name) and not name.startswith(NOT_TAKEN)}
     load_settings(chosen)  # wrong ones are named before anything starts
 
-    async def dev(nursery: trio.Nursery) -> int:
-        return await _dev(nursery, {**OURS, **chosen})
+    impatience = Impatience("serve")
 
-    code = trio.run(run_until_signal, dev)
+    async def dev(nursery: trio.Nursery) -> int:
+        return await _dev(nursery, {**OURS, **chosen}, impatience)
+
+    code = trio.run(run_until_signal, dev, impatience.insist)
     return 0 if code in (130, 143) else code
 
 
-async def _dev(nursery: "trio.Nursery", settings: dict[str, str]) -> int:
+async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "Impatience") -> int:
     from ottoscaler.cli.playground import open_playground
 
     _show("starting Valkey, a local cluster and the scaler ...")
-    async with open_playground(nursery, settings, show=_show) as playground:
+    async with open_playground(nursery, settings, impatience, show=_show) as playground:
         _show(instructions(playground.redis_port, playground.kubeconfig))
         try:
             await playground.fail_when_ended()
         finally:
-            _show("ending: first the scaler drains, then the cluster and Valkey end")
+            _show("ending: first the scaler drains, then the cluster and Valkey end; Ctrl-C again ends its drain now")
     return 0
 
 

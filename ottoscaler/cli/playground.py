@@ -15,10 +15,11 @@ from pathlib import Path
 
 import trio
 
-from ottoscaler.cli.programs import Program, ProgramFailed, open_program
+from ottoscaler.cli.programs import Impatience, Program, ProgramFailed, open_program
 from ottoscaler.settings import FIELDS
 
 Show = Callable[[str], None]
+Opened = Callable[[Program], None]
 OTTOSCALER = (sys.executable, "-m", "ottoscaler")
 VALKEY_READY = r"Ready to accept connections"
 CLUSTER_READY = r"\bready\b"
@@ -53,7 +54,7 @@ class Playground:
 
 
 def open_valkey(
-    nursery: trio.Nursery, folder: Path, port: int, show: Show | None = None
+    nursery: trio.Nursery, folder: Path, port: int, show: Show | None = None, opened: Opened | None = None
 ) -> AbstractAsyncContextManager[Program]:
     """A Valkey on 127.0.0.1 with its data in `folder` (made where missing), each write on disk before its answer."""
     try:
@@ -63,33 +64,50 @@ def open_valkey(
     folder.mkdir(parents=True, exist_ok=True)
     command = f"{get_binary_path()} --bind 127.0.0.1 --port {port} --appendonly yes --appendfsync always".split()
     command += ["--save", "", "--dir", str(folder)]
-    return open_program(nursery, "valkey", command, ready=VALKEY_READY, show=show)
+    return open_program(nursery, "valkey", command, ready=VALKEY_READY, show=show, opened=opened)
 
 
 def open_cluster(
-    nursery: trio.Nursery, folder: Path, kubeconfig: Path, *options: str, show: Show | None = None
+    nursery: trio.Nursery,
+    folder: Path,
+    kubeconfig: Path,
+    *options: str,
+    show: Show | None = None,
+    opened: Opened | None = None,
 ) -> AbstractAsyncContextManager[Program]:
     """The local cluster with its pods below `folder`, on a free port; `kubeconfig` says how to reach it."""
     command = [*OTTOSCALER, "localcluster", "--kubeconfig", str(kubeconfig), "--data", str(folder), *options]
-    return open_program(nursery, "localcluster", command, ready=CLUSTER_READY, show=show)
+    return open_program(nursery, "localcluster", command, ready=CLUSTER_READY, show=show, opened=opened)
 
 
 def open_serve(
-    nursery: trio.Nursery, environ: Mapping[str, str], *options: str, show: Show | None = None
+    nursery: trio.Nursery,
+    environ: Mapping[str, str],
+    *options: str,
+    show: Show | None = None,
+    opened: Opened | None = None,
 ) -> AbstractAsyncContextManager[Program]:
     """`ottoscaler serve`, entered when it is ready; at the end it gets its DRAIN_SECONDS and some time more."""
     grace = float(environ.get("DRAIN_SECONDS") or 20) + 5
     command = [*OTTOSCALER, "serve", *options]
     return open_program(
-        nursery, "serve", command, environ=environ, ready=SERVE_READY, show=show, grace_seconds=grace, ready_seconds=90
+        nursery,
+        "serve",
+        command,
+        environ=environ,
+        ready=SERVE_READY,
+        show=show,
+        grace_seconds=grace,
+        ready_seconds=90,
+        opened=opened,
     )
 
 
 @asynccontextmanager
 async def open_playground(
-    nursery: trio.Nursery, settings: Mapping[str, str], show: Show | None = None
+    nursery: trio.Nursery, settings: Mapping[str, str], impatience: Impatience, show: Show | None = None
 ) -> AsyncIterator[Playground]:
-    """All three parts, with `settings` (by variable) for serve; `show` gets serve's lines.
+    """All three parts, with `settings` (by variable) for serve; `show` gets serve's lines, `impatience` all programs.
 
     The output of the programs is read in `nursery`. Raises ProgramFailed where one does not get ready.
     """
@@ -99,9 +117,9 @@ async def open_playground(
         reach = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "KUBECONFIG": str(kubeconfig), "NAMESPACE": "default"}
         environ = {**without_settings(os.environ), **settings, **reach}
         async with (
-            open_valkey(nursery, folder / "valkey", port) as valkey,
-            open_cluster(nursery, folder / "cluster", kubeconfig) as cluster,
-            open_serve(nursery, environ, show=show) as serve,
+            open_valkey(nursery, folder / "valkey", port, opened=impatience.note) as valkey,
+            open_cluster(nursery, folder / "cluster", kubeconfig, opened=impatience.note) as cluster,
+            open_serve(nursery, environ, show=show, opened=impatience.note) as serve,
         ):
             yield Playground(folder, port, kubeconfig, environ, valkey, cluster, serve)
 

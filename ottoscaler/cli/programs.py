@@ -95,6 +95,28 @@ class Program:
         self._show(line)
 
 
+class Impatience:
+    """What further signals do while programs are being ended: the second hurries those named in `hurried` by another
+    SIGTERM, from the third on all are killed. `note` hears of each program.
+    """
+
+    def __init__(self, *hurried: str) -> None:
+        self._hurried = hurried
+        self._programs: list[Program] = []
+
+    def note(self, program: Program) -> None:
+        """Remember a program that was started."""
+        self._programs.append(program)
+
+    def insist(self, count: int) -> None:
+        """Do what the signal with this number asks for; programs that have ended are left alone."""
+        for program in self._programs:
+            if count > 2:
+                program.process.kill()
+            elif program.name in self._hurried:
+                program.process.terminate()
+
+
 @asynccontextmanager
 async def open_program(
     nursery: trio.Nursery,
@@ -106,13 +128,17 @@ async def open_program(
     show: Callable[[str], None] | None = None,
     ready_seconds: float = 30,
     grace_seconds: float = 10,
+    opened: Callable[[Program], None] | None = None,
 ) -> AsyncIterator[Program]:
     """Run `command` while the block runs, entered once a line of its output matched the pattern `ready`.
 
     Its stdout and stderr are read in `nursery`, line by line, and given to `show`. `grace_seconds` is what it gets
-    between SIGTERM and SIGKILL at the end. Raises ProgramFailed where it cannot be started or does not get ready.
+    between SIGTERM and SIGKILL at the end. `opened` is told of it before it is ready. Raises ProgramFailed where it
+    cannot be started or does not get ready.
     """
     program = Program(name, _start(name, command, environ), ready, show or _ignore)
+    if opened is not None:
+        opened(program)
     try:
         nursery.start_soon(program.read_output)
         await program.wait_ready(ready_seconds)

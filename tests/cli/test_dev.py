@@ -37,26 +37,48 @@ def test_missing_tools_are_replaced() -> None:
     )
 
 
-@pytest.mark.slow_clock
-@pytest.mark.process
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_dev_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
-    """`dev` prints its lines when all is ready; Ctrl-C or SIGTERM ends everything, leaves no file, and is a success."""
+def start_dev(folder: Path, **settings: str) -> tuple[subprocess.Popen[str], str]:
+    """A `dev` that has printed its lines, and the line that sends an event."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ottoscaler", "dev"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder), **settings},
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if "send scale_up" in line:
-            break
+    return process, next(line for line in process.stdout if "send scale_up" in line)
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_runs_until_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
+    """`dev` prints its lines when all is ready; Ctrl-C or SIGTERM ends everything, leaves no file, and is a success."""
+    process, _ = start_dev(tmp_path)
     children = psutil.Process(process.pid).children(recursive=True)
     assert {child.name().partition("-")[0] for child in children} >= {"valkey"}
     process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
+    assert psutil.wait_procs(children, timeout=1)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+def test_a_second_ctrl_c_ends_the_drain_now(tmp_path: Path) -> None:
+    """While the scaler waits for a worker, another Ctrl-C makes it hand over and leave; everything ends in order."""
+    process, line = start_dev(tmp_path, WORKER_COMMAND='["sleep", "61"]', DRAIN_SECONDS="60")
+    subprocess.run(line.replace("--wait", ""), shell=True, check=True, stdout=subprocess.DEVNULL, timeout=20)
+    assert process.stdout is not None
+    next(each for each in process.stdout if "worker created" in each)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    next(each for each in process.stdout if "drain begins" in each)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert "drain ends now" in stdout
     assert (process.returncode, stderr) == (0, "")
     assert psutil.wait_procs(children, timeout=1)[1] == []
     assert list(tmp_path.iterdir()) == []

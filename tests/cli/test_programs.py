@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from ottoscaler.cli.playground import find_free_port, open_valkey, without_settings
-from ottoscaler.cli.programs import Program, ProgramFailed, open_program
+from ottoscaler.cli.programs import Impatience, Program, ProgramFailed, open_program
 
 pytestmark = [pytest.mark.slow_clock, pytest.mark.process]
 
@@ -52,6 +52,40 @@ async def test_a_cancelled_command_ends_its_programs(nursery: trio.Nursery) -> N
             scope.cancel(reason="test")
             await trio.sleep_forever()
     assert seen[0].process.returncode == -signal.SIGKILL
+
+
+TELLING = (
+    "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('SIGTERM', flush=True))\n"
+    "print('is ready')\nwhile True: time.sleep(60)"
+)
+
+
+async def test_who_insists_is_obeyed_at_once(nursery: trio.Nursery) -> None:
+    """The second signal is a SIGTERM for those named alone, the third ends every program however long its grace is."""
+    impatience = Impatience("hurried")
+    seen: list[Program] = []
+
+    async def run(name: str) -> None:
+        command = python(TELLING)
+        async with open_program(
+            nursery, name, command, ready="ready", grace_seconds=60, opened=impatience.note
+        ) as program:
+            seen.append(program)
+
+    async def hear(times: int) -> None:
+        while sum(program.tail.count("SIGTERM") for program in seen) < times:  # noqa: ASYNC110 - lines tell nobody
+            await trio.sleep(0.01)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as running:
+            running.start_soon(run, "hurried")
+            running.start_soon(run, "other")
+            await hear(2)
+            impatience.insist(2)
+            await hear(3)
+            assert {program.name: program.tail.count("SIGTERM") for program in seen} == {"hurried": 2, "other": 1}
+            impatience.insist(3)
+    assert [program.process.returncode for program in seen] == [-signal.SIGKILL] * 2
 
 
 async def test_a_program_that_ends_early_is_named_with_its_last_words(nursery: trio.Nursery) -> None:

@@ -55,6 +55,26 @@ async def test_a_signal_cancels_the_body_and_nothing_else(number: signal.Signals
     assert steps == ["closed", "read to the end"]
 
 
+async def test_further_signals_are_told_by_their_number() -> None:
+    """While what was opened is being closed, the second signal and those after it reach `insist`."""
+    send, receive = trio.open_memory_channel[int](5)
+    counts: list[int] = []
+
+    async def body(nursery: trio.Nursery) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(5, shield=True):
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.raise_signal(number)
+                    counts.append(await receive.receive())
+
+    with trio.fail_after(5):
+        assert await run_until_signal(body, send.send_nowait) == 130
+    assert counts == [2, 3]
+
+
 async def test_a_signal_from_before_the_start_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was remembered while the imports ran ends the command before its body does anything for long."""
     monkeypatch.setattr(signals, "_noted", [signal.SIGTERM])
