@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -31,6 +32,8 @@ from ottoscaler.kube.templates import Templates, load_templates
 from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.metrics import observe_request
+from ottoscaler.policy import Policy
+from ottoscaler.policy_file import PolicyFile
 from ottoscaler.retries import RetryPolicy, policy_of_template
 from ottoscaler.rings import Rings
 from ottoscaler.settings import Settings
@@ -92,17 +95,17 @@ async def _serve(settings: Settings, drain: Drain) -> None:
 
 async def serve(settings: Settings, drain: Drain) -> None:
     """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
-    access, templates = _load_files(settings)
+    access, templates, policy = _load_files(settings)
     while not drain.requested.is_set():
         startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
         try:
-            await _serve_era(settings, drain, startup, access, templates)
+            await _serve_era(settings, drain, startup, access, templates, policy)
         except* StartupStopped as stopped:
             log.info("stopped at the start", reason=str(stopped.exceptions[0]))
 
 
-def _load_files(settings: Settings) -> tuple[Access, Templates]:
-    """What files say of the API and of the workers. Raises `SettingsError` with the problems of all of them."""
+def _load_files(settings: Settings) -> tuple[Access, Templates, PolicyFile]:
+    """What files say of the API, of the workers and of what may be asked. Raises `SettingsError` with all problems."""
     problems = check_retry_policy(settings.retry_policy or {})
     try:
         access = load_access(settings.kubeconfig and str(settings.kubeconfig), None, os.environ)
@@ -113,12 +116,18 @@ def _load_files(settings: Settings) -> tuple[Access, Templates]:
         _policies(settings, templates)
     except SettingsError as error:
         problems += error.problems
+    try:
+        policy = PolicyFile(settings.policy_file)
+    except SettingsError as error:
+        problems += error.problems
     if problems:
         raise SettingsError(problems)
-    return access, templates
+    return access, templates, policy
 
 
-async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates) -> None:
+async def _serve_era(
+    settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates, policy: PolicyFile
+) -> None:
     await startup.reach(f"a token for {access.server} ({access.origin})", access.credentials.token)
     name = new_session_name(settings.redis_consumer)
     async with open_stream(settings, name) as stream:
@@ -140,14 +149,21 @@ async def _serve_era(settings: Settings, drain: Drain, startup: Startup, access:
             on_lost=lambda lost: rings[0].lose(lost),
         )
         async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT, on_request=observe_request) as kube:
-            site = _build_site(settings, stream, session, kube, era, templates)
-            limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names)
+            site = _build_site(settings, stream, session, kube, era, templates, policy)
+            judge = Policy(policy, templates.images | {settings.otto_agent_image}, site.build_pod).judge
+            limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names, judge)
             rings.append(Rings(settings, drain, site, session, name, era, limits))
             await rings[0].run(startup)
 
 
 def _build_site(
-    settings: Settings, stream: Stream, session: Session, kube: Kube, era: Era, templates: Templates
+    settings: Settings,
+    stream: Stream,
+    session: Session,
+    kube: Kube,
+    era: Era,
+    templates: Templates,
+    policy: PolicyFile,
 ) -> Site:
     """The surroundings that all workers of this era share."""
     instance = instance_label(settings.instance_name, settings.redis_stream, settings.redis_consumer_group)
@@ -174,7 +190,9 @@ def _build_site(
             metadata=event.metadata,
             name_suffix=suffix,
         )
-        return build_pod(identity, defaults, templates.choose(event.template), event.spec)
+        longest = policy.rules.ceilings.timeout_seconds
+        of_now = replace(defaults, timeout_seconds=longest) if longest else defaults
+        return build_pod(identity, of_now, templates.choose(event.template), event.spec)
 
     return Site(
         kube=kube,

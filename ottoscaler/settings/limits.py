@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from ottoscaler.parsing import flag, json_map, seconds, whole
+from ottoscaler.parsing import flag, json_map, path, seconds, whole
 from ottoscaler.settings.field import YEAR, Field
 from ottoscaler.settings.workers import WorkerSettings
 
@@ -113,6 +113,15 @@ class LimitSettings(WorkerSettings, frozen=True, kw_only=True):
     orphan_grace_seconds: Annotated[
         float,
         Field(seconds(0, YEAR), "60", "A pod of ours whose event is unknown is deleted after this time."),
+    ]
+    policy_file: Annotated[
+        str | None,
+        Field(
+            path(),
+            None,
+            "A YAML file that says which images, commands and how much events and calls may ask for (policy.md); "
+            "unset: only images of the settings and templates.",
+        ),
     ]
     max_workers_total: Annotated[
         int, Field(whole(0, 1_000_000), "0", "Workers at a time over all replicas; 0: no bound beyond MAX_WORKERS.")
