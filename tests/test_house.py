@@ -18,15 +18,16 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 LAYERS = (
     # words and tools: know nothing of the rest
     "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes spec retries verdicts "
-    "pod_warnings "
+    "pod_warnings repeats "
     "startup drain supervisor throttle metrics",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine
+    "patterns policy_file policy "
     "worker_logs ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
     "handler poller taker bound sweeper rings",
     # doors for programs
-    "rpc logs",
+    "rpc calls logs",
     # the root
     "service",
     # knows nothing of ours
