@@ -21,8 +21,9 @@ from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.metrics import POLLS, StageClock, count_ending
 from ottoscaler.outcomes import dead_letter_pairs
+from ottoscaler.repeats import content_of, mismatch, repeated_pairs
 from ottoscaler.roster import Roster
-from ottoscaler.stream.base import Closing, Entry, Lane, Registration
+from ottoscaler.stream.base import MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 
 READ_AT_ONCE = 100
@@ -132,7 +133,9 @@ class Poller:
     async def _register(self, events: Sequence[Event], insist: Insist, *, offer: bool) -> None:
         registrations = self._plan(events, offer)
         epochs: list[int] = await insist(partial(self._ledger.stream.register, registrations))
-        for registration, epoch in zip(registrations, epochs, strict=True):
+        for event, registration, epoch in zip(events, registrations, epochs, strict=True):
+            if epoch in (REPEATED, MISMATCHED):
+                await insist(partial(self._end_repeated, event, epoch))
             self._in_hand.pop(registration.event_id, None)
             if epoch >= 0:
                 StageClock("added", _added(registration.event_id) / 1000).reach("read", self._now())
@@ -153,9 +156,25 @@ class Poller:
             if not must_offer:
                 self._roster.enter(event.id, lane)
             registrations.append(
-                Registration(event.id, lane, event.entry, event.task_id, event.pod_count, offer=must_offer)
+                Registration(
+                    *(event.id, lane, event.entry, event.task_id, event.pod_count, must_offer),
+                    request_id=event.request_id,
+                    content=content_of(event.entry) if event.request_id else "",
+                    replay_of=event.replay_of,
+                )
             )
         return registrations
+
+    async def _end_repeated(self, event: Event, epoch: int) -> None:
+        """End an event whose request id means another: answered by that one, or refused."""
+        stream, now = self._ledger.stream, self._now()
+        request = await stream.read_request(event.request_id)
+        original = request.event_id if request else "that ended a day ago"
+        if epoch == REPEATED:
+            await stream.close(Closing(event.id, "results", repeated_pairs(event, original, now)))
+            log.info("event repeats another", event_id=event.id, request_id=event.request_id, original=original)
+        else:
+            await self._bury(self._in_hand[event.id], mismatch(event, original))
 
     def _hand_on(self, event: Registration, epoch: int) -> None:
         """To the handler. The channel never fills: the roster's room bounds what is in it."""

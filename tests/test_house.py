@@ -25,7 +25,7 @@ LAYERS = (
     # the spine
     "patterns policy_file policy "
     "worker_logs ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
-    "handler poller taker bound sweeper rings",
+    "handler poller taker bound sweeper gauges health rings web",
     # doors for programs
     "rpc calls logs",
     # the root
@@ -85,6 +85,7 @@ def test_imports_point_inwards(path: Path) -> None:
         ("grpc", {"rpc"}),
         ("rich", {"cli"}),
         ("prometheus_client", {"metrics", "gauges"}),
+        ("h11", {"web"}),
         ("starlette", {"localcluster"}),
         ("hypercorn", {"localcluster"}),
         ("psutil", {"localcluster", "cli"}),

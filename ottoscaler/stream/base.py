@@ -19,12 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ottoscaler.stream.backlog import HasBacklog
 from ottoscaler.stream.dead_letters import DeadLetters
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Requests
 
 Lane = Literal["work", "control"]
 Pairs = Sequence[tuple[str, str]]
+REPEATED, MISMATCHED = -2, -3
+"""Of an event that was not registered: its request id means another one, of the same content or of other content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(DeadLetters, Requests):
+class Stream(DeadLetters, Requests, HasBacklog):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
@@ -250,8 +253,8 @@ class Stream(DeadLetters, Requests):
     @abstractmethod
     async def register(self, registrations: Sequence[Registration]) -> list[int]:
         """Write down events that were delivered. Per event the epoch (1 = now held by this session), 0 = offered,
-        -1 = not ours: it has ended, is no longer pending, or another process has it; -2 = nothing was written, for its
-        request id means an event of the same content, -3 = of other content."""
+        -1 = not ours: it has ended, is no longer pending, or another process has it; `REPEATED` or
+        `MISMATCHED` = nothing was written, for its request id means another event."""
 
     @abstractmethod
     async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:

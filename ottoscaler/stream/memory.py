@@ -37,6 +37,7 @@ from ottoscaler.stream.base import (
     Written,
 )
 from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.memory_backlog import MemoryBacklog
 from ottoscaler.stream.memory_dead_letters import MemoryDeadLetters
 from ottoscaler.stream.memory_log import BytePairs
 from ottoscaler.stream.memory_requests import MemoryRequests, add_event
@@ -51,7 +52,7 @@ T = TypeVar("T")
 ADDRESS = "memory://"
 
 
-class MemoryStream(MemoryDeadLetters, MemoryRequests, Stream):
+class MemoryStream(MemoryDeadLetters, MemoryRequests, MemoryBacklog, Stream):
     """One session's view of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, session: str) -> None:

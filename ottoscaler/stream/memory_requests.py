@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 from typing import TypeVar
 
+from ottoscaler.stream.base import MISMATCHED, REPEATED
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.requests import Request, Requested, Requests, Standing, decode_request, live_standing
@@ -64,12 +65,12 @@ def request(
 
 
 def judge_request(server: MemoryServer, event_id: str, request_id: str, content: str, replay_of: str) -> int:
-    """Claim the request id of an entry that is registered (0), or -2 for a repetition, -3 for other content."""
+    """Claim the request id of an entry that is registered (0); else `REPEATED` or `MISMATCHED`."""
     stands = _stands(server, request_id)
     if stands and stands["event"] == event_id:
         return 0
     if stands and stands["event"] != replay_of and not is_nowhere(server, stands["event"]):
-        return -2 if stands["content"] == content else -3
+        return REPEATED if stands["content"] == content else MISMATCHED
     claim_request(server, request_id, event_id, content, "")
     return 0
 

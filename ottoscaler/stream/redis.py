@@ -1,6 +1,7 @@
 """The stream kept by Redis 6.2 and later, or Valkey: one session's connections, and the scripts called over them.
 
-Connections, each for what may block it: calls, the renewal, waiting reads (each with one to end them), durability.
+Connections, each for what may block it: calls, the renewal, what people look at, waiting reads (each with
+one to end them), durability.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from ottoscaler.stream.link import Link
 from ottoscaler.stream.progress import Progress, encode_accepted, read_progress
 from ottoscaler.stream.reader import Reader
 from ottoscaler.stream.recovery import Deliveries
+from ottoscaler.stream.redis_backlog import RedisBacklog
 from ottoscaler.stream.redis_dead_letters import RedisDeadLetters
 from ottoscaler.stream.redis_requests import RedisRequests
 from ottoscaler.stream.retention import Retention
@@ -53,7 +55,7 @@ RECOVERED = 5000  # entries that one recovery finds; more than any process reads
 HOUR_MS = 3_600_000
 
 
-class RedisStream(RedisDeadLetters, RedisRequests, Stream):
+class RedisStream(RedisDeadLetters, RedisRequests, RedisBacklog, Stream):
     """One session's view of a stream in Redis.
 
     `timeout` (seconds) bounds each answer; it must be below the lease, so that a call ends before the lease does.
@@ -70,6 +72,7 @@ class RedisStream(RedisDeadLetters, RedisRequests, Stream):
         self._timeout = timeout
         self._calls = Link(address, timeout=timeout)
         self._lease = Link(address, timeout=timeout)
+        self._aside = Link(address, timeout=timeout)
         self._reader = Reader(address, timeout=timeout)
         self._durability = Durability(address, keys.marker, timeout=timeout)
         self._spare_readers: list[Reader] = []
@@ -80,7 +83,7 @@ class RedisStream(RedisDeadLetters, RedisRequests, Stream):
 
     def disconnect(self) -> None:
         """Close every connection; the next call opens what it needs again. Not while a call is under way."""
-        for link in (self._calls, self._lease):
+        for link in (self._calls, self._lease, self._aside):
             link.disconnect()
         for reader in (self._reader, *self._spare_readers):
             reader.disconnect()

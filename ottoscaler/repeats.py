@@ -1,0 +1,40 @@
+"""What is asked twice: when two requests are the same, and how the second of them ends. Pure.
+
+Two events under one request id are the same request where they ask for the same, whatever the order of their fields and
+whenever they were sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from ottoscaler.events import BadEntry, Event
+from ottoscaler.outcomes import result_pairs
+
+ABOUT_THE_SENDING = frozenset({"timestamp", "traceparent", "otto.request_id", "otto.replay_of"})
+"""Fields that say nothing of what is asked for."""
+
+
+def content_of(pairs: Iterable[tuple[str, str]]) -> str:
+    """The hash that all events share which ask for the same."""
+    asked = sorted((name, value) for name, value in pairs if name not in ABOUT_THE_SENDING)
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:32]
+
+
+def repeated_pairs(event: Event, original: str, completed: float) -> tuple[tuple[str, str], ...]:
+    """The result of an event whose request id means another one, of the same content; it has no workers of its own."""
+    fields = dict(result_pairs(event, (), started=None, completed=completed))
+    return tuple((fields | {"status": "already_processed", "original": original}).items())
+
+
+def mismatch(event: Event, original: str) -> BadEntry:
+    """Why an event is refused whose request id means another one, of other content."""
+    pairs = tuple((name.encode(), value.encode()) for name, value in event.entry)
+    reason = (
+        f"field otto.request_id is {event.request_id!r}, which event {original} of other content has, "
+        "expected an id of its own, or the same content"
+    )
+    return BadEntry(event.id, "RequestMismatch", reason, pairs)
