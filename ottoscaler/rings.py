@@ -22,9 +22,10 @@ from ottoscaler.drain import Drain
 from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.fences import Guard
+from ottoscaler.gauges import Vitals
 from ottoscaler.handler import Handler
 from ottoscaler.kube.warnings import watch_warnings
-from ottoscaler.kube.watch import watch_fleet
+from ottoscaler.kube.watch import WatchState, watch_fleet
 from ottoscaler.log import log
 from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.pods import INSTANCE_LABEL
@@ -72,6 +73,9 @@ class Rings:
             era_created=era.created,
             backoff=backoff,
         )
+        self.vitals = Vitals(
+            site, self.roster, session, self._supervisor, self._poller, watch=WatchState(), drain=drain
+        )
         self._guard = Guard(site, settings.lease_seconds)
         self._handler: Handler | None = None
         self._intake_ended = trio.Event()
@@ -118,7 +122,8 @@ class Rings:
         async def watch(*, task_status: trio.TaskStatus[None]) -> None:
             selector = f"{INSTANCE_LABEL}={site.instance}"
             try:
-                await watch_fleet(site.kube, site.fleet, site.namespace, selector, task_status=task_status)
+                where, state = (site.kube, site.fleet, site.namespace, selector), self.vitals.watch
+                await watch_fleet(*where, state=state, task_status=task_status)
             except Answered as error:
                 raise Unrecoverable(f"{api} refuses to list pods: {error}") from error
 
@@ -174,6 +179,7 @@ class Rings:
         await intake.start(self._keep, "taker", taker.run)
         sweeper = Sweeper(self._site, self._guard, self.roster, self._settings.orphan_grace_seconds)
         await intake.start(self._keep, "sweeper", sweeper.run)
+        self.vitals.is_ready = True
         log.info("ready", session=self._name, era=self._site.era, namespace=self._site.namespace)
 
     async def _give_back(self, handler: Handler) -> None:

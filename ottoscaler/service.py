@@ -25,6 +25,7 @@ from ottoscaler.errors import FixYourCall, SettingsError
 from ottoscaler.events import Event, Limits
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
+from ottoscaler.health import Health
 from ottoscaler.kube.access import Access, load_access
 from ottoscaler.kube.client import Kube, open_kube
 from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, instance_label, pod_name
@@ -44,6 +45,7 @@ from ottoscaler.stream.opening import new_session_name, open_stream
 from ottoscaler.stream.session import Session
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
+from ottoscaler.web.pages import open_http_door
 
 DEFAULT_PLACE = ("otto:scale:events", "ottoscaler")
 """Stream and group whose pods are named by the event's id alone."""
@@ -96,12 +98,14 @@ async def _serve(settings: Settings, drain: Drain) -> None:
 async def serve(settings: Settings, drain: Drain) -> None:
     """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
     access, templates, policy = _load_files(settings)
-    while not drain.requested.is_set():
-        startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
-        try:
-            await _serve_era(settings, drain, startup, access, templates, policy)
-        except* StartupStopped as stopped:
-            log.info("stopped at the start", reason=str(stopped.exceptions[0]))
+    health = Health(drain)
+    async with open_http_door(settings.http_host, settings.http_port, health):
+        while not drain.requested.is_set():
+            startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
+            try:
+                await _serve_era(settings, drain, health, startup, access, templates, policy)
+            except* StartupStopped as stopped:
+                log.info("stopped at the start", reason=str(stopped.exceptions[0]))
 
 
 def _load_files(settings: Settings) -> tuple[Access, Templates, PolicyFile]:
@@ -126,7 +130,13 @@ def _load_files(settings: Settings) -> tuple[Access, Templates, PolicyFile]:
 
 
 async def _serve_era(
-    settings: Settings, drain: Drain, startup: Startup, access: Access, templates: Templates, policy: PolicyFile
+    settings: Settings,
+    drain: Drain,
+    health: Health,
+    startup: Startup,
+    access: Access,
+    templates: Templates,
+    policy: PolicyFile,
 ) -> None:
     await startup.reach(f"a token for {access.server} ({access.origin})", access.credentials.token)
     name = new_session_name(settings.redis_consumer)
@@ -153,7 +163,8 @@ async def _serve_era(
             judge = Policy(policy, templates.images | {settings.otto_agent_image}, site.build_pod).judge
             limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names, judge)
             rings.append(Rings(settings, drain, site, session, name, era, limits))
-            await rings[0].run(startup)
+            with health.follow(rings[0].vitals):
+                await rings[0].run(startup)
 
 
 def _build_site(

@@ -37,11 +37,13 @@ class Part(Protocol):
 class Supervisor:
     """Starts parts in nurseries that their owner hands in, and starts them again when they crash.
 
-    `max_restarts` crashes of one part within a minute are too many. `crashes` counts them by part for ever.
+    `max_restarts` crashes of one part within a minute are too many. `crashes` counts them by part for ever. `ended` are
+    the parts that returned, or cannot be kept running.
     """
 
     def __init__(self, max_restarts: int, backoff: Backoff) -> None:
         self.crashes: Counter[str] = Counter()
+        self.ended: set[str] = set()
         self._max_restarts = max_restarts
         self._backoff = backoff
 
@@ -56,6 +58,7 @@ class Supervisor:
             try:
                 await part(task_status=status)
             except Unrecoverable:
+                self.ended.add(name)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a bug raises, the other parts must live
                 self._note_crash(name, error, recent)
@@ -63,6 +66,7 @@ class Supervisor:
                     delays = self._backoff.delays()
                 await trio.sleep(next(delays))
             else:
+                self.ended.add(name)
                 return
 
     def _note_crash(self, name: str, error: Exception, recent: deque[float]) -> None:
@@ -74,6 +78,7 @@ class Supervisor:
         PART_CRASHES.labels(name).inc()
         log.error("a part crashed", error=error, part=name, crashes=self.crashes[name])
         if len(recent) >= self._max_restarts:
+            self.ended.add(name)
             raise Unrecoverable(
                 f"{name} crashed {len(recent)} times within {WINDOW_SECONDS:.0f} s, last by {error!r}"
             ) from error

@@ -9,6 +9,7 @@ cut goes on from the last version. It ends by cancel, or by a refusal before the
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
@@ -25,6 +26,8 @@ from ottoscaler.metrics import RELISTS
 WATCH_SECONDS = 30
 SILENCE_SECONDS = 5.0
 """A watch that is open this long beyond its time has lost its server."""
+STALE_SECONDS = WATCH_SECONDS + 3 * SILENCE_SECONDS
+"""Within this time a watch ends, and what comes after it has been heard of, or the API is lost."""
 STEADY_SECONDS = 5.0
 """A watch that lived so long was a good one: the next delay is short again."""
 RETRY = Backoff(initial=0.2, maximum=10.0)
@@ -45,10 +48,30 @@ class Watched(Protocol):
         """The events after that version."""
 
 
+class WatchState:
+    """What is known of the watch: when (clock of trio) the API last said something, and why it does not."""
+
+    def __init__(self) -> None:
+        self.heard_at = -math.inf
+        self.outage = ""
+
+    def hear(self) -> None:
+        """The API said something just now."""
+        self.heard_at = trio.current_time()
+
+    def trouble(self) -> str:
+        """Why the fleet may be out of date, in words; empty when all is well."""
+        age = trio.current_time() - self.heard_at
+        if not self.outage and age > STALE_SECONDS:
+            return f"nothing was heard of the API for {age:.0f} s, expected at most {STALE_SECONDS:g} s"
+        return self.outage
+
+
 class _Outage:
     """Says once that the API is lost and once that it is back, and how long to wait between tries."""
 
-    def __init__(self, retry: Backoff, on_outage: OnOutage | None) -> None:
+    def __init__(self, retry: Backoff, on_outage: OnOutage | None, state: WatchState) -> None:
+        self._state = state
         self._retry = retry
         self._delays: Iterator[float] = retry.delays()
         self._on_outage = on_outage
@@ -57,6 +80,7 @@ class _Outage:
 
     def lose(self, error: OttoscalerError) -> float:
         """Note a failure; returns how many seconds to wait before the next try."""
+        self._state.outage = str(error)
         if not self._is_lost:
             self._is_lost = True
             words = "the Kubernetes API is lost" if self.was_reached else "the Kubernetes API is not reached yet"
@@ -68,6 +92,8 @@ class _Outage:
 
     def find(self) -> None:
         """Note that the API answers."""
+        self._state.outage = ""
+        self._state.hear()
         if self._is_lost:
             self._is_lost = False
             log.warning("the Kubernetes API is back" if self.was_reached else "the Kubernetes API is reached")
@@ -92,6 +118,7 @@ async def watch_fleet(
     *,
     on_outage: OnOutage | None = None,
     retry: Backoff = RETRY,
+    state: WatchState | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Keep the fleet up to date for ever; ready after the first list.
@@ -99,7 +126,8 @@ async def watch_fleet(
     While the API is away it tries again with `retry`, one log line when it is lost and one when it is back. A refusal
     for good (403, say) before the first list comes out as it is; later ones count as an outage.
     """
-    outage = _Outage(retry, on_outage)
+    state = state or WatchState()
+    outage = _Outage(retry, on_outage, state)
     must_list = True
     while True:
         opened = trio.current_time()
@@ -111,7 +139,7 @@ async def watch_fleet(
                 if is_first:
                     task_status.started()
             opened = trio.current_time()
-            must_list = await _watch(kube, fleet, namespace, selector)
+            must_list = await _watch(kube, fleet, namespace, selector, state)
         except Expired:
             must_list = True
         except (TryAgain, Answered) as error:
@@ -137,7 +165,7 @@ async def _list(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> N
     fleet.replace(pods, version, rewound=rewound)
 
 
-async def _watch(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> bool:
+async def _watch(kube: Watched, fleet: Fleet, namespace: str, selector: str, state: WatchState) -> bool:
     """Follow one watch to its end; returns whether to list again because it never said a word or fell silent.
 
     One that is cut after it said something goes on from the last version; that is no outage yet.
@@ -148,6 +176,7 @@ async def _watch(kube: Watched, fleet: Fleet, namespace: str, selector: str) -> 
             async with aclosing(kube.watch_pods(namespace, selector, fleet.version, WATCH_SECONDS)) as events:
                 async for event in events:
                     is_heard = True
+                    state.hear()
                     fleet.apply(event.type, event.object)
         except Unavailable as error:
             if not is_heard:

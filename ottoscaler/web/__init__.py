@@ -1,0 +1,1 @@
+"""The HTTP door: metrics and probes. `server` speaks HTTP, `pages` says what is answered."""
