@@ -27,18 +27,20 @@ class Pods(Protocol):
         """Type and object of each change after a version."""
 
 
-async def list_records(kube: Pods, namespace: str) -> tuple[list[PodRecord], int]:
+async def list_records(kube: Pods, namespace: str, selector: str = SELECTOR) -> tuple[list[PodRecord], int]:
     """The workers of a namespace in the order of their creation, and the version of the list."""
-    pods, version = await kube.list_pods(namespace, SELECTOR)
+    pods, version = await kube.list_pods(namespace, selector)
     return sorted(map(PodRecord.from_pod, pods), key=_order), version
 
 
-async def follow_records(kube: Pods, namespace: str, tell_all: Callable[[list[PodRecord]], None], tell: Tell) -> None:
+async def follow_records(
+    kube: Pods, namespace: str, tell_all: Callable[[list[PodRecord]], None], tell: Tell, selector: str = SELECTOR
+) -> None:
     """Tell the list once and then each change, for ever; deleted pods come once more with `gone` set.
 
     What goes wrong at the first list is raised; later the list is read again, and what changed meanwhile is told.
     """
-    records, version = await list_records(kube, namespace)
+    records, version = await list_records(kube, namespace, selector)
     tell_all(records)
     known = {record.uid: record for record in records}
 
@@ -51,11 +53,11 @@ async def follow_records(kube: Pods, namespace: str, tell_all: Callable[[list[Po
 
     while True:
         try:
-            await _follow_watch(kube, namespace, version, news)
+            await _follow_watch(kube, namespace, selector, version, news)
         except (Expired, Unavailable):
             await trio.sleep(1)
         try:
-            records, version = await list_records(kube, namespace)
+            records, version = await list_records(kube, namespace, selector)
         except Unavailable:
             continue
         for record in missing(known.values(), records):
@@ -64,10 +66,10 @@ async def follow_records(kube: Pods, namespace: str, tell_all: Callable[[list[Po
             news(record)
 
 
-async def _follow_watch(kube: Pods, namespace: str, version: int, news: Tell) -> None:
+async def _follow_watch(kube: Pods, namespace: str, selector: str, version: int, news: Tell) -> None:
     """One watch, until the server ends it or falls silent."""
     with trio.move_on_after(SILENCE_SECONDS):
-        async with aclosing(kube.watch_pods(namespace, SELECTOR, version)) as events:
+        async with aclosing(kube.watch_pods(namespace, selector, version)) as events:
             async for kind, pod in events:
                 if kind != "BOOKMARK":
                     news(PodRecord.from_pod(pod, gone=kind == "DELETED"))

@@ -1,4 +1,7 @@
-"""`ottoscaler workers`: the worker pods, in columns like kubectl's or as one JSON object per line."""
+"""`ottoscaler workers`: the worker pods of an installation, in columns like kubectl's or one JSON object per line.
+
+Which installation follows from INSTANCE_NAME, stream and group, as in the scaler itself; or all of the namespace.
+"""
 
 import argparse
 import json
@@ -11,10 +14,14 @@ from ottoscaler.cli.flags import add_setting_flags, settings_from
 
 if TYPE_CHECKING:
     from ottoscaler.pods import PodRecord
+    from ottoscaler.settings import Settings
 
 Show = Callable[[str], None]
 HEADER = ("NAME", "STATUS", "EXIT", "TASK", "AGE")
 WIDE = (*HEADER, "EVENT", "INDEX", "ATTEMPT", "NODE", "IP", "REASON")
+SETTINGS = ("KUBECONFIG", "NAMESPACE", "INSTANCE_NAME", "REDIS_STREAM", "REDIS_CONSUMER_GROUP")
+INSTANCE = "INSTANCE"
+INSTANCE_WIDTH = 16
 WATCHED = (len("otto-agent-1-1756659802903-0"), len("ContainerCreating"), 4, 8, 6)  # widths for what is yet to come
 
 
@@ -22,28 +29,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("-w", "--watch", action="store_true", help="go on with each change, until Ctrl-C")
     parser.add_argument("-o", "--output", choices=["wide", "json"], help="more columns, or one JSON object per line")
-    add_setting_flags(parser, ("KUBECONFIG", "NAMESPACE"))
+    parser.add_argument(
+        "--all-instances", action="store_true", help="of every installation in the namespace, with a column for which"
+    )
+    add_setting_flags(parser, SETTINGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, and with --watch go on until a signal."""
     import trio
 
-    from ottoscaler.cli.following import follow_records, list_records
+    from ottoscaler.cli.following import SELECTOR, follow_records, list_records
     from ottoscaler.cli.reach import open_kube_of
 
     settings = settings_from(args)
-    show = rows_as(args.output, least=WATCHED if args.watch else ())
+    least = ((INSTANCE_WIDTH,) if args.all_instances else ()) + WATCHED if args.watch else ()
+    show = rows_as(args.output, least=least, has_instance=args.all_instances)
+    selector = SELECTOR if args.all_instances else selector_of(settings)
 
     async def main() -> None:
         async with open_kube_of(settings) as kube:
             if args.watch:
-                await follow_records(kube, settings.namespace, show, lambda record: show([record]))
+                await follow_records(kube, settings.namespace, show, lambda record: show([record]), selector)
             else:
-                show((await list_records(kube, settings.namespace))[0])
+                show((await list_records(kube, settings.namespace, selector))[0])
 
     trio.run(main)
     return 0
+
+
+def selector_of(settings: "Settings") -> str:
+    """The pods of the installation that has these settings, and of no other in the namespace."""
+    from ottoscaler.cli.following import SELECTOR
+    from ottoscaler.kube.manifest import instance_label
+    from ottoscaler.pods import INSTANCE_LABEL
+
+    label = instance_label(settings.instance_name, settings.redis_stream, settings.redis_consumer_group)
+    return f"{SELECTOR},{INSTANCE_LABEL}={label}"
 
 
 def rows_as(
@@ -51,12 +73,21 @@ def rows_as(
     show: Show = lambda line: print(line, flush=True),
     now: Callable[[], float] = time.time,
     least: Sequence[int] = (),
+    *,
+    has_instance: bool = False,
 ) -> Callable[[Sequence["PodRecord"]], None]:
-    """A function that shows some workers, in the form asked for; `least` are widths of columns."""
-    columns = Columns(WIDE if output == "wide" else HEADER, least)
+    """A function that shows some workers, in the form asked for; `least` are widths of columns; with
+    `has_instance` the first column says whose each is.
+    """
+    header = WIDE if output == "wide" else HEADER
+    columns = Columns((INSTANCE, *header) if has_instance else header, least)
+
+    def cells(record: "PodRecord") -> list[str]:
+        own = row(record, now(), is_wide=output == "wide")
+        return [record.instance, *own] if has_instance else own
 
     def as_table(records: Sequence["PodRecord"]) -> None:
-        for line in columns.lines(row(record, now(), is_wide=output == "wide") for record in records):
+        for line in columns.lines(map(cells, records)):
             show(line)
 
     def as_json(records: Sequence["PodRecord"]) -> None:

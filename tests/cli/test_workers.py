@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.cli.following import follow_records, status_of
-from ottoscaler.cli.workers import rows_as
+from ottoscaler import signals
+from ottoscaler.cli import main, reach
+from ottoscaler.cli.following import SELECTOR, follow_records, status_of
+from ottoscaler.cli.workers import rows_as, selector_of
 from ottoscaler.errors import Expired, Unavailable
 from ottoscaler.pods import PodRecord
+from ottoscaler.settings import Settings, load_settings
 
 
 def record(**facts: Any) -> PodRecord:
@@ -62,6 +66,52 @@ def test_the_table_has_kubectl_s_form() -> None:
         "NAME               STATUS   EXIT   TASK   AGE   EVENT   INDEX   ATTEMPT   NODE   IP   REASON",
         "otto-agent-1-5-0   Error    3      t      45s   5-0     1       2         n      -    no luck",
     ]
+
+
+def test_whose_a_worker_is_has_a_column() -> None:
+    """With --all-instances the first column is the installation's label."""
+    lines: list[str] = []
+    rows_as(None, lines.append, lambda: 1.0, has_instance=True)([record(instance="a" * 16, phase="Running"), record()])
+    assert lines == [
+        "INSTANCE           NAME               STATUS    EXIT   TASK   AGE",
+        "aaaaaaaaaaaaaaaa   otto-agent-1-5-0   Running   -      -      -",
+        "-                  otto-agent-1-5-0   Unknown   -      -      -",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], ["default"]),
+        (["--instance-name", "two"], ["two"]),
+        (["--redis-stream", "other:events"], ["other"]),
+        (["--redis-consumer-group", "nobody"], []),
+        (["--all-instances"], ["default", "other", "two"]),
+    ],
+)
+def test_two_installations_in_one_namespace_are_told_apart(
+    options: list[str], shown: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the workers of the installation with the current settings are listed, or all of them when asked."""
+    given: dict[str, dict[str, str]] = {
+        "default": {},
+        "two": {"INSTANCE_NAME": "two"},
+        "other": {"REDIS_STREAM": "other:events"},
+    }
+    pods = {name: selector_of(load_settings(settings, {})) for name, settings in given.items()}
+
+    class Api:
+        async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
+            return [pod(name, "Running", 1) for name, own in pods.items() if selector in (own, SELECTOR)], 1
+
+    @asynccontextmanager
+    async def open_api(settings: Settings) -> AsyncGenerator[Api, None]:
+        yield Api()
+
+    monkeypatch.setattr(reach, "open_kube_of", open_api)
+    monkeypatch.setattr(signals, "restore_signals", lambda: None)
+    assert main(["workers", "-o", "json", *options]) == 0
+    assert sorted(json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()) == shown
 
 
 def test_json_has_every_fact() -> None:
