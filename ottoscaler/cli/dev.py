@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "Impatience") -> int:
-    from ottoscaler.cli.playground import open_playground
+    from ottoscaler.cli.playground import find_free_port, open_playground
 
+    settings = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port()), **settings}
     _show("starting Valkey, a local cluster and the scaler ...")
     async with open_playground(nursery, settings, impatience, show=_show) as playground:
-        _show(instructions(playground.redis_port, playground.kubeconfig))
+        _show(instructions(playground.redis_port, playground.kubeconfig, http_port=int(settings["HTTP_PORT"])))
         try:
             await playground.fail_when_ended()
         finally:
@@ -57,7 +58,9 @@ async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "I
     return 0
 
 
-def instructions(port: int, kubeconfig: Path, has_tool: Callable[[str], object] = shutil.which) -> str:
+def instructions(
+    port: int, kubeconfig: Path, has_tool: Callable[[str], object] = shutil.which, *, http_port: int = 0
+) -> str:
     """The lines to copy into another shell, for kubectl, redis-cli and send; other ways where a tool is missing."""
     ours = f"{Path(sys.executable).parent / 'ottoscaler'}"
     reach = f"KUBECONFIG={kubeconfig} REDIS_URL=redis://127.0.0.1:{port}/0"
@@ -72,6 +75,7 @@ def instructions(port: int, kubeconfig: Path, has_tool: Callable[[str], object] 
             f"  {watch}",
             f"  {redis_cli} -p {port} {add}" if redis_cli else f"  {by_bash}",
             f"  {reach} {ours} send scale_up --pods 3 --wait",
+            *([f"  metrics and probes: http://127.0.0.1:{http_port}/metrics, /livez, /readyz"] if http_port else []),
             "",
         )
     )

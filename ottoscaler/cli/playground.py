@@ -87,14 +87,17 @@ def open_serve(
     show: Show | None = None,
     opened: Opened | None = None,
 ) -> AbstractAsyncContextManager[Program]:
-    """`ottoscaler serve`, entered when it is ready; at the end it gets its DRAIN_SECONDS and some time more."""
+    """`ottoscaler serve`, entered when it is ready; at the end it gets its DRAIN_SECONDS and some time more.
+
+    Without HTTP_PORT in `environ` it serves no metrics: several on one machine would want the same port.
+    """
     grace = float(environ.get("DRAIN_SECONDS") or 20) + 5
     command = [*OTTOSCALER, "serve", *options]
     return open_program(
         nursery,
         "serve",
         command,
-        environ=environ,
+        environ={"HTTP_PORT": "0", **environ},
         ready=SERVE_READY,
         show=show,
         grace_seconds=grace,

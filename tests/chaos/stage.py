@@ -197,6 +197,7 @@ def _environ(run: Run, valkey: Server, cluster: Cluster) -> dict[str, str]:
         "CREATE_FENCE_SECONDS": str(FENCE),
         "ORPHAN_GRACE_SECONDS": "1",
         "LOG_FORMAT": "json",
+        "HTTP_PORT": "0",
         **run.script.settings,
     }
 

@@ -153,6 +153,7 @@ class Place:
             "DRAIN_SECONDS": "0.3",
             "CREATE_FENCE_SECONDS": "1",
             "LOG_FORMAT": "json",
+            "HTTP_PORT": "0",
         }
 
     # -- acting
