@@ -54,6 +54,11 @@ def run_out_of_memory(store: Store, kubelet: Kubelet, namespace: str, name: str,
     kubelet.kill_containers(namespace, name, container=container, out_of_memory=True)
 
 
+def rotate_log(store: Store, kubelet: Kubelet, namespace: str, name: str) -> None:
+    """What the kubelet does to a log that is too large: a new file, the only one served from now on."""
+    kubelet.rotate_logs(namespace, name)
+
+
 def node_lost(store: Store, kubelet: Kubelet, *, evicting: bool = True) -> None:
     """The node falls silent: its pods are not Ready and, if `evicting`, marked by `evict_from_lost_node` at once.
 
@@ -94,6 +99,7 @@ def harms(store: Store, kubelet: Kubelet) -> dict[str, Callable[..., None]]:
         "delete": delete_by_hand,
         "kill": kill,
         "out-of-memory": run_out_of_memory,
+        "rotate-log": rotate_log,
         "node-lost": node_lost,
         "evict-from-lost-node": evict_from_lost_node,
         "node-back": node_back,

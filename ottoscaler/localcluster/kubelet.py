@@ -85,6 +85,17 @@ class Kubelet:
             if container in ("", running):
                 process.kill(out_of_memory=out_of_memory)
 
+    def rotate_logs(self, namespace: str, name: str) -> None:
+        """Begin a new log file for each container of a pod; raises NotFound where there is no pod."""
+        pod = self.store.get("pods", namespace, name)
+        worker = self._workers.get(pod["metadata"]["uid"])
+        for container_log in [] if worker is None else worker.logs.values():
+            container_log.rotate()
+
+    def skipped_lines(self) -> int:
+        """How many log entries followers of present pods did not get because a new file was begun."""
+        return sum(log.skipped for worker in self._workers.values() for log in worker.logs.values())
+
     def fall_silent(self) -> None:
         """The node is lost: nothing is heard of it, its pods go on. `harm.node_lost` does the API's part."""
         self.node.fall_silent()

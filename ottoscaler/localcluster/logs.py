@@ -63,11 +63,14 @@ class ContainerLog:
     def __init__(self, path: Path, *, max_bytes: int = MAX_LOG_BYTES, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.path = path
         self.generation = 0  # how many files were begun
+        self.skipped = 0  # entries that followers did not get because a new file was begun, added up over them
+        self.begins_at = 0  # number of the current file's first entry, counted from 0 over all files
         self.closed = False
         self.now_ns = now_ns
         self._max_bytes = max_bytes
         self._file: BinaryIO | None = None
         self._size = 0
+        self._written = 0
         self._pending: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -77,6 +80,13 @@ class ContainerLog:
         self._file = self.path.open("wb", buffering=0)
         self._size = 0
         self.generation += 1
+        self.begins_at = self._written
+
+    def rotate(self) -> None:
+        """Begin a new file now, as the kubelet does when one is too large; nothing where nothing was written."""
+        if self._file is not None:
+            self._rotate()
+            self._changed.unpark_all()
 
     def feed(self, stream: Stream, data: bytes) -> None:
         """Append what a process wrote: whole lines now, the rest when it is complete or at the close."""
@@ -125,6 +135,7 @@ class ContainerLog:
             assert self._file is not None
             self._file.write(entry)
             self._size += len(entry)
+            self._written += 1
         self._changed.unpark_all()
 
     def _rotate(self) -> None:
@@ -177,9 +188,13 @@ async def read_log(log: ContainerLog, options: LogOptions) -> AsyncGenerator[byt
     """The log in pieces of whole lines; with `follow` it goes on until the log is closed."""
     renderer = _Renderer(options, log.now_ns())
     tail = options.tail_lines
+    expected: int | None = None  # number of the next entry to read, where that is known
     while True:
         await trio.lowlevel.checkpoint()
         generation, rest = log.generation, b""
+        if expected is not None:
+            log.skipped += log.begins_at - expected
+        expected = log.begins_at if tail is None else None
         with _open(log.path) as file:
             if tail is not None:
                 file.seek(_tail_offset(file, tail))
@@ -187,6 +202,7 @@ async def read_log(log: ContainerLog, options: LogOptions) -> AsyncGenerator[byt
             while True:
                 block = file.read(_BLOCK)
                 *entries, rest = (rest + block).split(b"\n")
+                expected = None if expected is None else expected + len(entries)
                 text = renderer.render(entries)
                 if text:
                     yield text

@@ -169,6 +169,36 @@ async def test_a_slow_follower_skips_whole_files(tmp_path: Path) -> None:
     assert b"line 40" not in text
 
 
+async def test_a_rotation_on_demand_counts_what_followers_did_not_get(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A follower at the end of the old file misses nothing; what it had not read is skipped, and counted."""
+    log = ContainerLog(tmp_path / "0.log")
+    seen: list[bytes] = []
+
+    async def follow() -> None:
+        async for piece in read_log(log, LogOptions(follow=True)):
+            seen.append(piece)  # noqa: PERF401 - followed while it is written
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        for number in range(3):
+            await trio.sleep(1)
+            log.feed("stdout", b"%d\n" % number)
+        await trio.sleep(1)
+        log.rotate()
+        log.feed("stdout", b"read\n")
+        await trio.sleep(1)
+        assert log.skipped == 0
+        log.feed("stdout", b"lost\nlost\n")
+        log.rotate()
+        log.feed("stdout", b"next\n")
+        await trio.sleep(1)
+        log.close()
+    assert b"".join(seen) == b"0\n1\n2\nread\nnext\n"
+    assert log.skipped == 2
+
+
 def test_stamps_compare_as_text() -> None:
     """Later is greater, also across a second without a fraction."""
     moments = [EPOCH - 1, EPOCH, EPOCH + 1, EPOCH + SECOND]
