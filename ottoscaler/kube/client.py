@@ -192,6 +192,32 @@ class Kube:
             raise error_of_event(request, about, self.address)
         return WatchEvent(kind, about)
 
+    async def read_log(
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        *,
+        follow: bool,
+        since: str = "",
+        limit_bytes: int | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The log with timestamps in pieces, over a connection of its own; close it with `contextlib.aclosing`.
+
+        Unavailable where there is none yet (204: the pod has no node), Refused (400) while the container is not
+        begun, NotFound without the pod. A followed log that is quiet has no limit.
+        """
+        request = requests.read_log(namespace, name, container, follow=follow, since=since, limit_bytes=limit_bytes)
+        async with self._answer(request, self._watching, reading=None if follow else request.seconds) as response:
+            if response.status_code == 204:
+                raise Unavailable(f"{request.target} has no log yet", address=self.address, status=204)
+            pieces = response.aiter_raw()
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                await _end(pieces)
+
     async def review_access(
         self, namespace: str, verb: str, resource: str, subresource: str = "", *, group: str = ""
     ) -> tuple[bool, str]:
@@ -276,7 +302,8 @@ class Kube:
     ) -> httpx.Response:
         token = await self._access.credentials.token(fresh=fresh)
         self._certify()
-        headers = {"accept": "application/json", "user-agent": f"ottoscaler/{__version__}"}
+        accept = "*/*" if request.verb == "log" else "application/json"
+        headers = {"accept": accept, "user-agent": f"ottoscaler/{__version__}"}
         if request.body:
             headers["content-type"] = "application/json"
         if token:

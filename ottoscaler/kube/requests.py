@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-Verb = Literal["create", "delete", "deletecollection", "get", "list", "watch", "review", "version"]
+Verb = Literal["create", "delete", "deletecollection", "get", "list", "watch", "log", "review", "version"]
 WRITES = frozenset({"create", "delete", "deletecollection"})
 
 CREATE_TIMEOUT_SECONDS = 10
@@ -125,6 +125,24 @@ def watch_warnings(namespace: str, resource_version: int, timeout_seconds: int) 
         timeoutSeconds=timeout_seconds,
     )
     return Request("watch", f"warnings of pods in {namespace}", "GET", url)
+
+
+def read_log(
+    namespace: str, name: str, container: str, *, follow: bool, since: str, limit_bytes: int | None
+) -> Request:
+    """The log of a container with a stamp before each line; `since` is RFC 3339 in whole seconds, "" = from the first.
+
+    With `follow` it goes on until the container ends. Only the kubelet's current file is served.
+    """
+    query = {
+        "container": container,
+        "follow": "true" if follow else "",
+        "timestamps": "true",
+        "sinceTime": since,
+        "limitBytes": limit_bytes,
+    }
+    url = _path(namespace, f"pods/{quote(name, safe='')}/log", **query)
+    return Request("log", f"pod {namespace}/{name}", "GET", url, seconds=15.0)
 
 
 def review_access(namespace: str, verb: str, resource: str, subresource: str, group: str) -> Request:
