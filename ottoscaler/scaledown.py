@@ -68,7 +68,7 @@ class ScaleDown:
         if isinstance(chosen, BadEntry):
             return chosen
         facts = {"event_id": self._event.id, "task_id": self._event.task_id}
-        log.info(f"{self._event.type} started", **facts, wanted=self._event.pod_count, chosen=len(chosen))
+        log.info(f"{self._event.type} started", **facts, **self._wanted(), chosen=len(chosen))
         for event_id in {event_id for event_id, _ in chosen}:
             if work := self._roster.work_of(event_id):
                 work.notice()
@@ -80,22 +80,36 @@ class ScaleDown:
         log.info(f"{self._event.type} closed", **facts, **figures(pairs))
         return None
 
+    def _wanted(self) -> dict[str, int]:
+        """What was asked for, as a log line says it."""
+        remain = self._event.remain
+        return {"wanted": self._event.pod_count} if remain is None else {"remain": remain}
+
     async def _choose(self) -> tuple[tuple[str, int], ...] | BadEntry:
         """The victims, marked: those chosen before, or the first that fit in order of preference."""
         if self._progress.victims_chosen:
             return self._progress.victims
         survey = partial(self._site.ledger.stream.survey, self._event.task_id)
         live = await self._site.ledger.insist(survey)
-        return await self._mark(self._candidates(live), self._event.pod_count, "Stopped")
+        if self._event.remain is None:
+            return await self._mark(self._candidates(live), self._event.pod_count, "Stopped")
+        present = list(self._candidates([event for event in live if event.epoch > 0]))
+        wanted = len(self._progress.victims) + max(0, len(present) - self._event.remain)
+        return await self._mark(iter(present), wanted, "Stopped", is_target=True)
 
-    async def _mark(self, candidates: Iterator[Candidate], wanted: int, cause: str) -> tuple[tuple[str, int], ...]:
+    async def _mark(
+        self, candidates: Iterator[Candidate], wanted: int, cause: str, *, is_target: bool = False
+    ) -> tuple[tuple[str, int], ...]:
+        """Mark them in order; with a target, workers that are found to be on their way out need not be stopped."""
         ledger, stream = self._site.ledger, self._site.ledger.stream
         while True:
             chunk = list(islice(candidates, CHUNK))
-            mark = partial(stream.mark_victims, self.claim, wanted, chunk, last=not chunk, cause=cause)
-            chosen = await ledger.insist(mark)
+            mark = partial(stream.mark_victims, self.claim, wanted, chunk, cause=cause, passed_count=is_target)
+            chosen = await ledger.insist(partial(mark, last=not chunk))
             if chosen is None:
                 raise NotOurs(self.claim)
+            if is_target:
+                wanted -= sum((one.event_id, one.index) not in chosen for one in chunk)
             if not chunk or len(chosen) >= wanted:
                 return chosen
 

@@ -287,14 +287,22 @@ class Stream(DeadLetters, Requests, HasBacklog):
 
     @abstractmethod
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
+        self,
+        claim: Claim,
+        wanted: int,
+        candidates: Sequence[Candidate],
+        *,
+        last: bool,
+        cause: str = "Stopped",
+        passed_count: bool = False,
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given until `wanted` are chosen, and mark them; the list so far, None = not ours.
 
         A candidate is passed over when its event is gone or its worker has an outcome or a stop mark. Otherwise the
         mark is set and the owner gets a notice; where nobody ever began the event the outcome is written at once. An
         offered event that bears marks, or whose workers all have outcomes, moves to the control lane, so that it waits
-        for no scaling. `last`, or the number reached: the list is complete, and a repeated call chooses no more."""
+        for no scaling. `last`, or the number reached: the list is complete, and a repeated call chooses no more.
+        `passed_count`: one that is passed over counts as chosen, because it is on its way out, too."""
 
     @abstractmethod
     async def offer(

@@ -166,12 +166,18 @@ class MemoryStream(MemoryDeadLetters, MemoryRequests, MemoryBacklog, Stream):
         return await self._call("survey", lambda: work.survey(self._server, task_id))
 
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
+        self,
+        claim: Claim,
+        wanted: int,
+        candidates: Sequence[Candidate],
+        *,
+        last: bool,
+        cause: str = "Stopped",
+        passed_count: bool = False,
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given, and mark them."""
-        return await self._call(
-            "mark_victims", lambda: work.mark_victims(self._server, claim, wanted, candidates, last=last, cause=cause)
-        )
+        script = partial(work.mark_victims, self._server, claim, wanted, candidates)
+        return await self._call("mark_victims", lambda: script(last=last, cause=cause, passed_count=passed_count))
 
     async def offer(
         self, claims: Sequence[Claim], *, clean: Sequence[bool], delay_seconds: float = 0.0, failed: bool = False

@@ -96,7 +96,14 @@ def survey(server: MemoryServer, task_id: str) -> list[LiveEvent]:
 
 
 def mark_victims(
-    server: MemoryServer, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str
+    server: MemoryServer,
+    claim: Claim,
+    wanted: int,
+    candidates: Sequence[Candidate],
+    *,
+    last: bool,
+    cause: str,
+    passed_count: bool,
 ) -> tuple[tuple[str, int], ...] | None:
     """Choose and mark victims; the list so far."""
     if not server.is_held(claim.event_id, claim.session, claim.epoch):
@@ -105,9 +112,14 @@ def mark_victims(
     victims: list[tuple[str, int]] = [(id_, index) for id_, index in msgspec.json.decode(own.get("victims", "[]"))]
     if own.get("chosen") == "1":
         return tuple(victims)
+    before = frozenset(victims)
     for candidate in candidates:
-        if len(victims) < wanted and _mark(server, claim.event_id, candidate, cause):
+        if len(victims) >= wanted:
+            break
+        if _mark(server, claim.event_id, candidate, cause):
             victims.append((candidate.event_id, candidate.index))
+        elif passed_count and (candidate.event_id, candidate.index) not in before:
+            wanted -= 1
     own["victims"] = text_of(victims)
     if last or len(victims) >= wanted:
         own["chosen"] = "1"

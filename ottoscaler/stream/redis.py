@@ -194,7 +194,14 @@ class RedisStream(RedisDeadLetters, RedisRequests, RedisBacklog, Stream):
         return found
 
     async def mark_victims(
-        self, claim: Claim, wanted: int, candidates: Sequence[Candidate], *, last: bool, cause: str = "Stopped"
+        self,
+        claim: Claim,
+        wanted: int,
+        candidates: Sequence[Candidate],
+        *,
+        last: bool,
+        cause: str = "Stopped",
+        passed_count: bool = False,
     ) -> tuple[tuple[str, int], ...] | None:
         """Choose victims in the order given, and mark them."""
         victims: tuple[tuple[str, int], ...] = ()
@@ -207,10 +214,13 @@ class RedisStream(RedisDeadLetters, RedisRequests, RedisBacklog, Stream):
                 candidates=[(one.event_id, one.index, one.outcome) for one in page],
                 last=last and number == len(pages),
                 cause=cause,
+                passed_count=passed_count,
             )
             if raw == 0:
                 return None
             victims = answers.victims(raw)
+            if passed_count:
+                wanted -= sum((one.event_id, one.index) not in victims for one in page)
         return victims
 
     async def offer(

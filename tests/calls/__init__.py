@@ -1,0 +1,1 @@
+"""Tests of calls: what becomes of them on the stream, and what is answered."""

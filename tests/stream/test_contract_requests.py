@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -274,3 +275,36 @@ async def test_a_lost_answer_adds_nothing_twice(backend: MemoryBackend, clock: t
     before = backend.contents()
     assert (await ask(one, request_id)).how == "new"
     assert backend.contents() == before
+
+
+async def test_targets_that_meet_stop_no_more_than_each_asked(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Two who saw the same six workers and want three to remain stop three: what one has marked counts for the other.
+
+    Cut off and repeated, and page by page, neither marks more.
+    """
+    one, _ = await open_session(backend, "one")
+    up = await begin(backend, one, planned=6)
+    first, second = await begin(backend, one, lane="control"), await begin(backend, one, lane="control")
+    seen = [Candidate(up, index, "{}") for index in range(6, 0, -1)]
+    mark = partial(one.mark_victims, claim(first, "one"), 3, passed_count=True)
+    for _ in range(2):
+        assert await mark(seen[:2], last=False) == ((up, 6), (up, 5))
+    late = partial(one.mark_victims, claim(second, "one"), passed_count=True)
+    for _ in range(2):
+        assert await late(3, seen[:3], last=False) == ((up, 4),)
+    assert await mark(seen[2:], last=False) == ((up, 6), (up, 5))
+    assert await late(1, seen[3:], last=False) == ((up, 4),)
+    progress = await one.read_progress(up)
+    assert progress is not None
+    assert set(progress.stops) == {4, 5, 6}
+
+
+async def test_a_target_for_many_is_counted_over_all_pages(backend: Backend, clock: trio.abc.Clock) -> None:
+    """With 1,200 workers, 700 of them marked by another, the 800 that are to go are those and 100 more."""
+    one, _ = await open_session(backend, "one")
+    up = await begin(backend, one, planned=1200)
+    first, second = await begin(backend, one, lane="control"), await begin(backend, one, lane="control")
+    seen = [Candidate(up, index, "{}") for index in range(1, 1201)]
+    assert len(await one.mark_victims(claim(first, "one"), 700, seen, last=True) or ()) == 700
+    victims = await one.mark_victims(claim(second, "one"), 800, seen, last=True, passed_count=True)
+    assert victims == tuple((up, index) for index in range(701, 801))

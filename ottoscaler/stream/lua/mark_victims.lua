@@ -53,12 +53,19 @@ local function mark(id, index, outcome)
   return true
 end
 
+local was_chosen = {}
+for _, victim in ipairs(victims) do
+  was_chosen[victim[1] .. ':' .. victim[2]] = true
+end
+
 for _, candidate in ipairs(args.candidates) do
   if #victims >= args.wanted then
     break
   end
   if mark(unpack(candidate)) then
     victims[#victims + 1] = { candidate[1], candidate[2] }
+  elseif args.passed_count and not was_chosen[candidate[1] .. ':' .. candidate[2]] then
+    args.wanted = args.wanted - 1
   end
 end
 redis.call('HSET', own, 'victims', list_text(victims))
