@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ottoscaler import __version__
 from ottoscaler.drain import Drain
 from ottoscaler.kube.watch import WatchState
-from ottoscaler.metrics import REGISTRY
+from ottoscaler.metrics import REGISTRY, Meaning
 from ottoscaler.pods import PodRecord
 from ottoscaler.poller import Poller
 from ottoscaler.roster import Roster
@@ -27,7 +27,7 @@ from ottoscaler.stream.backlog import Backlog
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Supervisor
 
-__all__ = ["GAUGES", "TEXT_FORMAT", "Vitals", "exposition"]
+__all__ = ["GAUGES", "TEXT_FORMAT", "Vitals", "exposition", "looked_up_metrics"]
 
 
 @dataclass(slots=True)
@@ -137,6 +137,8 @@ GAUGES = (
     ),
 )
 
+BUILD_INFO = ("ottoscaler_build_info", "Always 1; version of Ottoscaler and of Python.")
+
 
 class _Looked(Collector):
     """Gauges at one instant, behind the metrics that are kept."""
@@ -168,7 +170,10 @@ def _build_info() -> GaugeMetricFamily:
     return family
 
 
-BUILD_INFO = ("ottoscaler_build_info", "Always 1; version of Ottoscaler and of Python.")
+def looked_up_metrics() -> list[Meaning]:
+    """Each metric that is looked up here, in the order of this file."""
+    gauges = [Meaning(each.name, "gauge", (each.label,) if each.label else (), each.meaning) for each in GAUGES]
+    return [*gauges, Meaning(BUILD_INFO[0], "gauge", ("version", "python"), BUILD_INFO[1])]
 
 
 def exposition(vitals: Vitals | None, backlog: Backlog | None) -> bytes:

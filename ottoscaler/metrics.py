@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import cast, get_args
+from typing import NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
@@ -166,13 +166,21 @@ class StageClock:
         self._place, self._at = max(self._place, STAGES.index(stage)), at
 
 
-def metric_names() -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """Name, type, meaning and labels of each metric kept here, in the order of this file."""
-    own = [each for each in globals().values() if isinstance(each, Counter | Histogram)]
-    return [_describe(each) for each in own]
+class Meaning(NamedTuple):
+    """What the table in docs/metrics.md says of one metric."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
-def _describe(metric: Counter | Histogram) -> tuple[str, str, str, tuple[str, ...]]:
+def kept_metrics() -> list[Meaning]:
+    """Each metric that is kept here, in the order of this file."""
+    return [_describe(each) for each in globals().values() if isinstance(each, Counter | Histogram)]
+
+
+def _describe(metric: Counter | Histogram) -> Meaning:
     (family,) = metric.describe()
     name = f"{family.name}_total" if family.type == "counter" else family.name
-    return name, family.type, family.documentation, cast("tuple[str, ...]", metric._labelnames)
+    return Meaning(name, family.type, metric._labelnames, family.documentation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import NamedTuple
 
 import h11
@@ -57,6 +58,7 @@ class Server:
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
+        request: h11.Request | None = None
         try:
             request = await _read_request(connection, stream)
             if request is None:
@@ -65,7 +67,8 @@ class Server:
         except h11.RemoteProtocolError as error:
             answer = _refusal(error.error_status_hint, f"{error}")
         if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await stream.send_all(_encode(connection, answer))
+            has_body = request is None or request.method != b"HEAD"
+            await stream.send_all(_encode(connection, answer, has_body=has_body))
             await stream.send_eof()
 
     async def _answer(self, request: h11.Request) -> Answer:
@@ -94,7 +97,8 @@ def _refusal(status: int, reason: str) -> Answer:
     return Answer(status, f"{status}: {reason}\n".encode())
 
 
-def _encode(connection: h11.Connection, answer: Answer) -> bytes:
+def _encode(connection: h11.Connection, answer: Answer, *, has_body: bool) -> bytes:
+    """The whole answer; of a HEAD only what stands before the body."""
     headers = [
         ("content-type", answer.content_type),
         ("content-length", str(len(answer.body))),
@@ -103,6 +107,8 @@ def _encode(connection: h11.Connection, answer: Answer) -> bytes:
     ]
     if answer.status == 405:
         headers.append(("allow", "GET, HEAD"))
-    head = connection.send(h11.Response(status_code=answer.status, headers=headers))
-    body = connection.send(h11.Data(data=answer.body))  # nothing, where it was a HEAD
-    return b"".join(part for part in (head, body, connection.send(h11.EndOfMessage())) if part)
+    reason = HTTPStatus(answer.status).phrase.encode()
+    parts = [connection.send(h11.Response(status_code=answer.status, headers=headers, reason=reason))]
+    if has_body:
+        parts.append(connection.send(h11.Data(data=answer.body)))
+    return b"".join(part for part in (*parts, connection.send(h11.EndOfMessage())) if part)
