@@ -183,6 +183,18 @@ class Place:
         self.events[event_id] = pods if kind == "scale_up" else 0
         return str(event_id)
 
+    async def start_workers(self, pods: int) -> str:
+        """Add an event and return its id once its workers run, as those of all before do."""
+        event_id = self.send(pods=pods)
+        await self.wait_started(sum(self.events.values()))
+        return event_id
+
+    async def finish(self) -> None:
+        """Let the workers end, and judge what the next start makes of it."""
+        self.open_gate()
+        async with self.serve():
+            await self.judge()
+
     def send_bad(self) -> None:
         """Add an entry that is no event."""
         words = ("type", "scale_up", "pod_count", "many")

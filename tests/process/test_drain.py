@@ -58,16 +58,13 @@ async def test_silence_while_workers_run(bench: Bench, who: str) -> None:
     """With Redis or the API silent a drain ends in time with 0; the pods run on, and the next start finishes."""
     async with place_of_its_own(bench, who) as place:
         async with place.serve(DRAIN_SECONDS=str(DRAIN)) as first:
-            place.send(pods=2)
-            await place.wait_started(2)
+            await place.start_workers(2)
             async with frozen(who, place.valkey, place.cluster):
                 await trio.sleep(0.2)
                 first.send(signal.SIGTERM)
                 assert await first.end() < DRAIN + 1 + NOISE
                 assert len(place.processes()) == 2
-        place.open_gate()
-        async with place.serve():
-            await place.judge()
+        await place.finish()
 
 
 @together
@@ -82,9 +79,7 @@ async def test_silence_while_it_has_to_write(bench: Bench, who: str) -> None:
                 await trio.sleep(0.2)
                 first.send(signal.SIGTERM)
                 assert await first.end() < DRAIN + 1 + NOISE
-        place.open_gate()
-        async with place.serve():
-            await place.judge()
+        await place.finish()
 
 
 @together
@@ -105,8 +100,7 @@ async def test_silence_from_the_start(bench: Bench, who: str) -> None:
 
 async def begin(place: Place, first: Serving) -> None:
     """One event whose two workers run, and then SIGTERM."""
-    place.send(pods=2)
-    await place.wait_started(2)
+    await place.start_workers(2)
     first.send(signal.SIGTERM)
     await first.hear("drain begins")
 
@@ -122,9 +116,7 @@ async def test_a_second_signal(bench: Bench) -> None:
             first.send(signal.SIGTERM)
             assert await first.end() < 1 + NOISE
         assert len(place.processes()) == 2
-        place.open_gate()
-        async with place.serve():
-            await place.judge()
+        await place.finish()
 
 
 @together
@@ -135,9 +127,7 @@ async def test_no_time_at_all(bench: Bench) -> None:
             await begin(place, first)
             assert await first.end() < 1 + NOISE
         assert len(place.processes()) == 2
-        place.open_gate()
-        async with place.serve():
-            await place.judge()
+        await place.finish()
 
 
 @together

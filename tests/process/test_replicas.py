@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 
 from ottoscaler.service import IN_FLIGHT
-from tests.process.bench import Bench, wait_until
+from tests.process.bench import Bench, Place, Serving, wait_until
 from tests.process.together import together
 
 LEASE = 1.5
 NOISE = 3.0
 """What is promised in seconds holds on a quiet machine; here several tests share two cores."""
+
+
+@asynccontextmanager
+async def two_replicas(bench: Bench) -> AsyncIterator[tuple[Place, Serving, Serving]]:
+    """A place, the replica on whose event two workers run, and another that came later."""
+    async with bench.place() as place, place.serve() as one:
+        await place.start_workers(2)
+        async with place.serve() as other:
+            yield place, one, other
 
 
 @together
@@ -32,42 +43,35 @@ async def test_they_share_events(bench: Bench) -> None:
 @together
 async def test_one_is_killed(bench: Bench) -> None:
     """The other takes a killed one's events over within the lease and a second, and finishes them."""
-    async with bench.place() as place, place.serve() as one:
-        place.send(pods=2)
-        await place.wait_started(2)
-        async with place.serve() as other:
-            place.send(pods=2)
-            await place.wait_started(4)
-            await trio.sleep(LEASE)  # a start takes nothing over for one lease
-            one.send(signal.SIGKILL)
-            begin = time.monotonic()
-            await other.hear("scale_up adopted")
-            assert time.monotonic() - begin < LEASE + 1 + NOISE
-            place.open_gate()
-            await place.judge()
+    async with two_replicas(bench) as (place, one, other):
+        await place.start_workers(2)
+        await trio.sleep(LEASE)  # a start takes nothing over for one lease
+        one.send(signal.SIGKILL)
+        begin = time.monotonic()
+        await other.hear("scale_up adopted")
+        assert time.monotonic() - begin < LEASE + 1 + NOISE
+        place.open_gate()
+        await place.judge()
 
 
 @together
 async def test_one_is_frozen_and_wakes(bench: Bench) -> None:
     """A replica that was frozen for longer than the lease does nothing any more for what another has taken over."""
-    async with bench.place() as place, place.serve() as one:
-        place.send(pods=2)
-        await place.wait_started(2)
-        async with place.serve() as other:
-            one.send(signal.SIGSTOP)
-            await other.hear("scale_up adopted")
-            before = {pod["metadata"]["resourceVersion"] for pod in await place.pods()}
-            one.send(signal.SIGCONT)
-            await trio.sleep(0.7)  # it renews every half second
-            assert {pod["metadata"]["resourceVersion"] for pod in await place.pods()} == before
-            place.open_gate()
-            await place.judge()
-            await other.hear("scale_up closed")
-            assert one.said("worker ended") == one.said("scale_up closed") == []
-            later = place.send()
-            place.send()
-            await place.judge()
-            assert later in {result["event_id"] for result in place.endings()}
+    async with two_replicas(bench) as (place, one, other):
+        one.send(signal.SIGSTOP)
+        await other.hear("scale_up adopted")
+        before = {pod["metadata"]["resourceVersion"] for pod in await place.pods()}
+        one.send(signal.SIGCONT)
+        await trio.sleep(0.7)  # it renews every half second
+        assert {pod["metadata"]["resourceVersion"] for pod in await place.pods()} == before
+        place.open_gate()
+        await place.judge()
+        await other.hear("scale_up closed")
+        assert one.said("worker ended") == one.said("scale_up closed") == []
+        later = place.send()
+        place.send()
+        await place.judge()
+        assert later in {result["event_id"] for result in place.endings()}
 
 
 @together
@@ -90,25 +94,21 @@ async def test_one_is_frozen_in_the_middle_of_creating(bench: Bench) -> None:
 @together
 async def test_one_wakes_in_the_middle_of_its_ends(bench: Bench) -> None:
     """A replica frozen while its workers end, and woken when another has finished all, adds nothing to it."""
-    async with bench.place() as place, place.serve() as one:
-        place.send(pods=2)
-        await place.wait_started(2)
-        async with place.serve() as other:
-            one.send(signal.SIGSTOP)
-            place.open_gate()
-            await other.hear("scale_up closed")
-            one.send(signal.SIGCONT)
-            await trio.sleep(0.7)
-            assert one.said("scale_up closed") == []
-            await place.judge()
+    async with two_replicas(bench) as (place, one, other):
+        one.send(signal.SIGSTOP)
+        place.open_gate()
+        await other.hear("scale_up closed")
+        one.send(signal.SIGCONT)
+        await trio.sleep(0.7)
+        assert one.said("scale_up closed") == []
+        await place.judge()
 
 
 @together
 async def test_the_other_handles_the_scale_down(bench: Bench) -> None:
     """A scale_down stops workers whichever replica reads it: they end as terminated, and the rest as they would."""
     async with bench.place() as place, place.serve() as owner:
-        up = place.send(pods=6)
-        await place.wait_started(6)
+        up = await place.start_workers(6)
         async with place.serve() as other:
             for number in range(1, 5):
                 place.send("scale_down")

@@ -43,6 +43,14 @@ def failed_mount(world: World, name: str, last: str) -> dict[str, Any]:
     return {"involvedObject": about, "reason": "FailedMount", "message": 'secret "none" not found', **times}
 
 
+async def begin(stage: Stage, nursery: trio.Nursery, seconds: float = 1) -> str:
+    """Start the work on an event of one worker; the name of its pod, so many seconds later."""
+    nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
+    await trio.sleep(seconds)
+    (name,) = stage.world.pods
+    return name
+
+
 async def worker_of(stage: Stage) -> dict[str, Any]:
     """The only worker of the only result."""
     (result,) = await stage.results()
@@ -55,9 +63,7 @@ async def test_a_mount_that_fails_is_named_and_ends_the_worker(
 ) -> None:
     """A warning wakes the worker; ten seconds of failing later it has failed, and its pod is gone."""
     async with open_stage(waiting()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
-        await trio.sleep(1)
-        (name,) = stage.world.pods
+        name = await begin(stage, nursery)
         stage.world.change(name, bind)
         await trio.sleep(1)
         assert named() == []
@@ -88,9 +94,7 @@ async def test_a_pod_that_no_scheduler_looks_at_is_named_and_given_up(
 async def test_a_mount_that_succeeds_later_harms_nothing(autojump_clock: MockClock) -> None:
     """A single warning, as of a slow cache, is forgotten when no other follows."""
     async with open_stage(waiting()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
-        await trio.sleep(1)
-        (name,) = stage.world.pods
+        name = await begin(stage, nursery)
         stage.world.change(name, bind)
         stage.site.warnings.note(failed_mount(stage.world, name, "00"))
         await trio.sleep(600)
@@ -182,9 +186,7 @@ async def test_a_silent_node_is_reported_once_and_waited_for(
     """NodeLost and then StuckTerminating are logged, the worker ends only when its pod is gone, and runs once."""
     async with open_stage(World(lambda labels: Plan(duration=10_000, ignores_term=True))) as stage:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
-            await trio.sleep(2)
-            (name,) = stage.world.pods
+            name = await begin(stage, nursery, 2)
             stage.world.change(name, fall_silent)
             await trio.sleep(1)
             assert named() == ["NodeLost"]
@@ -201,9 +203,7 @@ async def test_a_pod_that_does_not_go_is_reported_once(
 ) -> None:
     """A minute after its grace a pod that is still being deleted is logged, and not fought."""
     async with open_stage(waiting()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
-        await trio.sleep(1)
-        (name,) = stage.world.pods
+        name = await begin(stage, nursery)
         stage.world.change(name, lambda pod: pod["metadata"].update(deletionTimestamp="1970-01-01T00:00:30Z"))
         await trio.sleep(80)
         assert named() == []
@@ -224,9 +224,7 @@ async def test_a_worker_that_outlives_its_deadline_fails(
 
     async with open_stage(World(lambda labels: Plan(duration=10_000, ignores_term=True))) as stage:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
-            await trio.sleep(2)
-            (name,) = stage.world.pods
+            name = await begin(stage, nursery, 2)
             stage.world.change(name, limit)
             await trio.sleep(80)
             assert named() == []
