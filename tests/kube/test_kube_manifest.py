@@ -19,6 +19,7 @@ from ottoscaler.kube.manifest import (
     is_label_value,
     pod_name,
 )
+from ottoscaler.spec import Spec
 
 EVENT = "1756659802903-0"
 
@@ -30,10 +31,14 @@ def identity(**changes: Any) -> WorkerIdentity:
 
 
 def built(
-    template: dict[str, Any] | None = None, *, worker: WorkerIdentity | None = None, **defaults: Any
+    template: dict[str, Any] | None = None,
+    *,
+    worker: WorkerIdentity | None = None,
+    spec: Spec | None = None,
+    **defaults: Any,
 ) -> dict[str, Any]:
     """A pod."""
-    return build_pod(worker or identity(), WorkerDefaults(**defaults), template)
+    return build_pod(worker or identity(), WorkerDefaults(**defaults), template, spec)
 
 
 def container(pod: dict[str, Any], name: str = "worker") -> dict[str, Any]:
@@ -190,6 +195,48 @@ def test_command_and_arguments_come_from_one_place(
     """Template, else settings, else the demonstration (all defaults), else the image: whoever gives one gives both."""
     ours = container(built(None if worker is None else template(worker), **defaults))
     assert (ours.get("command"), ours.get("args")) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "worker", "expected"),
+    [
+        ({}, None, ("busybox:latest", *DEMO)),
+        ({"image": "theirs:1"}, None, ("theirs:1", *OWN)),
+        ({"image": "theirs:1"}, {"image": "mine:1", "command": ["t"]}, ("theirs:1", ["t"], None)),
+        ({"command": ("a",)}, None, ("busybox:latest", ["a"], None)),
+        ({"args": ("b",)}, {"command": ["t"], "args": ["u"]}, ("busybox:latest", None, ["b"])),
+        ({"command": ("a",), "args": ("b",)}, {"args": ["u"]}, ("busybox:latest", ["a"], ["b"])),
+        ({"command": ()}, {"command": ["t"], "args": ["u"]}, ("busybox:latest", *OWN)),
+        ({"command": ()}, None, ("busybox:latest", *OWN)),
+    ],
+)
+def test_what_an_event_asks_wins_over_template_and_settings(
+    asked: dict[str, Any], worker: dict[str, Any] | None, expected: tuple[Any, ...]
+) -> None:
+    """Image, command and arguments; a command or arguments given replace both, an empty one means the image's own."""
+    ours = container(built(None if worker is None else template(worker), spec=Spec(**asked)))
+    assert (ours["image"], ours.get("command"), ours.get("args")) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_template", "ceiling", "expected"),
+    [(0, None, None, None), (5, None, 9, 5), (5, 7, 9, 5), (0, 7, 9, 7), (0, None, 9, 9)],
+)
+def test_the_time_of_a_pod_is_the_events_the_templates_or_the_ceiling(
+    asked: int, of_template: int | None, ceiling: int | None, expected: int | None
+) -> None:
+    """activeDeadlineSeconds is what the event asks, else what the template says, else the ceiling, else not there."""
+    given = template(activeDeadlineSeconds=of_template)
+    pod = built(given, spec=Spec(timeout_seconds=asked), timeout_seconds=ceiling)
+    assert pod["spec"].get("activeDeadlineSeconds") == expected
+
+
+def test_other_containers_are_not_asked_about() -> None:
+    """What an event asks for changes the worker's container only."""
+    given = template({"image": "mine:1"})
+    given["spec"]["containers"].append({"name": "beside", "image": "side:1", "command": ["s"]})
+    pod = built(given, spec=Spec(image="theirs:1", command=("a",)))
+    assert container(pod, "beside") == {"name": "beside", "image": "side:1", "command": ["s"]}
 
 
 def test_what_the_template_says_wins_over_the_settings() -> None:
