@@ -1,0 +1,77 @@
+"""A log as a kubelet serves it, under any clock: written by the test, rotated, cut and gone on demand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import trio
+
+from ottoscaler.errors import NotFound, Refused, Unavailable
+from ottoscaler.localcluster.logs import ContainerLog, LogOptions, read_log
+
+START = datetime(2026, 11, 20, 20, 41, 21, tzinfo=UTC).timestamp()
+
+
+class FakeKubelet:
+    """The log of one worker. `read` is what `Kube.read_log` of it would be."""
+
+    def __init__(self, nursery: trio.Nursery, folder: Path, max_bytes: int = 10 << 20) -> None:
+        self.nursery = nursery
+        self.began = trio.current_time()
+        self.log = ContainerLog(folder / "0.log", max_bytes=max_bytes, now_ns=lambda: int(self.now() * 1e9))
+        self.is_away = False
+        self.is_gone = False
+        self.is_waiting = False
+        self.reads: list[tuple[bool, str]] = []
+        self._cuts: list[trio.CancelScope] = []
+
+    def now(self) -> float:
+        """Unix time of this world."""
+        return START + trio.current_time() - self.began
+
+    def cut(self) -> None:
+        """End all open streams as a broken connection does."""
+        for scope in self._cuts:
+            scope.cancel(reason="cut by the test")
+
+    async def read(
+        self, *, follow: bool, since: str = "", limit_bytes: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """One request."""
+        self.reads.append((follow, since))
+        await trio.sleep(0.01)
+        if self.is_gone:
+            raise NotFound("pods not found", status=404)
+        if self.is_away:
+            raise Unavailable("the API is away")
+        if self.is_waiting:
+            raise Refused("container is waiting to start: ContainerCreating", status=400)
+        options = LogOptions(
+            follow=follow,
+            timestamps=True,
+            since_time=datetime.fromisoformat(since) if since else None,
+            limit_bytes=limit_bytes,
+        )
+        send, receive = trio.open_memory_channel[bytes](0)
+        scope = trio.CancelScope()
+
+        async def pump() -> None:
+            with send, scope, suppress(trio.BrokenResourceError):
+                async with aclosing(read_log(self.log, options)) as pieces:
+                    async for piece in pieces:
+                        await send.send(piece)
+
+        self._cuts.append(scope)
+        self.nursery.start_soon(pump)
+        try:
+            async for piece in receive:
+                yield piece
+        finally:
+            scope.cancel(reason="the reader left")
+            self._cuts.remove(scope)
+            receive.close()
+        if scope.cancelled_caught:
+            raise Unavailable("the stream broke off")
