@@ -6,7 +6,7 @@ ceilings hold for that, too, and are judged on the pod that the API would be sen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -57,7 +57,7 @@ class Policy:
         allowed = [*sorted(self._own_images), *self._file.rules.images]
         is_allowed = not spec.image or spec.image in self._own_images
         if not is_allowed and not any(matches(pattern, spec.image) for pattern in self._file.rules.images):
-            yield _refusal("otto.spec.image", spec.image, f"one of {_list(allowed)}")
+            yield _refusal("otto.spec.image", repr(spec.image), _one_of(allowed))
 
     def _commands(self, spec: Spec) -> Iterator[str]:
         commands = self._file.rules.commands
@@ -65,17 +65,17 @@ class Policy:
             return
         field = "otto.spec.args" if spec.command is None else "otto.spec.command"
         words = [*(spec.command or (None,)), *(spec.args or ())]
-        shown = " ".join(word for word in words if word is not None)
+        shown = repr(" ".join(word for word in words if word is not None)) if words != [None] else "empty"
         if any(EXPANSION in word for word in words if word):
             yield _refusal(field, shown, f"no {EXPANSION}...) in it, because commands are restricted")
         if not any(_fits(command, words) for command in commands):
-            allowed = _list(" ".join(command) for command in commands) or "none (they are the template's to say)"
-            yield _refusal(field, shown, f"one of {allowed}")
+            allowed = [" ".join(command) for command in commands]
+            yield _refusal(field, shown, _one_of(allowed) if allowed else "none: they are the template's to say")
 
     def _ceilings(self, event: Event) -> Iterator[str]:
         most = self._file.rules.ceilings
         if most.workers is not None and event.pod_count > most.workers:
-            yield _refusal("pod_count", str(event.pod_count), f"at most {most.workers} (ceilings.workers)")
+            yield _refusal("pod_count", repr(str(event.pod_count)), f"at most {most.workers} (ceilings.workers)")
         if most[:3] == (None, None, None):
             return
         pod = self._build_pod(event, 1, 1)["spec"]
@@ -85,7 +85,8 @@ class Policy:
             total = _total(pod, resource)
             if limit is not None and (total is None or total > limit):
                 has = f"no limit of {resource}" if total is None else f"{resource} {total.normalize():f}"
-                yield _refusal("template", event.template, f"at most {limit.normalize():f} (ceilings.{resource})", has)
+                most_of_it = f"at most {limit.normalize():f} (ceilings.{resource})"
+                yield _refusal("template", _template(event), most_of_it, has)
 
 
 def _deadline(deadline: object, most: int, event: Event) -> Iterator[str]:
@@ -95,7 +96,7 @@ def _deadline(deadline: object, most: int, event: Event) -> Iterator[str]:
     if event.spec and event.spec.timeout_seconds:
         yield _refusal("otto.spec.timeout_seconds", str(deadline), expected)
     else:
-        yield _refusal("template", event.template, expected, f"activeDeadlineSeconds {deadline}")
+        yield _refusal("template", _template(event), expected, f"activeDeadlineSeconds {deadline!r}")
 
 
 def _fits(command: Sequence[str], words: Sequence[str | None]) -> bool:
@@ -134,12 +135,15 @@ def _limit(container: Mapping[str, Any], resource: str) -> Decimal | None:
     return limit if limit and limit > 0 else None
 
 
-def _refusal(field: str, value: str, expected: str, made: str = "") -> str:
+def _refusal(field: str, shown: str, expected: str, made: str = "") -> str:
     """The sentence; `made` is what the field leads to, where that is what was judged."""
-    shown = repr(value) if value else "not given"
     shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
     return f"field {field} is {shown}{f', which makes a pod with {made}' if made else ''}, expected {expected}"
 
 
-def _list(patterns: Iterable[str]) -> str:
-    return ", ".join(patterns)
+def _template(event: Event) -> str:
+    return repr(event.template) if event.template else "not given"
+
+
+def _one_of(patterns: Sequence[str]) -> str:
+    return ("one of " if len(patterns) > 1 else "") + ", ".join(patterns)

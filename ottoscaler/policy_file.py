@@ -172,8 +172,9 @@ class _Judge:
 
     def rules(self, document: object) -> Rules:
         given = self._mapping("", document, ("version", "images", "commands", "ceilings"))
-        if given.get("version") != "1":
-            self.add("version", f"is {given['version']!r}, expected 1" if "version" in given else "is missing")
+        if isinstance(document, dict) and given.get("version") != "1":
+            said = f"is {_show(given['version'])}" if "version" in given else "is missing"
+            self.add("version", f"{said}, expected 1")
         commands = given.get("commands")
         return Rules(
             images=self._texts("images", given.get("images", [])),
@@ -197,7 +198,7 @@ class _Judge:
             return ()
         for index, text in enumerate(value):
             if not isinstance(text, str) or not text:
-                self.add(f"{where}[{index}]", f"is {_show(text)}, expected a text with *")
+                self.add(f"{where}[{index}]", f"is {_show(text)}, expected a text")
         return tuple(value)
 
     def _commands(self, value: object) -> tuple[tuple[str, ...], ...]:
