@@ -29,7 +29,7 @@ FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG = (*FAST, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 REFUSED_AS = "dead_letter"
 OTHER = "other"
-RESULT_STATUSES = ("succeeded", "failed", "partial", "terminated")
+RESULT_STATUSES = ("succeeded", "failed", "partial", "terminated", "already_processed")
 
 
 def _counter(name: str, meaning: str, labels: Iterable[str] = ()) -> Counter:

@@ -171,7 +171,9 @@ class Poller:
         request = await stream.read_request(event.request_id)
         original = request.event_id if request else "that ended a day ago"
         if epoch == REPEATED:
-            await stream.close(Closing(event.id, "results", repeated_pairs(event, original, now)))
+            pairs = repeated_pairs(event, original, now)
+            if (await stream.close(Closing(event.id, "results", pairs))).how == "here":
+                count_ending("results", pairs)
             log.info("event repeats another", event_id=event.id, request_id=event.request_id, original=original)
         else:
             await self._bury(self._in_hand[event.id], mismatch(event, original))

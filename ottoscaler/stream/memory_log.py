@@ -6,7 +6,7 @@ that was trimmed away).
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -62,6 +62,11 @@ class Log:
         """XREAD: up to `count` entries behind an id."""
         start = bisect_right(self._order, id_)
         return [(format_id(found), self.entries[found]) for found in self._order[start : start + count]]
+
+    def before(self, id_: str, count: int) -> list[tuple[str, BytePairs]]:
+        """XREVRANGE: up to `count` entries before an id (empty: of all), the newest first."""
+        end = bisect_left(self._order, parse_id(id_)) if id_ else len(self._order)
+        return [(format_id(found), self.entries[found]) for found in reversed(self._order[max(0, end - count) : end])]
 
     def deliver(self, group: str, consumer: str, count: int) -> list[tuple[str, BytePairs]]:
         """XREADGROUP with `>`: up to `count` entries not delivered to the group yet; KeyError without the group."""

@@ -37,6 +37,11 @@ class MemoryRequests(Requests):
         """How each of these events stands."""
         return await self._call("look", lambda: {id_: _standing(self._server, id_) for id_ in event_ids})
 
+    async def read_results_back(self, before: str, count: int) -> list[tuple[str, dict[str, str]]]:
+        """Results that are older than an entry, the newest first."""
+        found = await self._call("read_results_back", lambda: self._server.results.before(before, count))
+        return [(id_, {name.decode(): value.decode() for name, value in pairs}) for id_, pairs in found]
+
 
 def add_event(server: MemoryServer, pairs: Sequence[tuple[str, str]], token: str) -> str:
     """Append an event once per token."""

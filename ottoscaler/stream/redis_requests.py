@@ -48,6 +48,12 @@ class RedisRequests(Requests):
             found |= zip(page, map(_standing, await self._call("look", ids=page)), strict=True)
         return found
 
+    async def read_results_back(self, before: str, count: int) -> list[tuple[str, dict[str, str]]]:
+        """Results that are older than an entry, the newest first."""
+        end = f"({before}" if before else "+"
+        raw = await self._calls.command("XREVRANGE", self._keys.results, end, "-", "COUNT", count)
+        return [(text(id_), texts(flat)) for id_, flat in raw]
+
 
 def _standing(raw: Any) -> Standing:
     if isinstance(raw, list):

@@ -94,3 +94,7 @@ class Requests(ABC):
     @abstractmethod
     async def look(self, event_ids: Collection[str]) -> dict[str, Standing]:
         """How each of these events stands, at a cost that does not grow with their workers."""
+
+    @abstractmethod
+    async def read_results_back(self, before: str, count: int) -> list[tuple[str, dict[str, str]]]:
+        """Up to `count` results that are older than an entry (empty: of all), the newest first."""

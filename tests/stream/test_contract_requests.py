@@ -308,3 +308,19 @@ async def test_a_target_for_many_is_counted_over_all_pages(backend: Backend, clo
     assert len(await one.mark_victims(claim(first, "one"), 700, seen, last=True) or ()) == 700
     victims = await one.mark_victims(claim(second, "one"), 800, seen, last=True, passed_count=True)
     assert victims == tuple((up, index) for index in range(701, 801))
+
+
+async def test_results_are_read_back(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Page by page from the newest to the oldest, each once."""
+    one, _ = await open_session(backend, "one")
+    assert await one.read_results_back("", 3) == []
+    ids = [await begin(backend, one) for _ in range(7)]
+    for event_id in ids:
+        await end(one, event_id)
+    found: list[str] = []
+    before = ""
+    while page := await one.read_results_back(before, 3):
+        assert len(page) == min(3, 7 - len(found))
+        found += (fields["event_id"] for _, fields in page)
+        before = page[-1][0]
+    assert found == ids[::-1]
