@@ -72,6 +72,7 @@ class Rings:
             max_age=settings.event_max_age_seconds,
             era_created=era.created,
             backoff=backoff,
+            now=site.now,
         )
         self.vitals = Vitals(
             site, self.roster, session, self._supervisor, self._poller, watch=WatchState(), drain=drain

@@ -285,7 +285,7 @@ class Worker:
         reach, now = self._clock.skip if self._is_inherited else self._clock.reach, self._site.now()
         is_late = self._is_inherited or record.exit_code is not None
         self._is_inherited = False
-        if record.scheduled:
+        if record.scheduled or record.started_at is not None:
             reach("scheduled", now)
         if record.started_at is not None:
             reach("running", min(now, record.started_at) if is_late else now)
