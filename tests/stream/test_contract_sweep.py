@@ -48,3 +48,38 @@ async def test_slots_are_shared(backend: Backend, clock: trio.abc.Clock) -> None
     await trio.sleep(backend.lease + 0.05)
     await one.tend(0, 0, expire=True, audit=False)
     assert await one.reserve(2, 10, 10) == 10
+
+
+async def test_what_waits_is_counted(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Events that nobody holds, those not read yet and those offered, and how old the oldest is; entries of all."""
+    one, _ = await open_session(backend, "one")
+    empty = await one.backlog()
+    assert (empty.entries, empty.waiting, empty.oldest_age) == (0, 0, 0.0)
+    held = await begin(backend, one)
+    await begin(backend, one, offer=True)
+    for _ in range(3):
+        backend.add(*PAIRS)
+    await trio.sleep(0.05)
+    backlog = await one.backlog()
+    assert (backlog.entries, backlog.waiting) == (5, 4)
+    assert backlog.oldest_age is not None
+    assert 0.04 < backlog.oldest_age < 30
+    await one.offer([claim(held, "one")], clean=[True])
+    assert (await one.backlog()).waiting == 5
+
+
+async def test_what_waits_is_known_after_an_unread_entry_was_deleted(backend: Backend, clock: trio.abc.Clock) -> None:
+    """A gap among the unread entries, after which Redis gives no lag, is no reason to know nothing."""
+    one, _ = await open_session(backend, "one")
+    for _ in range(3):
+        backend.add(*PAIRS)
+    backend.trim(2)
+    assert (await one.backlog()).waiting == 2
+
+
+async def test_what_waits_is_unknown_without_the_group(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Where Redis has forgotten the group nobody knows what waits; that is not 0."""
+    one, _ = await open_session(backend, "one")
+    backend.flush()
+    backlog = await one.backlog()
+    assert (backlog.entries, backlog.waiting, backlog.oldest_age) == (0, None, None)

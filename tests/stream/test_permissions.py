@@ -114,6 +114,7 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     await one.read_ending(up)
     await one.read_entries("results", "$", 1, 0.01)
     await one.live_events()
+    assert (await one.backlog()).waiting is not None
     await one.read_era()
     await one.read_progress(offered)
     bad, letter = limited.add(*PAIRS), Letter("1-1", "1-1", (("event_id", "1-1"), ("entry", '[["type", "x"]]')))
