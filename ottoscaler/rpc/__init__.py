@@ -1,6 +1,18 @@
 """The gRPC door: how otto-handler asks for workers, watches them and runs pipelines.
 
-v1/       the .proto files and the code made from them (`make proto`)
-door      what the door asks of the service: plain records, no word of gRPC
-server    serving: pools of threads, health, reflection, the drain
+    v1/          the .proto files and the code made from them (`make proto`)
+    door         what the door asks of the service: plain records, no word of gRPC
+    server       serving: the port, the limits, the drain
+    servicer     the rpcs: what each call passes on its way in and out
+    messages     the wire's messages as the door's records; answers: errors as codes and details
+    bridge       gRPC's threads and Trio's tasks: the one place where they meet
+    lanes        pools of threads by sort of call, and the pace of each client; patience: limits of time
+    access       who may call: tokens, tls, watched_files
+    health       grpc.health.v1
+
+gRPC itself is imported by `server` and below it only, which a service without the door never imports.
 """
+
+import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at its import: its core writes to stderr in a form of its own

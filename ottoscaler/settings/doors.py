@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from ottoscaler.parsing import text, whole
+from ottoscaler.parsing import flag, path, port, text, whole
 from ottoscaler.settings.field import Field
 from ottoscaler.settings.limits import LimitSettings
 
@@ -17,4 +17,53 @@ class DoorSettings(LimitSettings, frozen=True, kw_only=True):
     http_port: Annotated[
         int,
         Field(whole(0, 65_535), "8080", "Port of /metrics, /livez, /readyz and /startupz; 0: they are not served."),
+    ]
+
+    grpc_enabled: Annotated[
+        bool, Field(flag(), "true", "Whether the gRPC door is opened, by which otto-handler scales and watches.")
+    ]
+    grpc_host: Annotated[
+        str, Field(text("a host name or address"), "0.0.0.0", "Address on which gRPC is served; see GRPC_INSECURE.")
+    ]
+    grpc_port: Annotated[int, Field(port(), "9090", "Port of gRPC.")]
+    grpc_insecure: Annotated[
+        bool,
+        Field(
+            flag(),
+            "false",
+            "Whether gRPC is served in plain text to other machines; if not, and without GRPC_TLS_CERT, it is served "
+            "on 127.0.0.1 only.",
+        ),
+    ]
+    grpc_tls_cert: Annotated[
+        str | None,
+        Field(path(), None, "Certificate of the gRPC door with its chain, in PEM; read again when it changes."),
+    ]
+    grpc_tls_key: Annotated[str | None, Field(path(), None, "Key of GRPC_TLS_CERT, in PEM and not encrypted.")]
+    grpc_tls_client_ca: Annotated[
+        str | None,
+        Field(path(), None, "Authority whose certificates clients must show (mutual TLS), in PEM."),
+    ]
+    grpc_tokens_file: Annotated[
+        str | None,
+        Field(
+            path(),
+            None,
+            "Who may call: a YAML list of {name, sha256, roles}, with the SHA-256 of each bearer token and the roles "
+            "scale or read; read again when it changes. Unset: everybody who reaches the port.",
+        ),
+    ]
+    grpc_max_waiting_calls: Annotated[
+        int,
+        Field(
+            whole(1, 10_000),
+            "200",
+            "ScaleUp, ScaleDown and ExecutePipeline calls at a time; each takes a thread while it waits.",
+        ),
+    ]
+    grpc_max_message_bytes: Annotated[
+        int, Field(whole(1024, 1 << 30, "bytes"), "4194304", "Calls with larger messages are refused.")
+    ]
+    grpc_calls_per_second: Annotated[
+        int, Field(whole(0, 1_000_000), "500", "Calls a second that one client address may make; 0: no limit.")
     ]

@@ -1,0 +1,104 @@
+"""What an error of a call becomes on the wire: code, sentence, and the details that a program can read.
+
+The details are a `google.rpc.Status` in the trailer `grpc-status-details-bin`, as the gRPC error model has them:
+BadRequest for a wrong field, ErrorInfo for who may not do what, RetryInfo for what passes by itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from ottoscaler.errors import TryAgain, Unavailable
+from ottoscaler.log import log
+from ottoscaler.rpc.bridge import Gone
+from ottoscaler.rpc.door import InvalidCall, PolicyRefused, RequestMismatch, TooMany
+
+DOMAIN = "ottoscaler"
+DETAILS = "grpc-status-details-bin"
+RETRY_SECONDS = 1.0
+
+
+class NotKnown(Exception):
+    """The caller did not show who it is (UNAUTHENTICATED)."""
+
+
+class NotAllowed(Exception):
+    """The caller is known and may not do this (PERMISSION_DENIED)."""
+
+
+class NotServed(Exception):
+    """What was asked for is not here (NOT_FOUND)."""
+
+
+class Answer(NamedTuple):
+    """An error as it goes over the wire."""
+
+    code: grpc.StatusCode
+    message: str
+    details: tuple[Message, ...] = ()
+
+    def trailer(self) -> tuple[tuple[str, bytes], ...]:
+        """The details as trailing metadata; nothing where there are none."""
+        if not self.details:
+            return ()
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            status.details.add().Pack(detail)
+        return ((DETAILS, status.SerializeToString()),)
+
+
+def answer_to(error: BaseException) -> Answer:
+    """The answer to a call that ended with `error`; what we did not expect is logged and kept to ourselves."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    code, details = _known(error)
+    if code is not None:
+        return Answer(code, str(error), details)
+    log.error("a call broke", error=error)
+    return Answer(grpc.StatusCode.INTERNAL, "a fault of Ottoscaler's own; its log says more")
+
+
+def _known(error: BaseException) -> tuple[grpc.StatusCode | None, tuple[Message, ...]]:
+    codes = grpc.StatusCode
+    match error:
+        case InvalidCall():
+            return codes.INVALID_ARGUMENT, (_bad_request(error.field, str(error)),)
+        case PolicyRefused():
+            return codes.PERMISSION_DENIED, (_info("POLICY", field=error.field, value=str(error.value)),)
+        case NotAllowed():
+            return codes.PERMISSION_DENIED, (_info("ROLE"),)
+        case NotKnown():
+            return codes.UNAUTHENTICATED, (_info("TOKEN"),)
+        case NotServed():
+            return codes.NOT_FOUND, ()
+        case RequestMismatch():
+            return codes.ALREADY_EXISTS, (_info("OTHER_CONTENT", field=error.field, value=error.value),)
+        case TooMany():
+            return codes.RESOURCE_EXHAUSTED, (_retry(error.retry_after),)
+        case Unavailable():
+            return codes.UNAVAILABLE, (_retry(error.retry_after or RETRY_SECONDS),)
+        case TryAgain():
+            return codes.UNAVAILABLE, (_retry(RETRY_SECONDS),)
+        case Gone():
+            return codes.CANCELLED, ()
+    return None, ()
+
+
+def _bad_request(field: str, description: str) -> Message:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _info(reason: str, **metadata: str) -> Message:
+    shown = {name: value[:200] for name, value in metadata.items()}
+    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=shown)
+
+
+def _retry(seconds: float) -> Message:
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromMilliseconds(max(1, int(seconds * 1000)))
+    return info

@@ -1,0 +1,57 @@
+"""The health service, `grpc.health.v1`: what balancers and probes ask; open to everybody.
+
+grpcio's own keeps a lock while it sends to a watcher, so that one client which does not read stops all checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Literal, TypeAlias
+
+import trio_util
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from ottoscaler.rpc.answers import NotServed
+from ottoscaler.rpc.door import InvalidCall
+
+SERVICE = "grpc.health.v1.Health"
+Status: TypeAlias = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """Whether the door serves, for each of `services` and for all of it (the empty name)."""
+
+    def __init__(self, *services: str) -> None:
+        self._services = {"", *services}
+        self._is_serving = trio_util.AsyncBool(value=True)
+
+    def stop_serving(self) -> None:
+        """Say NOT_SERVING from now on; in Trio's thread."""
+        self._is_serving.value = False
+
+    def check(self, data: bytes) -> bytes:
+        """The answer to one question, from any thread. Raises `NotServed`."""
+        service = _service(data)
+        if service not in self._services:
+            raise NotServed(f"{service!r} is not served here")
+        return _answer(Status.SERVING if self._is_serving.value else Status.NOT_SERVING)
+
+    async def watch(self, data: bytes) -> AsyncGenerator[bytes, None]:
+        """The answer now and whenever it changes, without end."""
+        if _service(data) not in self._services:
+            yield _answer(Status.SERVICE_UNKNOWN)
+            await trio_util.AsyncBool().wait_value(value=True)
+        async for is_serving in self._is_serving.eventual_values():
+            yield _answer(Status.SERVING if is_serving else Status.NOT_SERVING)
+
+
+def _answer(status: Literal[0, 1, 2, 3]) -> bytes:
+    return Status(status=status).SerializeToString()
+
+
+def _service(data: bytes) -> str:
+    try:
+        return health_pb2.HealthCheckRequest.FromString(data).service
+    except DecodeError as error:
+        raise InvalidCall("the message", f"{len(data)} bytes", "a HealthCheckRequest") from error

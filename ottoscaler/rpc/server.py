@@ -1,0 +1,156 @@
+"""Serving: the port, the server with its limits, and the drain.
+
+grpcio's server answers in threads; its asyncio twin does not run on Trio. The order of the drain: health says
+NOT_SERVING, calls are answered on for a while (balancers and clients learn late), then the server sends GOAWAY and
+closes the port, calls that wait go on until the drain's time is over, and what is left is told UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import grpc
+import trio
+import trio_util
+
+from ottoscaler.log import log
+from ottoscaler.rpc.access import Access, bind_address
+from ottoscaler.rpc.bridge import Bridge, open_bridge
+from ottoscaler.rpc.door import Door
+from ottoscaler.rpc.health import Health
+from ottoscaler.rpc.lanes import Lane
+from ottoscaler.rpc.patience import Patience
+from ottoscaler.rpc.servicer import SERVICE, Lanes, Servicer
+from ottoscaler.rpc.tls import load_credentials
+from ottoscaler.settings import Settings
+from ottoscaler.startup import StartupFailed
+
+ANSWER_ON_SECONDS = 3.0
+"""After a SIGTERM endpoints still lead here for a while; and a call is no more than an entry on the stream."""
+FLUSH_SECONDS = 0.2
+"""For the last answers to leave, when everything that waited has been ended."""
+SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS = 16, 8, 32
+QUEUED_CALLS = 1000
+"""Calls beyond those being answered that the server takes in, to refuse each with its reason."""
+
+
+class Ending(Protocol):
+    """The part of a `Drain` that the door needs."""
+
+    requested: trio.Event
+    deadline: float
+
+    async def wait_deadline(self) -> None:
+        """Return when the time of a requested drain is over."""
+
+
+class RpcServer:
+    """The door, open once it is made. Raises `SettingsError`, and `StartupFailed` where the port is taken."""
+
+    def __init__(self, door: Door, settings: Settings, bridge: Bridge) -> None:
+        self.patience = Patience()
+        self._bridge = bridge
+        self._health = Health(SERVICE)
+        self.lanes = Lanes(
+            Lane("waiting", settings.grpc_max_waiting_calls),
+            Lane("short", SHORT_CALLS),
+            Lane("health", HEALTH_CALLS),
+            Lane("watching", WATCHING_CALLS),
+        )
+        try:
+            access, credentials = Access(settings), load_credentials(settings)
+            self._server = self._build(settings)
+            servicer = Servicer(door, bridge, access, self._health, self.lanes, self.patience)
+            for service, handlers in servicer.handlers().items():
+                handler = grpc.method_handlers_generic_handler(service, handlers)
+                self._server.add_generic_rpc_handlers((handler,))
+            self.address = bind_address(settings, credentials is not None)
+            self._bind(credentials)
+        except BaseException:
+            self.lanes.close()
+            raise
+        self._server.start()
+
+    def _build(self, settings: Settings) -> grpc.Server:
+        at_once = sum(lane.limit for lane in self.lanes) + QUEUED_CALLS
+        no_thread = ThreadPoolExecutor(1)  # every rpc has the pool of its lane; this one never starts a thread
+        return grpc.server(no_thread, options=_options(settings, at_once), maximum_concurrent_rpcs=at_once)
+
+    def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
+        try:
+            if credentials is None:
+                self._server.add_insecure_port(self.address)
+            else:
+                self._server.add_secure_port(self.address, credentials)
+        except RuntimeError as error:
+            raise StartupFailed(f"gRPC cannot listen on {self.address}: is the port (GRPC_PORT) taken?") from error
+
+    def stop_serving(self) -> None:
+        """Tell whoever asks for health that this replica is about to go."""
+        self._health.stop_serving()
+
+    def stop(self, seconds: float) -> threading.Event:
+        """Close the port, send GOAWAY, and let calls end within `seconds`; the event is set when all have."""
+        return self._server.stop(seconds)
+
+    async def close(self) -> None:
+        """End what is left, with an answer where there is time for one."""
+        self._bridge.close("the door is closed")
+        ended = self._server.stop(FLUSH_SECONDS)
+        with trio.move_on_after(2 * FLUSH_SECONDS, shield=True):
+            await _wait(ended)
+        self.lanes.close()
+
+
+async def serve_rpc(
+    door: Door,
+    settings: Settings,
+    drain: Ending,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until the drain is over, or until cancelled; ready when calls are answered.
+
+    Raises `SettingsError` and `StartupFailed` before it is ready.
+    """
+    async with open_bridge() as bridge, trio.open_nursery() as nursery:
+        server = RpcServer(door, settings, bridge)
+        try:
+            nursery.start_soon(server.patience.run)
+            log.info("gRPC door open", address=server.address, tls=settings.grpc_tls_cert is not None)
+            task_status.started()
+            await drain.requested.wait()
+            await _drain(server, drain)
+        finally:
+            await server.close()
+        nursery.cancel_scope.cancel(reason="the door is closed")
+
+
+async def _drain(server: RpcServer, drain: Ending) -> None:
+    server.stop_serving()
+    with trio.move_on_after(ANSWER_ON_SECONDS):
+        await drain.wait_deadline()
+    left = max(0.0, drain.deadline - trio.current_time())
+    ended = server.stop(left + FLUSH_SECONDS)
+    await trio_util.wait_any(lambda: _wait(ended), drain.wait_deadline)
+
+
+async def _wait(event: threading.Event) -> None:
+    await trio.to_thread.run_sync(event.wait, abandon_on_cancel=True)
+
+
+def _options(settings: Settings, at_once: int) -> list[tuple[str, int]]:
+    """gRPC's own settings: https://github.com/grpc/grpc/blob/master/include/grpc/impl/channel_arg_names.h."""
+    return [
+        ("grpc.so_reuseport", 0),  # a second process on the port is told so, and takes no calls in silence
+        ("grpc.max_receive_message_length", settings.grpc_max_message_bytes),
+        ("grpc.max_concurrent_streams", at_once),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),  # a client whose machine is gone is noticed
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients may ping this often
+        ("grpc.max_connection_idle_ms", 900_000),
+    ]

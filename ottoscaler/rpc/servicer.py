@@ -1,0 +1,188 @@
+"""The rpcs: what each call passes on its way in, in a thread of its lane, and how its answer gets out.
+
+Messages are taken as bytes and as streams, also where a call has only one: so that a call has its place, its token and
+its time checked before it may make a thread wait, and that bytes which are no message get an answer like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from ottoscaler.rpc import health as health_service
+from ottoscaler.rpc import messages
+from ottoscaler.rpc.access import Access, Refusals
+from ottoscaler.rpc.answers import answer_to
+from ottoscaler.rpc.bridge import Bridge, Gone
+from ottoscaler.rpc.door import Door, InvalidCall, PipelineCall, PipelineNews
+from ottoscaler.rpc.health import Health
+from ottoscaler.rpc.lanes import Lane
+from ottoscaler.rpc.patience import Patience
+from ottoscaler.rpc.tokens import Role
+
+SERVICE = "ottoscaler.v1.OttoscalerService"
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+MESSAGE_SECONDS = 10.0
+"""How long an open call may be without its message."""
+REFLECTION_SECONDS = 60.0
+Context = grpc.ServicerContext
+Requests = Iterator[bytes]
+Behaviour = Callable[[Requests, Context], Any]
+
+
+class Lanes(NamedTuple):
+    """One for each sort of call, and for what only machines that watch the door ask."""
+
+    waiting: Lane
+    short: Lane
+    health: Lane
+    watching: Lane
+
+    def close(self) -> None:
+        """Let all of their threads end."""
+        for lane in self:
+            lane.close()
+
+
+class Servicer:
+    """Everything that is served. `handlers` gives it to a gRPC server."""
+
+    def __init__(
+        self, door: Door, bridge: Bridge, access: Access, health: Health, lanes: Lanes, patience: Patience
+    ) -> None:
+        self._door = door
+        self._bridge = bridge
+        self._access = access
+        self._health = health
+        self._lanes = lanes
+        self._patience = patience
+        self._refusals = Refusals()
+        self._reflection = reflection.ReflectionServicer([SERVICE, health_service.SERVICE, *REFLECTION])
+
+    def handlers(self) -> dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]:
+        """By service and rpc."""
+        door, waiting, short = self._door, self._lanes.waiting, self._lanes.short
+        ours = {
+            "ScaleUp": self._unary(
+                "ScaleUp", waiting, "scale", messages.read_scale_up, door.scale_up, messages.write_scale_answer
+            ),
+            "ScaleDown": self._unary(
+                "ScaleDown", waiting, "scale", messages.read_scale_down, door.scale_down, messages.write_scale_answer
+            ),
+            "GetWorkerStatus": self._unary(
+                "GetWorkerStatus",
+                short,
+                "read",
+                messages.read_status_question,
+                door.worker_status,
+                messages.write_status_answer,
+            ),
+            "ExecutePipeline": _streaming(waiting, self._execute_pipeline),
+        }
+        checks = {
+            "Check": _one(self._lanes.health, self._check),
+            "Watch": _streaming(self._lanes.watching, self._watch),
+        }
+        reflecting = {"ServerReflectionInfo": _streaming(self._lanes.watching, self._reflect)}
+        return {SERVICE: ours, health_service.SERVICE: checks, **dict.fromkeys(REFLECTION, reflecting)}
+
+    def _unary(
+        self,
+        rpc: str,
+        lane: Lane,
+        role: Role,
+        read: Callable[[bytes], Any],
+        ask: Callable[[Any], Awaitable[Any]],
+        write: Callable[[Any], bytes],
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def answer(requests: Requests, context: Context) -> bytes:
+            with self._answering(rpc, context, lane, role):
+                call = read(self._message(requests, context))
+                return write(self._bridge.ask(context, partial(ask, call)))
+
+        return _one(lane, answer)
+
+    def _execute_pipeline(self, requests: Requests, context: Context) -> Iterator[bytes]:
+        with self._answering("ExecutePipeline", context, self._lanes.waiting, "scale"):
+            call = messages.read_pipeline(self._message(requests, context))
+            begin = partial(self._door.execute_pipeline, call)
+            for news in self._news(context, begin, call):
+                yield messages.write_pipeline_news(news)
+
+    def _news(
+        self, context: Context, begin: Callable[[], AsyncGenerator[PipelineNews, None]], call: PipelineCall
+    ) -> Iterable[PipelineNews]:
+        cancel = partial(self._door.cancel_pipeline, call.pipeline_id, "its client went away")
+        return self._bridge.stream(context, begin, on_left=cancel if call.ends_with_call else None)
+
+    def _check(self, requests: Requests, context: Context) -> bytes:
+        with self._answering("Check", context, self._lanes.health, None):
+            return self._health.check(self._message(requests, context))
+
+    def _watch(self, requests: Requests, context: Context) -> Iterator[bytes]:
+        with self._answering("Watch", context, self._lanes.watching, None):
+            watch = partial(self._health.watch, self._message(requests, context))
+            yield from self._bridge.stream(context, watch)
+
+    def _reflect(self, requests: Requests, context: Context) -> Iterator[bytes]:
+        with (
+            self._answering("ServerReflectionInfo", context, self._lanes.watching, "read"),
+            self._patience.limit(context, REFLECTION_SECONDS),
+        ):
+            for answer in self._reflection.ServerReflectionInfo(map(_read_reflection, requests), context):
+                yield answer.SerializeToString()
+
+    @contextmanager
+    def _answering(self, rpc: str, context: Context, lane: Lane, role: Role | None) -> Iterator[None]:
+        """Let a call in and hold its place; an error inside is answered, and logged as a refusal."""
+        try:
+            if role is not None:
+                self._access.admit(context, role)
+            with lane.room():
+                yield
+        except grpc.RpcError:  # from reading: the client is gone
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
+            answer = answer_to(error)
+            if not isinstance(error, Gone):
+                self._refusals.note(context.peer(), rpc, answer.code.name, answer.message)
+            context.set_trailing_metadata(answer.trailer())
+            context.abort(answer.code, answer.message)
+
+    def _message(self, requests: Requests, context: Context) -> bytes:
+        """The one message of a call."""
+        with self._patience.limit(context, MESSAGE_SECONDS):
+            for message in requests:
+                return message
+        raise InvalidCall("the message", "missing", "one message")
+
+
+def _one(lane: Lane, behaviour: Behaviour) -> grpc.RpcMethodHandler[bytes, bytes]:
+    return grpc.stream_unary_rpc_method_handler(_in_lane(lane, behaviour))
+
+
+def _streaming(lane: Lane, behaviour: Behaviour) -> grpc.RpcMethodHandler[bytes, bytes]:
+    return grpc.stream_stream_rpc_method_handler(_in_lane(lane, behaviour))
+
+
+def _in_lane(lane: Lane, behaviour: Behaviour) -> Behaviour:
+    """The behaviour, run in the lane's pool: grpcio looks for it in this attribute."""
+
+    def run(requests: Requests, context: Context) -> Any:
+        return behaviour(requests, context)
+
+    run.experimental_thread_pool = lane.pool  # type: ignore[attr-defined]  # functions take attributes
+    return run
+
+
+def _read_reflection(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+    try:
+        return reflection_pb2.ServerReflectionRequest.FromString(data)
+    except DecodeError as error:
+        raise InvalidCall("the message", f"{len(data)} bytes", "a ServerReflectionRequest") from error
