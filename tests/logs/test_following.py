@@ -38,7 +38,7 @@ class Scene:
         """The watch shows the pod so."""
         self._version += 1
         known = self.fleet.records.get(NAME) or PodRecord(name=NAME, uid="u")
-        changed = msgspec.structs.replace(known, resource_version=self._version, **facts)  # type: ignore[arg-type]
+        changed = msgspec.structs.replace(known, resource_version=self._version, **facts)
         self.fleet.apply("DELETED" if changed.gone else "MODIFIED", changed)
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ async def opened(folder: Path, max_bytes: int = 10 << 20, mark: Mark = START) ->
         with trio.fail_after(2000):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(scene.follow, mark)
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 yield scene
         scene.kubelet.log.close()
         streams.cancel_scope.cancel(reason="the test is over")

@@ -1,0 +1,107 @@
+"""What waits to be sent: in order, within its room, whatever is in memory or on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from ottoscaler.logs.backlog import Backlog, Room
+from ottoscaler.logs.lines import LogLine
+from ottoscaler.logs.mark import Entry, Gap
+
+
+def line(number: int, size: int = 0) -> LogLine:
+    """A numbered line."""
+    return LogLine(f"stamp {number}", b"x" * size, 0, number)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.integers(-40, 40), max_size=25),
+    memory=st.sampled_from([0, 1 << 14, 1 << 20]),
+)
+def test_what_is_put_is_taken_in_order(steps: list[int], memory: int) -> None:
+    """However puts and takes alternate, and whatever goes to disk, every entry comes back unchanged, in order."""
+
+    async def main() -> None:
+        room = Room(memory)
+        backlog, model, number = Backlog(room), deque[Entry](), 0
+        for step in steps:
+            if step > 0:
+                batch: list[Entry] = [line(number + at, 700) for at in range(step)]
+                batch.append(Gap("a", "b", "LogRotated"))
+                number += step
+                model += batch
+                await backlog.put(batch)
+            for _ in range(-step):
+                await backlog.refill()
+                assert backlog.peek() == (model[0] if model else None)
+                if model:
+                    assert backlog.pop() == model.popleft()
+        await backlog.close()
+        assert (room.spooled, room.workers) == (0, 0)
+
+    trio.run(main)
+
+
+async def test_without_room_nothing_is_read_on(autojump_clock: MockClock) -> None:
+    """`put` waits while memory and disk are full, and goes on when something was taken."""
+    backlog, done = Backlog(Room(0, spool_bytes=0)), 0
+
+    async def put() -> None:
+        nonlocal done
+        for number in range(10):
+            await backlog.put([line(number, 5000)])
+            done += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        await wait_all_tasks_blocked()
+        assert done == 2
+        for number in range(10):
+            assert backlog.pop() == line(number, 5000)
+            await wait_all_tasks_blocked()
+    assert done == 10
+
+
+async def test_one_worker_takes_no_more_than_its_share_of_the_disk() -> None:
+    """The disk's room is shared: an eighth for one worker, the limit for all."""
+    room = Room(0, spool_bytes=80_000)
+    backlog, put = Backlog(room), 0
+    with trio.move_on_after(0.2):
+        for number in range(1000):
+            await backlog.put([line(number, 900)])
+            put += 1
+    assert 5_000 < room.spooled <= 10_000
+    assert put < 30
+    await backlog.close()
+    assert room.spooled == 0
+
+
+async def test_a_full_disk_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no spool can be written the backlog is what memory holds, and nothing breaks."""
+
+    def refuse(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    backlog = Backlog(Room(0))
+    with trio.move_on_after(0.2) as waited:
+        for number in range(100):
+            await backlog.put([line(number, 900)])
+    assert waited.cancelled_caught
+    assert backlog.pop() == line(0, 900)
+
+
+async def test_a_thousand_stalled_workers_share_the_memory() -> None:
+    """What waits in memory is bounded for all together."""
+    room = Room()
+    backlogs = [Backlog(room) for _ in range(1000)]
+    assert room.share * len(backlogs) <= 20 << 20
+    assert Backlog(Room()).peek() is None
