@@ -3,7 +3,7 @@
 The map of the house; each room imports its own line or those above it, and a test checks that.
 
     words       events spec outcomes repeats causes verdicts pods pod_warnings errors settings parsing  what things are
-    tools       log signals backoff fair throttle fleet startup drain supervisor    how time and ends work
+    tools       log metrics signals backoff fair throttle fleet startup drain supervisor  how time and ends work
     boundaries  stream/   Redis Streams: the promise (base), Redis (redis, lua/), the twin in memory, the session
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
     spine       poller → handler → scaling → creation, worker, diagnosis            an event's way to its result
@@ -12,6 +12,7 @@ The map of the house; each room imports its own line or those above it, and a te
     doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
+                web/      the HTTP door: metrics (gauges) and probes (health)
     root        service                                                             builds everything, knows all
     apart       localcluster/   a Kubernetes API of its own, pods as local processes; imports nothing of ours
     doors       cli/ __main__   commands, one file each
