@@ -11,11 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.stream.base import Claim, Fence, Registration, Writing, Written
+from ottoscaler.stream.base import Registration, Writing, Written
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.determinism import schedule_from
 from tests.spine.scaler import Scaler
-from tests.spine.stage import NAMESPACE
 from tests.spine.test_cut import EVENTS, CutAtStep
 from tests.spine.world import Plan, World
 
@@ -96,9 +95,6 @@ async def end_slowly() -> None:
     finally:
         with trio.move_on_after(5, shield=True):
             await trio.sleep_forever()
-
-
-# -- at the deadline
 
 
 async def test_events_are_offered_before_their_tasks_have_ended(autojump_clock: MockClock) -> None:
@@ -230,56 +226,6 @@ async def test_a_silent_redis_does_not_hold_up_the_end(seconds: float, autojump_
         assert 0 < scene.end - before <= seconds + 0.9
 
 
-# -- what is not begun
-
-
-@pytest.mark.parametrize("seconds", ["0", "2"])
-async def test_what_was_taken_and_not_begun_is_offered(seconds: str, autojump_clock: MockClock) -> None:
-    """Events in the handler's hand and in the channel to it are handed over as they came: the own ones clean, those
-    of an owner that went without a word not.
-    """
-    async with open_scene(drain_seconds=seconds) as scene:
-        handler = scene.scaler.rings._handler
-        assert handler is not None
-
-        async def wait_for_a_former(event_id: str) -> None:
-            await trio.sleep_forever()
-
-        handler._end_former = wait_for_a_former  # type: ignore[method-assign]  # it begins nothing from now on
-        fresh = await scene.add(3)
-        await trio.sleep(1)
-        handed_on, left_behind = await _add_from_others(scene)
-        await trio.sleep(2)
-        assert scene.owners() == ["one"] * 5
-        scene.scaler.drain.request("SIGTERM")
-        await scene.ended.wait()
-        assert scene.owners() == [""] * 5
-        clean = {event_id for event_id in scene.server.live_ids() if scene.is_offered_clean(event_id)}
-        assert clean == {*fresh, handed_on}
-        assert left_behind not in clean
-        assert scene.world.writes == []
-
-
-async def _add_from_others(scene: Scene) -> tuple[str, str]:
-    """One event that another process handed over, and one whose owner died."""
-    ids = []
-    for session in ("leaving", "dead"):
-        other = MemoryStream(scene.server, session)
-        await other.open_group("0", NAMESPACE)
-        event_id = scene.server.add_entry([("type", "scale_up"), ("pod_count", "1")])
-        scene.server.events.deliver(scene.server.keys.group, session, 1)
-        ids.append(event_id)
-        await _hold(other, event_id)
-        if session == "leaving":
-            await other.offer([Claim(event_id, session, 1)], clean=[True])
-    return ids[0], ids[1]
-
-
-async def _hold(stream: MemoryStream, event_id: str) -> None:
-    pairs = (("type", "scale_up"), ("pod_count", "1"))
-    assert await stream.register([Registration(event_id, "work", pairs, "", 1)]) == [1]
-
-
 def lose_registration(scene: Scene) -> None:
     """Let the next registration reach nobody."""
     register = scene.scaler.stream.register
@@ -385,9 +331,6 @@ async def _drain_at(step: int, seconds: str, server: MemoryServer) -> int:
     return instrument.steps
 
 
-# -- when there is nothing to hand over to, and when it is no drain
-
-
 async def test_an_era_lost_in_a_run_ends_it_and_gets_nothing_back(autojump_clock: MockClock) -> None:
     """Redis emptied: this life ends within two renewals, and says no word more of what it held."""
     async with open_scene(max_workers="1", lease_seconds="3") as scene:
@@ -429,12 +372,20 @@ async def test_an_era_lost_around_a_drain_ends_it_in_peace(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-@pytest.mark.parametrize("call", ["tend", "read", "list_fences"])
-async def test_a_part_that_crashes_for_ever_ends_it_with_a_hand_over(call: str, autojump_clock: MockClock) -> None:
-    """A hopeless part costs no event: all is handed over at once, and the exit code is 1."""
-    async with open_scene(drain_seconds="60", supervisor_max_restarts="3") as scene:
+@pytest.mark.parametrize(
+    ("call", "drains"), [("tend", False), ("read", False), ("list_fences", False), ("list_fences", True)]
+)
+async def test_a_part_that_crashes_for_ever_ends_it_with_a_hand_over(
+    call: str, drains: bool, autojump_clock: MockClock
+) -> None:
+    """A hopeless part costs no event: all is handed over at once, also in a drain that has time left, and the exit
+    code is 1.
+    """
+    async with open_scene(drain_seconds="600", supervisor_max_restarts="3") as scene:
         (event_id,) = await scene.add()
         await trio.sleep(2)
+        if drains:
+            scene.scaler.drain.request("SIGTERM")
 
         async def crash(*args: Any, **kwargs: Any) -> None:
             raise ValueError("a bug")
@@ -443,24 +394,6 @@ async def test_a_part_that_crashes_for_ever_ends_it_with_a_hand_over(call: str, 
         with trio.fail_after(30):
             await scene.ended.wait()
         assert scene.scaler.drain.exit_code == 1
-        assert "crashed 3 times" in scene.scaler.drain.reason
+        assert ("SIGTERM" if drains else "crashed 3 times") in scene.scaler.drain.reason
         assert scene.is_offered_clean(event_id)
         assert len(scene.world.pods) == 1
-
-
-async def test_a_part_that_crashes_for_ever_in_a_drain_ends_it_at_once(autojump_clock: MockClock) -> None:
-    """A hopeless part does not wait for the deadline of a drain that has begun, and the exit code is 1 all the same."""
-    async with open_scene(drain_seconds="600", supervisor_max_restarts="3") as scene:
-        (event_id,) = await scene.add()
-        await trio.sleep(2)
-        scene.scaler.drain.request("SIGTERM")
-        await trio.sleep(2)
-
-        async def crash() -> list[Fence]:
-            raise ValueError("a bug")
-
-        scene.scaler.stream.list_fences = crash  # type: ignore[method-assign]  # a bug in a part of the outer ring
-        with trio.fail_after(30):
-            await scene.ended.wait()
-        assert (scene.scaler.drain.exit_code, scene.scaler.drain.reason) == (1, "SIGTERM")
-        assert scene.is_offered_clean(event_id)
