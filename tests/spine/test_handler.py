@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -16,6 +17,8 @@ from ottoscaler.stream.base import Claim
 from ottoscaler.stream.progress import Progress
 from ottoscaler.supervisor import Supervisor
 from tests.spine.stage import Stage, open_stage
+from tests.spine.test_hand_over import open_scene
+from tests.spine.test_taker import hand_over_as_another, hold_as_another
 
 
 class SlowWork:
@@ -130,3 +133,31 @@ async def test_a_crash_of_the_loop_loses_no_event(autojump_clock: MockClock) -> 
         await trio.sleep(2)
         assert begun == ["1-1", "1-1", "2-1"]
         assert {work.claim.event_id for work in desk.roster} == {"1-1", "2-1"}
+
+
+@pytest.mark.parametrize("seconds", ["0", "2"])
+async def test_what_was_taken_and_not_begun_is_offered(seconds: str, autojump_clock: MockClock) -> None:
+    """At the end of a drain events in the handler's hand and in the channel to it are handed over as they came: the
+    own ones and handed-over ones clean, those of an owner that went without a word not.
+    """
+    async with open_scene(drain_seconds=seconds) as scene:
+        handler = scene.scaler.rings._handler
+        assert handler is not None
+
+        async def wait_for_a_former(event_id: str) -> None:
+            await trio.sleep_forever()
+
+        handler._end_former = wait_for_a_former  # type: ignore[method-assign]  # it begins nothing from now on
+        fresh = await scene.add(3)
+        await trio.sleep(1)
+        handed_over = await hand_over_as_another(scene.server, "leaving")
+        await hold_as_another(scene.server, "dead")
+        scene.server.sessions["dead"] = 0
+        await trio.sleep(2)
+        assert scene.owners() == ["one"] * 5
+        scene.scaler.drain.request("SIGTERM")
+        await scene.ended.wait()
+        assert scene.owners() == [""] * 5
+        clean = {event_id for event_id in scene.server.live_ids() if scene.is_offered_clean(event_id)}
+        assert clean == {*fresh, handed_over}
+        assert scene.world.writes == []
