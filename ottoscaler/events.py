@@ -16,11 +16,14 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ottoscaler.spec import Spec, WrongSpec, parse_spec
+from ottoscaler.stages import Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
 
-EventType = Literal["scale_up", "scale_down", "cancel"]
-TYPES = "scale_up, scale_down or cancel"
+EventType = Literal["scale_up", "scale_down", "cancel", "pipeline"]
+TYPES = "scale_up, scale_down, cancel or pipeline"
 RESERVED = "otto."
-KNOWN_RESERVED = frozenset({"otto.spec", "otto.parent", "otto.request_id", "otto.replay_of", "otto.remain"})
+KNOWN_RESERVED = frozenset(
+    {"otto.spec", "otto.parent", "otto.request_id", "otto.replay_of", "otto.remain", "otto.pipeline"}
+)
 KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template", "traceparent"})
 MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
 """Linux refuses to start a program with one environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts
@@ -60,7 +63,8 @@ class Event:
     `pod_count` is 0 and `target` the event to end where `type` is cancel; `target` is empty elsewhere. A scale_down
     gives either `pod_count`, how many to stop, or `remain`, how many may stay (then `pod_count` is 0); `remain` is None
     elsewhere. `spec` is what a scale_up asks of its workers' container. `parent` is the id of the pipeline's event that
-    it belongs to, `request_id` what its sender calls it; both are empty where not given.
+    it belongs to, `request_id` what its sender calls it; both are empty where not given. A pipeline asks for no workers
+    itself: its stages, in `pipeline`, become events of their own; its id is its request id.
     """
 
     id: str
@@ -79,6 +83,7 @@ class Event:
     parent: str = ""
     request_id: str = ""
     remain: int | None = None
+    pipeline: Pipeline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry
         event = _parse(entry_id, pairs, limits)
         if limits.policy and (reason := limits.policy(event)):
             raise _RefusedError("PolicyRefused", reason)
+        _check_stages(event, limits)
     except _RefusedError as refused:
         return BadEntry(entry_id, refused.cause, refused.reason, pairs)
     return event
@@ -122,11 +128,12 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
     kind = _type(fields)
     metadata = tuple((name, value) for name, value in entry if name not in fields)
     _check_metadata(metadata, fields.get("task_id", ""), limits)
-    remain = _remain(fields, kind)
+    remain, pipeline = _remain(fields, kind), _pipeline(fields, kind, limits)
+    has_count = kind in ("scale_up", "scale_down") and remain is None
     return Event(
         id=entry_id,
         type=kind,
-        pod_count=0 if kind == "cancel" or remain is not None else _pod_count(fields, limits.max_pods),
+        pod_count=_pod_count(fields, limits.max_pods) if has_count else 0,
         target=_target(fields) if kind == "cancel" else "",
         task_id=fields.get("task_id", ""),
         timestamp=fields.get("timestamp", ""),
@@ -138,8 +145,9 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
         note=_timestamp_note(fields.get("timestamp")),
         spec=_spec(fields, kind),
         parent=_parent(fields),
-        request_id=_request_id(fields),
+        request_id=_request_id(fields, pipeline),
         remain=remain,
+        pipeline=pipeline,
     )
 
 
@@ -179,6 +187,8 @@ def _type(fields: dict[str, str]) -> EventType:
             return "scale_down"
         case "cancel":
             return "cancel"
+        case "pipeline":
+            return "pipeline"
         case None:
             raise _RefusedError("MissingType", f"field type is missing, expected {TYPES}")
         case other:
@@ -234,6 +244,35 @@ def _spec(fields: dict[str, str], kind: EventType) -> Spec | None:
         raise _RefusedError("BadSpec", str(wrong)) from None
 
 
+def _pipeline(fields: dict[str, str], kind: EventType, limits: Limits) -> Pipeline | None:
+    raw = fields.get("otto.pipeline")
+    if raw is None and kind == "pipeline":
+        raise _RefusedError("BadPipeline", "field otto.pipeline is missing, expected a JSON object of its stages")
+    if raw is None:
+        return None
+    if kind != "pipeline":
+        raise _RefusedError(
+            "BadPipeline", f"field otto.pipeline is given with type {kind}, expected only with pipeline"
+        )
+    try:
+        return parse_pipeline(raw, limits.max_pods)
+    except WrongPipeline as wrong:
+        raise _RefusedError("BadPipeline", str(wrong)) from None
+
+
+def _check_stages(event: Event, limits: Limits) -> None:
+    """Each stage must be an event that would be taken itself: metadata, template and policy are judged on it."""
+    for stage in event.pipeline.stages if event.pipeline else ():
+        for name in stage.config:
+            if name in KNOWN or name.startswith(RESERVED):
+                raise _RefusedError(
+                    "BadPipeline", f"stage {_show(stage.stage_id)}: config has the reserved name {name}"
+                )
+        pairs = tuple((name.encode(), value.encode()) for name, value in stage_entry(event, stage))
+        if isinstance(bad := parse_entry(event.id, pairs, limits), BadEntry):
+            raise _RefusedError(bad.cause, f"stage {_show(stage.stage_id)}: {bad.reason}")
+
+
 def _parent(fields: dict[str, str]) -> str:
     parent = fields.get("otto.parent", "")
     if "otto.parent" in fields and not _ENTRY_ID.fullmatch(parent):
@@ -243,8 +282,14 @@ def _parent(fields: dict[str, str]) -> str:
     return parent
 
 
-def _request_id(fields: dict[str, str]) -> str:
+def _request_id(fields: dict[str, str], pipeline: Pipeline | None) -> str:
     request_id = fields.get("otto.request_id", "")
+    if pipeline:
+        named = request_id_of(pipeline.pipeline_id)
+        if "otto.request_id" in fields and request_id != named:
+            reason = f"field otto.request_id is {_show(request_id)}, expected none with type pipeline: it is {named}"
+            raise _RefusedError("BadRequestId", reason)
+        return named
     if "otto.request_id" in fields and not 1 <= len(request_id) <= LONGEST_REQUEST_ID:
         raise _RefusedError(
             "BadRequestId",

@@ -48,11 +48,15 @@ def test_other_fields_are_metadata() -> None:
 @pytest.mark.parametrize(
     ("pairs", "cause", "reason"),
     [
-        (entry(pod_count="3"), "MissingType", "field type is missing, expected scale_up, scale_down or cancel"),
+        (
+            entry(pod_count="3"),
+            "MissingType",
+            "field type is missing, expected scale_up, scale_down, cancel or pipeline",
+        ),
         (
             entry(type="explode", pod_count="3"),
             "UnknownType",
-            "field type is 'explode', expected scale_up, scale_down or cancel",
+            "field type is 'explode', expected scale_up, scale_down, cancel or pipeline",
         ),
         (
             entry(type="cancel"),
@@ -123,7 +127,7 @@ def test_other_fields_are_metadata() -> None:
             entry(type="scale_up", pod_count="1", otto_specs="{}"),
             "UnknownField",
             "field 'otto.specs' begins with the reserved otto., expected one of "
-            "otto.parent, otto.remain, otto.replay_of, otto.request_id, otto.spec",
+            "otto.parent, otto.pipeline, otto.remain, otto.replay_of, otto.request_id, otto.spec",
         ),
     ],
 )
