@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ from ottoscaler.policy import Policy
 from ottoscaler.policy_file import PolicyFile, Rules, parse_rules
 from ottoscaler.service import serve
 from ottoscaler.settings import load_settings
-from ottoscaler.spec import Retry, Spec
+from ottoscaler.spec import Retry, Spec, parse_spec
 
 OWN = frozenset({"busybox:latest"})
 WHOLE = """
@@ -335,3 +336,31 @@ def test_a_file_that_stays_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     file.look()
     monkeypatch.setattr(PolicyFile, "_read", lambda self: pytest.fail("read again"))
     file.look()
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "policy.md"
+PACKAGE = Path(__file__).parents[1] / "ottoscaler"
+
+
+def test_the_examples_of_the_docs_can_be_used() -> None:
+    """The file and the spec that docs/policy.md shows are read as they stand there."""
+    text = DOCS.read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert parse_rules(example.encode(), "docs").ceilings.workers == 100
+    (spec,) = re.findall(r"otto\.spec '(.*?)'", text)
+    assert parse_spec(spec).command == ("make", "test")
+
+
+def test_the_docs_name_every_cause_of_a_dead_letter() -> None:
+    """The table of docs/policy.md is complete."""
+    used = {
+        argument.value
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("BadEntry", "_RefusedError")
+        for argument in node.args[:2]
+        if isinstance(argument, ast.Constant) and re.fullmatch(r"[A-Za-z0-9]+", str(argument.value))
+    }
+    table = DOCS.read_text().partition("## Why an entry is refused")[2]
+    assert "BadSpec" in used
+    assert used <= set(re.findall(r"`([A-Z][A-Za-z0-9]+)`", table))
