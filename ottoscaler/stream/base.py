@@ -21,6 +21,7 @@ from typing import Literal
 
 from ottoscaler.stream.backlog import HasBacklog
 from ottoscaler.stream.dead_letters import DeadLetters
+from ottoscaler.stream.marks import Marks
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Requests
 
@@ -207,7 +208,7 @@ class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(DeadLetters, Requests, HasBacklog):
+class Stream(DeadLetters, Marks, Requests, HasBacklog):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now

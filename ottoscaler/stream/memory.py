@@ -40,6 +40,7 @@ from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_backlog import MemoryBacklog
 from ottoscaler.stream.memory_dead_letters import MemoryDeadLetters
 from ottoscaler.stream.memory_log import BytePairs
+from ottoscaler.stream.memory_marks import MemoryMarks
 from ottoscaler.stream.memory_requests import MemoryRequests, add_event
 from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
@@ -52,7 +53,7 @@ T = TypeVar("T")
 ADDRESS = "memory://"
 
 
-class MemoryStream(MemoryDeadLetters, MemoryRequests, MemoryBacklog, Stream):
+class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog, Stream):
     """One session's view of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, session: str) -> None:

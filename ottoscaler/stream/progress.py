@@ -23,6 +23,7 @@ Fields of the hash (version 1), all text:
 | `trouble` | the newest of `w:` |
 | `stopping` | how many stop marks wait for an outcome |
 | `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |
+| `l:{index}:{attempt}` | how far the log of this attempt is done with, in the words of whoever forwards it |
 | `o:{event id}:{index}` | scale_down: the outcome of a victim, written with the victim's own |
 """
 
@@ -65,6 +66,7 @@ class Progress:
     victims_chosen: bool = False
     victim_outcomes: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     adopted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    marks: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
 def read_progress(event_id: str, hash_: Mapping[str, str]) -> Progress:
@@ -96,6 +98,8 @@ def _read_numbered(progress: Progress, parts: list[str], value: str) -> None:
             progress.accepted[int(index), int(attempt)] = _json(value)
         case ["t", index, attempt]:
             progress.attempts[int(index), int(attempt)] = _json(value)
+        case ["l", index, attempt]:
+            progress.marks[int(index), int(attempt)] = value
         case ["w", index]:
             progress.troubles[int(index)] = _json(value)
         case ["o", index]:

@@ -45,6 +45,7 @@ from ottoscaler.stream.reader import Reader
 from ottoscaler.stream.recovery import Deliveries
 from ottoscaler.stream.redis_backlog import RedisBacklog
 from ottoscaler.stream.redis_dead_letters import RedisDeadLetters
+from ottoscaler.stream.redis_marks import RedisMarks
 from ottoscaler.stream.redis_requests import RedisRequests
 from ottoscaler.stream.retention import Retention
 from ottoscaler.stream.scripts import Scripts
@@ -55,7 +56,7 @@ RECOVERED = 5000  # entries that one recovery finds; more than any process reads
 HOUR_MS = 3_600_000
 
 
-class RedisStream(RedisDeadLetters, RedisRequests, RedisBacklog, Stream):
+class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Stream):
     """One session's view of a stream in Redis.
 
     `timeout` (seconds) bounds each answer; it must be below the lease, so that a call ends before the lease does.

@@ -57,7 +57,7 @@ class RedisRequests(Requests):
 
 def _standing(raw: Any) -> Standing:
     if isinstance(raw, list):
-        return live_standing(raw[:4], raw[4])
+        return live_standing(raw[:4], *raw[4:])
     if isinstance(raw, bytes):
         return Standing("ended", ending=text(raw).partition(" ")[0])
     return Standing("nowhere" if raw == -1 else "waiting")

@@ -44,8 +44,9 @@ class Standing:
 
     `waiting`: not registered yet. `live`: `created` workers had a pod that the API accepted, `not_created` ended
     without one, `ended` of the `planned` have ended; `trouble` is the cause and the sentence of what last kept one of
-    them from starting or ending. `ended`: `ending` says whether with a result or a dead letter. `nowhere`: Redis knows
-    nothing of it, as its entry was trimmed away or its end is more than a day ago.
+    them from starting or ending, `task_id` its task. `ended`: `ending` says whether with a result (`results`) or as a
+    dead letter (`dlq`). `nowhere`: Redis knows nothing of it, as its entry was trimmed away or its end is more than a
+    day ago.
     """
 
     where: Literal["waiting", "live", "ended", "nowhere"]
@@ -54,6 +55,7 @@ class Standing:
     not_created: int = 0
     ended: int = 0
     trouble: tuple[str, str] = ("", "")
+    task_id: str = ""
     ending: str = ""
 
     @property
@@ -71,11 +73,15 @@ def decode_request(fields: Mapping[str, str]) -> Request:
     return Request(fields["event"], fields["content"], planned, not_created)
 
 
-def live_standing(numbers: Sequence[str | bytes | None], trouble: str | bytes | None) -> Standing:
-    """Of the fields `planned`, `created`, `not_created`, `ended` in this order, and `trouble`."""
+def live_standing(
+    numbers: Sequence[str | bytes | None], trouble: str | bytes | None, task_id: str | bytes | None
+) -> Standing:
+    """Of the fields `planned`, `created`, `not_created`, `ended` in this order, `trouble` and `task_id`."""
     planned, created, not_created, ended = (int(number or 0) for number in numbers)
     said = msgspec.json.decode(trouble) if trouble else {}
-    return Standing("live", planned, created, not_created, ended, (said.get("cause", ""), said.get("reason", "")))
+    task = task_id.decode("utf-8", "replace") if isinstance(task_id, bytes) else task_id or ""
+    why = (said.get("cause", ""), said.get("reason", ""))
+    return Standing("live", planned, created, not_created, ended, why, task)
 
 
 class Requests(ABC):

@@ -206,7 +206,7 @@ async def test_a_look_counts(backend: Backend, clock: trio.abc.Clock) -> None:
     waiting, live = (await ask(one)).event_id, ""
     await one.read(1, 1.0)
     await one.register([registration(waiting)])
-    live = await begin(backend, one, planned=4)
+    live = await begin(backend, one, planned=4, task="a")
     token = claim(live, "one")
     attempts = (Accepted(1, 1, "u", 1), Accepted(2, 2, "u", 1))
     await one.record([Writing(token, outcomes=(ended(2, retried=1),))])
@@ -218,7 +218,7 @@ async def test_a_look_counts(backend: Backend, clock: trio.abc.Clock) -> None:
     unread = backend.add(*PAIRS)
     assert await one.look([waiting, live, gone, unread, "1-1"]) == {
         waiting: Standing("live", planned=3),
-        live: Standing("live", 4, created=2, not_created=1, ended=3, trouble=("Quota", "full")),
+        live: Standing("live", 4, created=2, not_created=1, ended=3, trouble=("Quota", "full"), task_id="a"),
         gone: Standing("ended", ending="results"),
         unread: Standing("waiting"),
         "1-1": Standing("nowhere"),

@@ -1,0 +1,76 @@
+"""Workers that have ended: from the progress of events that go on, and from results, the newest first.
+
+Results are read back as far as a question may cost: what lies further back is not shown, though it may still be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ottoscaler.ledger import Ledger
+
+MOST_WORKERS = 10_000
+MOST_RESULTS = 10_000
+MOST_BYTES = 32 * 1024 * 1024
+"""So much one question reads of the results at most."""
+PAGE_BYTES = 1024 * 1024
+PAGE = 500
+FIRST_PAGE = 20
+
+
+class Ended(NamedTuple):
+    """One worker's outcome, as progress and results have it, with the event that it belongs to."""
+
+    event_id: str
+    task_id: str
+    outcome: Mapping[str, Any]
+
+
+async def ended_workers(ledger: Ledger, task_id: str) -> list[Ended]:
+    """Of one task, or (empty) of all; at most `MOST_WORKERS`."""
+    found: dict[tuple[str, int], Ended] = {}
+    async with aclosing(_all(ledger, task_id)) as ends:
+        async for ended in ends:
+            found.setdefault((ended.event_id, ended.outcome["index"]), ended)  # one may close while we read
+            if len(found) >= MOST_WORKERS:
+                break
+    return list(found.values())
+
+
+async def _all(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
+    async with aclosing(_of_live_events(ledger, task_id)) as live:
+        async for ended in live:
+            yield ended
+    async with aclosing(_of_results(ledger, task_id)) as results:
+        async for ended in results:
+            yield ended
+
+
+async def _of_live_events(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
+    stream = ledger.stream
+    ids = await ledger.insist(stream.live_events)
+    standings = await ledger.insist(partial(stream.look, ids))
+    for event_id, standing in standings.items():
+        if standing.ended and task_id in ("", standing.task_id):
+            progress = await ledger.insist(partial(stream.read_progress, event_id))
+            for outcome in progress.outcomes.values() if progress else ():
+                yield Ended(event_id, standing.task_id, outcome)
+
+
+async def _of_results(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
+    before, count, entries, size = "", FIRST_PAGE, 0, 0
+    while entries < MOST_RESULTS and size < MOST_BYTES:
+        page = await ledger.insist(partial(ledger.stream.read_results_back, before, count))
+        if not page:
+            return
+        for before, fields in page:  # noqa: B007 - the next page begins behind the last one
+            entries, size = entries + 1, size + sum(map(len, fields.values()))
+            if fields.get("type") == "scale_up" and task_id in ("", fields.get("task_id")):
+                for outcome in msgspec.json.decode(fields.get("workers", "[]")):
+                    yield Ended(fields["event_id"], fields.get("task_id", ""), outcome)
+        count = max(1, min(PAGE, PAGE_BYTES * entries // max(size, 1)))

@@ -1,0 +1,134 @@
+"""One worker as GetWorkerStatus shows it: read from its pod while that is there, from its outcome once it has ended.
+
+Pure. Workers stand in the order of their events and, within one, of their indices; that order never changes, so that
+pages can follow each other while workers come and go.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ottoscaler.fleet import PodRecord
+from ottoscaler.outcomes import rfc3339
+from ottoscaler.pods import (
+    ATTEMPT_LABEL,
+    ERA_LABEL,
+    EVENT_LABEL,
+    INDEX_LABEL,
+    INSTANCE_LABEL,
+    MANAGED_BY_LABEL,
+    TASK_LABEL,
+)
+from ottoscaler.rpc.door import InvalidCall, WorkerState, WorkerStatus
+from ottoscaler.stream.entry_id import parse_id
+
+Place = tuple[int, int, int, str]
+"""Where a worker stands among all: the two numbers of its event's id, its index, and its pod's name."""
+OF_PHASE: dict[str, WorkerState] = {
+    "Pending": "pending",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+}
+STARTING = ("", "ContainerCreating", "PodInitializing")
+
+
+class Row(NamedTuple):
+    """A worker and its place."""
+
+    place: Place
+    worker: WorkerStatus
+
+
+def row_of_pod(record: PodRecord) -> Row:
+    """A worker whose pod is there and whose outcome is not known yet."""
+    state: WorkerState = OF_PHASE.get(record.phase, "running" if record.started_at else "pending")
+    status = WorkerStatus(
+        pod_name=record.name,
+        status=state,
+        task_id=record.task_id,
+        created_at=rfc3339(record.created_at),
+        started_at=rfc3339(record.started_at),
+        completed_at=rfc3339(record.finished_at),
+        node_name=record.node,
+        pod_ip=record.pod_ip,
+        labels=_labels(record),
+        error_message=_trouble_of(record, state),
+    )
+    return Row(_place(record.event_id, record.index, record.name), status)
+
+
+def row_of_outcome(event_id: str, task_id: str, outcome: Mapping[str, Any], record: PodRecord | None) -> Row:
+    """A worker that has ended; `record` is its pod, where that is still there."""
+    cause, reason = outcome.get("cause", ""), outcome.get("reason", "")
+    status = WorkerStatus(
+        pod_name=outcome["name"],
+        status=outcome["outcome"],
+        task_id=task_id,
+        created_at=rfc3339(record.created_at if record else None),
+        started_at=outcome.get("started_at", ""),
+        completed_at=outcome.get("completed_at", ""),
+        node_name=record.node if record else "",
+        pod_ip=record.pod_ip if record else "",
+        labels=_labels(record) if record else _labels_of(event_id, task_id, outcome),
+        error_message=f"{cause}: {reason}" if cause else "",
+    )
+    return Row(_place(event_id, outcome["index"], outcome["name"]), status)
+
+
+def page_token(place: Place) -> str:
+    """The text by which a client asks for what comes behind a place."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
+
+
+def place_of(token: str) -> Place:
+    """The place behind which a page begins. Raises `InvalidCall` for what is no token of ours."""
+    try:
+        place: Place = msgspec.json.decode(base64.urlsafe_b64decode(token), type=Place)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise InvalidCall("page_token", token, "the next_page_token of an answer") from error
+    return place
+
+
+def _place(event_id: str, index: int, name: str) -> Place:
+    try:
+        return *parse_id(event_id), index, name
+    except ValueError:  # somebody changed the label
+        return 0, 0, index, name
+
+
+def _labels(record: PodRecord) -> dict[str, str]:
+    return {
+        MANAGED_BY_LABEL: "ottoscaler",
+        INSTANCE_LABEL: record.instance,
+        ERA_LABEL: record.era,
+        EVENT_LABEL: record.event_id,
+        INDEX_LABEL: str(record.index),
+        ATTEMPT_LABEL: str(record.attempt),
+        TASK_LABEL: record.task_id,
+    }
+
+
+def _labels_of(event_id: str, task_id: str, outcome: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        MANAGED_BY_LABEL: "ottoscaler",
+        EVENT_LABEL: event_id,
+        INDEX_LABEL: str(outcome["index"]),
+        ATTEMPT_LABEL: str(outcome["attempt"]),
+        TASK_LABEL: task_id,
+    }
+
+
+def _trouble_of(record: PodRecord, state: WorkerState) -> str:
+    if state == "failed":
+        exit_code = "" if record.exit_code is None else f"exit code {record.exit_code}"
+        return ": ".join(filter(None, (record.reason or record.term_reason, record.message or exit_code)))
+    if state == "pending" and record.unschedulable_message:
+        return f"Unschedulable: {record.unschedulable_message}"
+    if state == "pending" and record.waiting_reason not in STARTING:
+        return ": ".join(filter(None, (record.waiting_reason, record.waiting_message)))
+    return ""
