@@ -53,10 +53,15 @@ class CertificateFiles:
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """What the files say. Raises OSError, or ValueError where they do not fit together."""
-        cert, key = Path(self._cert).read_bytes(), Path(self._key).read_bytes()
-        client_ca = Path(self._client_ca).read_bytes() if self._client_ca else None
+        cert, key, client_ca = contents = self._contents()
         self._check(client_ca)
+        if self._contents() != contents:
+            raise ValueError("they are being changed")  # so that what was checked is not what was read
         return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=client_ca)
+
+    def _contents(self) -> tuple[bytes, bytes, bytes | None]:
+        client_ca = None if self._client_ca is None else Path(self._client_ca).read_bytes()
+        return Path(self._cert).read_bytes(), Path(self._key).read_bytes(), client_ca
 
     def _check(self, client_ca: bytes | None) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -122,8 +122,8 @@ class Scene:
     drain: FakeDrain
     port: int
     channel: grpc.Channel
-    serving: trio.Event
-    """Set when the door has closed."""
+    closed: trio.Event
+    """Set when the door has closed by itself."""
 
     @property
     def stub(self) -> Any:
@@ -195,3 +195,34 @@ def open_channel(port: int, credentials: grpc.ChannelCredentials | None = None) 
 def taken(stream: Iterator[T], count: int) -> list[T]:
     """The first items of a stream, from a thread."""
     return [next(stream) for _ in range(count)]
+
+
+@dataclass
+class Service:
+    """Where new connections lead."""
+
+    port: int
+
+
+async def serve_as_service(
+    port: int, to_port: int, *, task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Pass connections on to the port that `Service` names when they begin."""
+    service = Service(to_port)
+
+    async def pass_on(client: trio.SocketStream) -> None:
+        async with client, await trio.open_tcp_stream("127.0.0.1", service.port) as replica:
+            async with trio.open_nursery() as both:
+                both.start_soon(_copy, client, replica, both.cancel_scope)
+                both.start_soon(_copy, replica, client, both.cancel_scope)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_tcp, pass_on, port, host="127.0.0.1"))
+        task_status.started(service)
+
+
+async def _copy(source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope) -> None:
+    with suppress(trio.BrokenResourceError):
+        async for data in source:
+            await target.send_all(data)
+    scope.cancel(reason="one side has closed")

@@ -1,0 +1,180 @@
+"""How the door ends: health first, answers for a while, GOAWAY, and the limit of the drain for what waits."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import grpc
+import pytest
+import trio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ottoscaler.rpc import server as server_module
+from ottoscaler.rpc.server import serve_rpc
+from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
+from ottoscaler.startup import StartupFailed
+from tests.rpc.stage import (
+    FakeDoor,
+    FakeDrain,
+    call,
+    find_free_port,
+    open_channel,
+    open_door,
+    refusal,
+    serve_as_service,
+    settings_with,
+    taken,
+)
+
+pytestmark = pytest.mark.slow_clock
+ONE = scaling_pb2.ScaleRequest(worker_count=1)
+Status = health_pb2.HealthCheckResponse
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which calls are answered on, shortened."""
+    monkeypatch.setattr(server_module, "ANSWER_ON_SECONDS", 0.3)
+
+
+async def test_health_says_not_serving_while_calls_are_answered_on(quick: None) -> None:
+    """From the first moment of a drain health is NOT_SERVING, for watchers too, and calls are answered as before."""
+    async with open_door(drain_seconds=5) as scene:
+        stub: Any = health_pb2_grpc.HealthStub(scene.channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest())
+        assert [each.status for each in await trio.to_thread.run_sync(taken, watching, 1)] == [Status.SERVING]
+        scene.drain.begin()
+        assert [each.status for each in await trio.to_thread.run_sync(taken, watching, 1)] == [Status.NOT_SERVING]
+        assert await scene.health() == Status.NOT_SERVING
+        assert (await call(scene.stub.ScaleUp, ONE)).status == scaling_pb2.ScaleResponse.SUCCESS
+        watching.cancel()
+        with trio.fail_after(2):
+            await scene.closed.wait()
+
+
+async def test_the_port_closes_after_the_while_and_waiting_calls_go_on(quick: None) -> None:
+    """New connections are refused when calls are answered on no more; a call that waits then still gets its answer."""
+    async with open_door(drain_seconds=10) as scene:
+        scene.door.holds = True
+        waiting = scene.stub.ScaleUp.future(ONE, timeout=20)
+        await scene.door.entered.wait()
+        scene.drain.begin()
+        await trio.sleep(0.6)
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", scene.port), 1):
+            pass
+        assert not waiting.done()
+        scene.door.release.set()
+        assert (await trio.to_thread.run_sync(waiting.result)).status == scaling_pb2.ScaleResponse.SUCCESS
+        with trio.fail_after(2):
+            await scene.closed.wait()
+
+
+async def test_a_door_with_nothing_to_do_waits_for_nobody(quick: None) -> None:
+    """Without calls the door is closed when the time of answering on is over, long before the drain's deadline."""
+    async with open_door(drain_seconds=30) as scene:
+        started = trio.current_time()
+        scene.drain.begin()
+        await scene.closed.wait()
+        assert trio.current_time() - started < 1.5
+
+
+async def test_what_waits_at_the_deadline_is_told_so(quick: None) -> None:
+    """Waiting and streaming calls end with UNAVAILABLE at the drain's deadline; their work is not cancelled."""
+    async with open_door(drain_seconds=0.5) as scene:
+        scene.door.holds = True
+        waiting = scene.stub.ScaleUp.future(ONE, timeout=20)
+        await scene.door.entered.wait()
+        request = pipeline_pb2.PipelineRequest(pipeline_id="p", metadata={"on_disconnect": "cancel"})
+        news = scene.stub.ExecutePipeline(request, timeout=20)
+        while len(scene.door.asked) < 2:  # noqa: ASYNC110  a call that arrives in a thread sets no event here
+            await trio.sleep(0.01)
+        started = trio.current_time()
+        scene.drain.begin()
+        error = await refusal(lambda timeout: waiting.result(timeout))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "this replica is about to end; what was begun goes on"
+        assert (await refusal(lambda timeout: next(news))).code() == grpc.StatusCode.UNAVAILABLE
+        with trio.fail_after(2):
+            await scene.closed.wait()
+        assert trio.current_time() - started < 1.5
+        assert "the door is closed" in scene.door.ended[0]
+        assert scene.door.cancelled == []
+
+
+async def test_a_short_drain_takes_no_longer_than_it_has() -> None:
+    """With less than the usual while left, calls are answered on for that long only."""
+    async with open_door(drain_seconds=0.2) as scene:
+        started = trio.current_time()
+        scene.drain.begin()
+        await scene.closed.wait()
+        assert trio.current_time() - started < 1.2
+
+
+async def test_clients_change_over_without_a_failed_call(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that call without pause, each on one channel, while their replica goes and another is there: no failure.
+
+    Between them stands what a Service is: new connections go to the replica that is ready, others stay where they are.
+    """
+    monkeypatch.setattr(server_module, "CONNECTION_SECONDS", 0.1)
+    ports, service_port = [find_free_port(), find_free_port()], find_free_port()
+    drains, doors = [FakeDrain(5), FakeDrain(5)], [FakeDoor(), FakeDoor()]
+    outcomes: list[str] = []
+
+    async def client() -> None:
+        with open_channel(service_port) as channel:
+            stub: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/ScaleUp")
+            while not is_over.is_set():
+                try:
+                    await call(stub, ONE.SerializeToString())
+                except grpc.RpcError as error:
+                    outcomes.append(f"{error.code()}: {error.details()}")
+                else:
+                    outcomes.append("OK")
+
+    is_over, closed = trio.Event(), trio.Event()
+
+    async def first(*, task_status: trio.TaskStatus[None]) -> None:
+        await serve_rpc(doors[0], settings_with(port=ports[0]), drains[0], task_status=task_status)
+        closed.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(first)
+        await nursery.start(serve_rpc, doors[1], settings_with(port=ports[1]), drains[1])
+        service = await nursery.start(serve_as_service, service_port, ports[0])
+        async with trio.open_nursery() as clients:
+            for _ in range(4):
+                clients.start_soon(client)
+            await doors[0].entered.wait()
+            drains[0].begin()
+            await trio.sleep(0.1)
+            service.port = ports[1]
+            await closed.wait()
+            await trio.sleep(0.1)
+            is_over.set()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert set(outcomes) == {"OK"}
+    assert doors[1].asked
+
+
+async def test_a_port_that_is_taken_ends_the_start_in_one_sentence() -> None:
+    """Two doors on one port: the second says so at once, and does not share the calls in silence."""
+    async with open_door() as scene:
+        with pytest.raises(ExceptionGroup) as raised:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_rpc, FakeDoor(), settings_with(port=scene.port), FakeDrain())
+        group: BaseException = raised.value
+        while isinstance(group, BaseExceptionGroup):
+            group = group.exceptions[0]
+        assert isinstance(group, StartupFailed)
+        assert str(group) == f"gRPC cannot listen on 127.0.0.1:{scene.port}: is the port (GRPC_PORT) taken?"
+        assert (await call(scene.stub.ScaleUp, ONE)).status == scaling_pb2.ScaleResponse.SUCCESS
+
+
+async def test_a_cancelled_door_frees_its_port_at_once() -> None:
+    """Cancelled without a drain, the door leaves a port that the next one can take."""
+    port = find_free_port()
+    for _ in range(3):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_rpc, FakeDoor(), settings_with(port=port), FakeDrain())
+            nursery.cancel_scope.cancel(reason="the test says so")
