@@ -1,0 +1,176 @@
+"""GetWorkerStatus: what runs and what has ended, counted before the filter, page by page."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.calls.worker_rows import place_of
+from ottoscaler.errors import Unavailable
+from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.rpc.door import InvalidCall, StatusAnswer
+from tests.calls.house import House, Replica, open_house
+from tests.spine.world import Plan, World
+
+
+def world_by_task() -> World:
+    """Tasks are named for what becomes of their workers."""
+    plans = {
+        "runs": Plan(duration=600),
+        "stuck": Plan(stuck="ErrImagePull", reason="no such image"),
+        "fails": Plan(duration=1, exit_code=3),
+    }
+    return World(lambda labels: plans.get(labels["ottoscaler/task-id"], Plan(duration=1)))
+
+
+def counts(answer: StatusAnswer) -> tuple[int, ...]:
+    """Total, pending, running, succeeded, failed, terminated."""
+    return (
+        *(answer.total_count, answer.pending_count, answer.running_count),
+        *(answer.succeeded_count, answer.failed_count, answer.terminated_count),
+    )
+
+
+async def test_every_state_is_counted(autojump_clock: MockClock) -> None:
+    """Pods that run and that wait, and workers that succeeded, failed and were stopped, on any replica."""
+    async with open_house(world_by_task()) as house:
+        one, two = await house.open("one"), await house.open("two")
+        for task, number in (("runs", 3), ("stuck", 2), ("fails", 1), ("succeeds", 2)):
+            await one.up(number, task_id=task)
+        await trio.sleep(15)
+        await one.down(2, task_id="runs")
+        await trio.sleep(5)
+        answer = await two.status()
+        assert counts(answer) == (8, 2, 2, 2, 1, 1)
+        assert len(answer.workers) == 8
+        assert counts(await two.status(task_id="runs")) == (3, 0, 2, 0, 0, 1)
+        assert counts(await two.status(task_id="nobody's")) == (0, 0, 0, 0, 0, 0)
+        failed = await two.status(status_filter="failed")
+        assert counts(failed) == counts(answer)
+        (worker,) = failed.workers
+        assert (worker.task_id, worker.status) == ("fails", "failed")
+        assert "3" in worker.error_message
+        assert worker.completed_at
+        assert worker.labels["ottoscaler/task-id"] == "fails"
+        (stopped,) = (await one.status(status_filter="terminated")).workers
+        assert stopped.error_message.startswith("Stopped: ")
+        stuck = (await one.status(task_id="stuck")).workers
+        assert {worker.error_message for worker in stuck} == {"ErrImagePull: no such image"}
+        assert all(worker.created_at for worker in stuck)
+
+
+async def test_one_pod_is_found_in_any_state(autojump_clock: MockClock) -> None:
+    """By its name while it runs, and when it has ended and is gone."""
+    async with open_house(World(lambda labels: Plan(duration=20))) as house:
+        one = await house.open()
+        name = (await one.up(3)).worker_pod_names[1]
+        await trio.sleep(5)
+        assert counts(await one.status(worker_pod_name=name)) == (1, 0, 1, 0, 0, 0)
+        await trio.sleep(60)
+        answer = await one.status(worker_pod_name=name)
+        assert counts(answer) == (1, 0, 0, 1, 0, 0)
+        assert [worker.pod_name for worker in answer.workers] == [name]
+
+
+async def test_ended_workers_of_a_live_event_are_counted(autojump_clock: MockClock) -> None:
+    """One of three has ended, and its pod is gone, while the event goes on: it is not forgotten meanwhile."""
+    world = World(lambda labels: Plan(duration=1 if labels["ottoscaler/index"] == "1" else 600))
+    async with open_house(world) as house:
+        one = await house.open()
+        await one.up(3, task_id="t")
+        await trio.sleep(30)
+        assert len(house.world.pods) == 2
+        for words in ({}, {"task_id": "t"}):
+            assert counts(await one.status(**words)) == (3, 0, 2, 1, 0, 0)
+
+
+async def test_a_worker_that_runs_again_is_one_worker(autojump_clock: MockClock) -> None:
+    """While its first pod is still there beside the second, it is counted once."""
+    world = World(lambda labels: Plan(duration=1, exit_code=3) if labels["ottoscaler/attempt"] == "1" else Plan())
+    async with open_house(world) as house:
+        one = await house.open(worker_max_attempts="2", cleanup_delay_seconds="30")
+        await one.up(1)
+        seen = set()
+        for _ in range(200):
+            answer = await one.status()
+            assert answer.total_count == 1
+            seen.add(answer.workers[0].status)
+            await trio.sleep(0.1)
+        assert "succeeded" in seen
+
+
+async def pages_of(replica: Replica, size: int, **words: object) -> list[StatusAnswer]:
+    """All pages."""
+    pages = [await replica.status(page_size=size, **words)]
+    while token := pages[-1].next_page_token:
+        pages.append(await replica.status(page_size=size, page_token=token, **words))
+    return pages
+
+
+async def test_pages_follow_each_other(autojump_clock: MockClock) -> None:
+    """Each worker is on one page, in an order that new and ended workers do not disturb; each page has all counts."""
+    async with open_house(World(lambda labels: Plan(duration=15))) as house:
+        one = await house.open()
+        first = (await one.up(25, task_id="a")).worker_pod_names
+        await trio.sleep(1)
+        page = await one.status(page_size=10)
+        assert [worker.pod_name for worker in page.workers] == list(first[:10])
+        await one.up(5, task_id="b")
+        await trio.sleep(17)
+        rest = await one.status(page_size=100, page_token=page.next_page_token)
+        assert [worker.pod_name for worker in rest.workers][:15] == list(first[10:])
+        assert (len(rest.workers), rest.next_page_token, rest.total_count) == (20, "", 30)
+        pages = await pages_of(one, 7)
+        names = [worker.pod_name for page in pages for worker in page.workers]
+        assert (len(names), len(set(names)), [len(page.workers) for page in pages]) == (30, 30, [7, 7, 7, 7, 2])
+        assert {page.total_count for page in pages} == {30}
+        filtered = await pages_of(one, 2, task_id="b", status_filter="succeeded")
+        assert [len(page.workers) for page in filtered] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("token", ["x", "!", "e30=", "WzEsMl0=", "ß"])
+async def test_a_token_that_is_none_is_refused(autojump_clock: MockClock, token: str) -> None:
+    """The answer names the field."""
+    with pytest.raises(InvalidCall, match="page_token"):
+        place_of(token)
+
+
+def add_results(house: House, events: int, workers: int) -> None:
+    """Results of events that ended before."""
+    for number in range(events):
+        event_id = f"{1000 + number}-0"
+        ended = [
+            WorkerOutcome(f"old-{number}-{index}", index, 1, "failed", "ExitCode", "for a long reason " * 20)
+            for index in range(1, workers + 1)
+        ]
+        pairs = {
+            "event_id": event_id,
+            "type": "scale_up",
+            "task_id": f"t{number % 10}",
+            "workers": msgspec.json.encode([worker.public() for worker in ended]).decode(),
+        }
+        house.server.results.add([(n.encode(), v.encode()) for n, v in pairs.items()], 1000 + number)
+
+
+@pytest.mark.parametrize(("events", "workers"), [(10_000, 1), (10, 1000), (1, 10_000)])
+async def test_ten_thousand_workers_fit(autojump_clock: MockClock, events: int, workers: int) -> None:
+    """All are counted, and what does not fit into an answer of gRPC is on further pages."""
+    async with open_house() as house:
+        one = await house.open()
+        add_results(house, events, workers)
+        pages = await pages_of(one, 0)
+        assert [page.total_count for page in pages] == [10_000] * len(pages)
+        assert len({worker.pod_name for page in pages for worker in page.workers}) == 10_000
+        assert max(len(page.workers) for page in pages) < 10_000
+
+
+async def test_a_silent_redis_is_not_zero_workers(autojump_clock: MockClock) -> None:
+    """While Redis does not answer the question has no answer."""
+    async with open_house() as house:
+        one = await house.open()
+        await trio.sleep(1)
+        house.server.weather = "refusing"
+        with pytest.raises(Unavailable):
+            await one.status()
