@@ -14,6 +14,8 @@ The map of the house; each room imports its own line or those above it, and a te
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
                 web/      the HTTP door: metrics (gauges) and probes (health)
     root        service                                                             builds everything, knows all
+    far ends    client/         for worker images, on anyio: lines to otto-handler
+                otto_handler/   a small otto-handler for development and tests
     apart       localcluster/   a Kubernetes API of its own, pods as local processes; imports nothing of ours
     doors       cli/ __main__   commands, one file each
 

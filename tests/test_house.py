@@ -30,11 +30,14 @@ LAYERS = (
     "rpc calls logs",
     # the root
     "service",
+    # the other ends of the wire: of ours they know its messages
+    "client otto_handler",
     # knows nothing of ours
     "localcluster",
     # doors for people
     "cli __main__",
 )
+FAR_ENDS = {"client", "otto_handler"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 
 
@@ -68,6 +71,8 @@ def test_imports_point_inwards(path: Path) -> None:
     for there in filter(None, map(_room, _imports(path))):
         if here == "localcluster":
             assert there == "localcluster"
+        elif here in FAR_ENDS and there != here:
+            assert there == "rpc", f"{here} imports {there}"
         elif there == "localcluster":
             assert here == "cli"
         elif here != there:
@@ -81,8 +86,8 @@ def test_imports_point_inwards(path: Path) -> None:
         ("httpx", {"kube"}),
         ("redis", {"stream"}),
         ("hiredis", {"stream"}),
-        ("threading", {"stream", "rpc"}),
-        ("grpc", {"rpc"}),
+        ("threading", {"stream", "rpc", "client", "otto_handler"}),
+        ("grpc", {"rpc", "logs", "client", "otto_handler", "cli"}),
         ("rich", {"cli"}),
         ("prometheus_client", {"metrics", "gauges"}),
         ("h11", {"web"}),
@@ -104,7 +109,7 @@ def test_libraries_stay_in_their_rooms(library: str, rooms: set[str]) -> None:
 def test_threads_are_started_where_libraries_need_them_only() -> None:
     """Everything else is a Trio task."""
     users = {_module(path) for path in MODULES if "to_thread" in path.read_text()}
-    assert {module.split(".")[1] for module in users} <= {"stream", "rpc", "localcluster"}
+    assert {module.split(".")[1] for module in users} <= {"stream", "rpc", "client", "localcluster"}
 
 
 @pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=_module)

@@ -1,0 +1,134 @@
+"""`ottoscaler handler`: a small otto-handler that prints or stores what it receives, and misbehaves where told to."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from ottoscaler.otto_handler.behaviour import Behaviour, Control
+    from ottoscaler.otto_handler.store import Sink
+
+HANDLES_SIGNALS = True
+MISBEHAVIOUR = {
+    "retry": "answer one of N entries RETRY",
+    "drop": "answer one of N entries DROP",
+    "error": "answer one of N notifications of states ERROR",
+    "throttle_ms": "ask for N milliseconds before a worker's next line",
+    "cut_after": "cut each stream after N entries",
+    "die_after": "end as if killed after N entries in all",
+    "max_workers": "answer SERVER_FULL to workers that register beyond N",
+    "rate_limit": "LoggingConfig: lines a second of one worker",
+    "buffer_size": "LoggingConfig: lines that a worker holds back",
+    "max_message_size": "LoggingConfig: bytes of one line",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add where to listen, what to do with what comes, and how to misbehave."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_count, default=8080, metavar="N", help="port; 0: a free one (default: 8080)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="append JSON lines to files in DIR, print nothing")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this chain, in PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate, in PEM")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="take only calls with the bearer token in FILE")
+    group = parser.add_argument_group("misbehaviour", "0 is off; the entries of all streams are counted together.")
+    for name, summary in MISBEHAVIOUR.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=_count, default=0, metavar="N", help=summary)
+    group.add_argument("--stall", action="store_true", help="take nothing, with all connections open")
+    group.add_argument("--away", action="store_true", help="answer every call UNAVAILABLE")
+    group.add_argument("--no-metadata", action="store_true", help="LoggingConfig: entries without metadata")
+    group.add_argument(
+        "--control",
+        type=Path,
+        metavar="FILE",
+        help='a JSON object that may change while the handler runs, such as {"stall": true, "retry": 0}: it wins over '
+        "the flags, for as long as it is there",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, which is how it is meant to end."""
+    import trio
+
+    from ottoscaler.cli.running import run_until_signal
+    from ottoscaler.otto_handler.behaviour import Control
+
+    try:
+        certificate, token = _certificate(args), _token(args.token_file)
+        sink = _sink(args.store)
+    except OSError as error:
+        print(f"ottoscaler handler: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+
+    async def serve(_: trio.Nursery) -> int:
+        return await _serve(args, Control(behaviour_from(args), args.control), sink, certificate, token)
+
+    code = trio.run(run_until_signal, serve)
+    return 0 if code in (130, 143) else code
+
+
+async def _serve(
+    args: argparse.Namespace, control: "Control", sink: "Sink", certificate: tuple[bytes, bytes] | None, token: str
+) -> int:
+    """Serve for ever; print one line when ready."""
+    from ottoscaler.otto_handler.server import open_otto_handler
+
+    try:
+        with open_otto_handler(
+            sink, host=args.host, port=args.port, control=control, certificate=certificate, token=token, die=_die
+        ) as handler:
+            print(f"ready at {args.host}:{handler.port}", flush=True)
+            await _tell_problems(control)
+    except OSError as error:
+        print(f"ottoscaler handler: {error}", file=sys.stderr)
+    return 1
+
+
+async def _tell_problems(control: "Control") -> NoReturn:
+    """For ever: say what is wrong with the control file, each time that it is something else."""
+    import trio
+
+    told = ""
+    while True:
+        _ = control.now
+        if control.problem != told:
+            told = control.problem
+            print(f"ottoscaler handler: {told or 'the control file is understood again'}", file=sys.stderr, flush=True)
+        await trio.sleep(0.25)
+
+
+def behaviour_from(args: argparse.Namespace) -> "Behaviour":
+    """What the flags say."""
+    from ottoscaler.otto_handler.behaviour import Behaviour
+
+    counts = {name: getattr(args, name) for name in MISBEHAVIOUR}
+    return Behaviour(stall=args.stall, away=args.away, include_metadata=not args.no_metadata, **counts)
+
+
+def _sink(folder: Path | None) -> "Sink":
+    from ottoscaler.otto_handler.store import Printed, Stored
+
+    return Stored(folder) if folder else Printed()
+
+
+def _certificate(args: argparse.Namespace) -> tuple[bytes, bytes] | None:
+    if args.tls_cert is None:
+        return None
+    return (args.tls_key or args.tls_cert).read_bytes(), args.tls_cert.read_bytes()
+
+
+def _token(file: Path | None) -> str:
+    return file.read_text().strip() if file else ""
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to {2**31 - 1}")
+    return int(text)
