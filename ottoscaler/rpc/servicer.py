@@ -30,6 +30,8 @@ SERVICE = "ottoscaler.v1.OttoscalerService"
 REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 MESSAGE_SECONDS = 10.0
 """How long an open call may be without its message."""
+PROBE_SECONDS = 1.0
+"""The same for health checks, which are open to everybody: who holds them up must begin anew all the time."""
 REFLECTION_SECONDS = 60.0
 Context = grpc.ServicerContext
 Requests = Iterator[bytes]
@@ -123,7 +125,7 @@ class Servicer:
 
     def _check(self, requests: Requests, context: Context) -> bytes:
         with self._answering("Check", context, self._lanes.health, None):
-            return self._health.check(self._message(requests, context))
+            return self._health.check(self._message(requests, context, PROBE_SECONDS))
 
     def _watch(self, requests: Requests, context: Context) -> Iterator[bytes]:
         with self._answering("Watch", context, self._lanes.watching, None):
@@ -155,9 +157,9 @@ class Servicer:
             context.set_trailing_metadata(answer.trailer())
             context.abort(answer.code, answer.message)
 
-    def _message(self, requests: Requests, context: Context) -> bytes:
+    def _message(self, requests: Requests, context: Context, seconds: float | None = None) -> bytes:
         """The one message of a call."""
-        with self._patience.limit(context, MESSAGE_SECONDS):
+        with self._patience.limit(context, seconds or MESSAGE_SECONDS):
             for message in requests:
                 return message
         raise InvalidCall("the message", "missing", "one message")

@@ -249,7 +249,7 @@ class Certificates:
         chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
         return grpc.ssl_channel_credentials(root, issued.private_key_pem.bytes(), chain)
 
-    def settings(self, *, mutual: bool = False) -> dict[str, object]:
+    def settings(self, *, mutual: bool = False) -> dict[str, Any]:
         """The GRPC_ settings of these files."""
         return {"tls_cert": self.cert, "tls_key": self.key, **({"tls_client_ca": self.client_ca} if mutual else {})}
 
@@ -270,7 +270,7 @@ async def test_tls_serves_who_trusts_it_and_nobody_in_plain_text(certificates: C
             with open_channel(scene.port, credentials) as channel:
                 ready = grpc.channel_ready_future(channel)
                 with pytest.raises(grpc.FutureTimeoutError):
-                    await trio.to_thread.run_sync(lambda ready=ready: ready.result(timeout=0.5))
+                    await trio.to_thread.run_sync(ready.result, 0.5)
                 ready.cancel()
         await call(scene.stub.ScaleUp, ONE)
 

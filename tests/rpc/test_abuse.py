@@ -1,0 +1,237 @@
+"""Clients that mean harm, or are broken: clear answers for each, and a door that serves the others as before."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+import h2.config
+import h2.connection
+import pytest
+import trio
+from grpc_health.v1 import health_pb2
+
+from ottoscaler.rpc import servicer
+from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
+from tests.rpc.stage import Scene, call, open_channel, open_door, refusal
+
+pytestmark = pytest.mark.slow_clock
+Code = grpc.StatusCode
+ONE = scaling_pb2.ScaleRequest(worker_count=1)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def is_well(scene: Scene) -> bool:
+    """Whether health and a short call are answered within a second, to a client of its own."""
+    with open_channel(scene.port) as channel:
+        health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        status: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/GetWorkerStatus")
+        answer = await call(health, b"", timeout=1)
+        await call(status, b"", timeout=1)
+    return bool(health_pb2.HealthCheckResponse.FromString(answer).status == SERVING)
+
+
+def half_open(port: int, path: str, count: int) -> socket.socket:
+    """A connection with `count` calls begun and no message sent."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    connection.initiate_connection()
+    words = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("te", "trailers")]
+    for _ in range(count):
+        connection.send_headers(
+            connection.get_next_available_stream_id(), [*words, ("content-type", "application/grpc")]
+        )
+    opened = socket.create_connection(("127.0.0.1", port), 5)
+    opened.sendall(connection.data_to_send())
+    return opened
+
+
+async def until_served(rpc: Any, request: Any) -> None:
+    """Call until the call is not refused for want of room."""
+    while True:
+        try:
+            await call(rpc, request)
+        except grpc.RpcError as error:
+            if error.code() != Code.RESOURCE_EXHAUSTED:
+                raise
+            await trio.sleep(0.02)
+        else:
+            return
+
+
+async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
+    """Of 1,000 waiting calls as many wait as there is room for, the rest is refused at once; all others go on."""
+    async with open_door(max_waiting_calls=50, calls_per_second=0) as scene:
+        scene.door.holds = True
+        waiting = [scene.stub.ScaleUp.future(ONE, timeout=30) for _ in range(1000)]
+        with trio.fail_after(10):
+            while sum(each.done() for each in waiting) < 950:  # noqa: ASYNC110  they end in gRPC's threads
+                await trio.sleep(0.02)
+        assert await is_well(scene)
+        codes = Counter(each.code() for each in waiting if each.done())
+        assert codes == {Code.RESOURCE_EXHAUSTED: 950}
+        refused = next(each for each in waiting if each.done())
+        assert refused.details() == "50 waiting calls are being answered, which is the limit"
+        scene.door.release.set()
+        with trio.fail_after(10):
+            left = [each for each in waiting if not each.done() or each.code() == Code.OK]
+            for each in left:
+                await trio.to_thread.run_sync(each.result)
+        assert len(left) == 50
+        await call(scene.stub.ScaleUp, ONE)
+
+
+async def test_streams_that_wait_count_like_calls_that_wait() -> None:
+    """A pipeline that is followed takes a place of the waiting calls, and gives it back when its client goes."""
+    async with open_door(max_waiting_calls=2) as scene:
+        scene.door.holds = True
+        streams = [scene.stub.ExecutePipeline(pipeline_pb2.PipelineRequest(), timeout=30) for _ in range(2)]
+        while len(scene.door.asked) < 2:  # noqa: ASYNC110  calls that arrive in threads set no event here
+            await trio.sleep(0.01)
+        assert (await refusal(scene.stub.ScaleUp, ONE)).code() == Code.RESOURCE_EXHAUSTED
+        streams[0].cancel()
+        await scene.door.left.wait()
+        scene.door.release.set()
+        with trio.fail_after(5):
+            await until_served(scene.stub.ScaleUp, ONE)
+
+
+async def test_a_huge_message_is_refused() -> None:
+    """A message beyond GRPC_MAX_MESSAGE_BYTES is refused by its length, before it is read."""
+    async with open_door(max_message_bytes=10_000) as scene:
+        error = await refusal(scene.stub.ScaleUp, scaling_pb2.ScaleRequest(reason="x" * 20_000))
+        assert error.code() == Code.RESOURCE_EXHAUSTED
+        assert re.search(r"larger than max \(2000\d vs. 10000\)", str(error.details()))
+        assert scene.door.asked == []
+        assert await is_well(scene)
+
+
+async def test_a_client_that_calls_too_fast_is_slowed_down() -> None:
+    """Beyond GRPC_CALLS_PER_SECOND an address is refused, and told when to come again."""
+    async with open_door(calls_per_second=5) as scene:
+        for _ in range(5):
+            await call(scene.stub.ScaleUp, ONE)
+        error = await refusal(scene.stub.ScaleUp, ONE)
+        assert (error.code(), error.details()) == (
+            Code.RESOURCE_EXHAUSTED,
+            "more than 5 calls a second from 127.0.0.1",
+        )
+        await trio.sleep(0.3)
+        await call(scene.stub.ScaleUp, ONE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ottoscaler.v1.OttoscalerService/ScaleUp",
+        "/ottoscaler.v1.OttoscalerService/GetWorkerStatus",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_calls_without_a_message_do_not_hold_threads_for_ever(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that are opened and never say anything are ended after a while; then all threads are free again."""
+    monkeypatch.setattr(servicer, "MESSAGE_SECONDS", 0.2)
+    monkeypatch.setattr(servicer, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(servicer, "REFLECTION_SECONDS", 0.2)
+    async with open_door(max_waiting_calls=20) as scene:
+        with half_open(scene.port, path, 60):
+            await trio.sleep(0.3)
+            with trio.fail_after(5):
+                health: Any = scene.channel.unary_unary("/grpc.health.v1.Health/Check")
+                await until_served(health, b"")
+                await until_served(scene.stub.GetWorkerStatus, scaling_pb2.WorkerStatusRequest())
+                await until_served(scene.stub.ScaleUp, ONE)
+
+
+async def test_a_thousand_idle_connections_harm_nobody() -> None:
+    """1,000 connections that say nothing, and 200 that only begin HTTP/2, leave the door as it was."""
+    async with open_door() as scene:
+        with ExitStack() as connections:
+            for number in range(1000):
+                opened = connections.enter_context(socket.create_connection(("127.0.0.1", scene.port), 5))
+                if number < 200:
+                    opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            assert await is_well(scene)
+            await call(scene.stub.ScaleUp, ONE)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"\xff" * 100_000,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000,
+    ],
+    ids=["http", "tls", "bytes", "frames"],
+)
+async def test_garbage_on_the_port_harms_nobody(garbage: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """What is no gRPC is closed; nothing of it reaches stdout or stderr."""
+    async with open_door() as scene:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", scene.port), 5) as opened:
+                opened.sendall(garbage)
+        assert await is_well(scene)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_watcher_that_reads_nothing_stops_no_check() -> None:
+    """A client of Watch whose window is closed holds up neither other checks nor the drain."""
+    async with open_door(drain_seconds=0.5) as scene:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        connection.update_settings({4: 0})  # SETTINGS_INITIAL_WINDOW_SIZE: not one byte may be sent
+        connection.initiate_connection()
+        words = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Watch")]
+        words += [(":authority", "x"), ("te", "trailers"), ("content-type", "application/grpc")]
+        connection.send_headers(1, words)
+        connection.send_data(1, bytes(5), end_stream=True)
+        with socket.create_connection(("127.0.0.1", scene.port), 5) as opened:
+            opened.sendall(connection.data_to_send())
+            await trio.sleep(0.1)
+            assert await is_well(scene)
+            scene.drain.begin()
+            assert await scene.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+            with trio.fail_after(2):
+                await scene.closed.wait()
+
+
+async def test_clients_that_come_and_go_leave_no_place_taken() -> None:
+    """300 calls cancelled at any moment, many before they were begun, give back every place."""
+    async with open_door(max_waiting_calls=10, calls_per_second=0) as scene:
+        scene.door.holds = True
+        for number in range(300):
+            waiting = scene.stub.ScaleUp.future(ONE, timeout=30)
+            if number % 3:
+                await trio.sleep(0.001 * (number % 4))
+            waiting.cancel()
+        scene.door.release.set()
+        scene.door.holds = False
+        with trio.fail_after(5):
+            for _ in range(20):
+                await call(retried, scene.stub.ScaleUp)
+
+
+def retried(rpc: Any, timeout: float) -> None:
+    """Ten calls at a time, which is every place there is, until all ten get through."""
+    for _ in range(100):
+        calls = [rpc.future(ONE, timeout=timeout) for _ in range(10)]
+        if all(each.exception() is None for each in calls):
+            return
+    raise AssertionError("a place is still taken")
+
+
+@pytest.fixture(autouse=True)
+def enough_files() -> Iterator[None]:
+    """A thousand connections have two ends in this process."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[0] < 4096:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
