@@ -29,6 +29,7 @@ from ottoscaler.stream.base import (
     Stream,
     Writing,
 )
+from ottoscaler.stream.pipelines import News
 from ottoscaler.stream.retention import Retention
 from tests.stream.backends import Backend, MemoryBackend, RedisBackend
 
@@ -38,8 +39,10 @@ SESSIONS = ("a", "b")
 RETENTION = Retention(results_keep=3, results_max_bytes=200, trim="on")
 LONG, DEAD = 3600.0, 0.0  # leases: what is never renewed in time has expired at once
 session = st.sampled_from(SESSIONS)
-lane = st.sampled_from(["work", "control"])
+lane = st.sampled_from(["work", "control", "pipelines"])
 which = st.integers(0, 3)
+request_id = st.sampled_from(["", "", "r", "s"])
+content = st.sampled_from(["c", "c", "d"])
 epoch = st.sampled_from(["right"] * 8 + [1, 2])
 TIME = re.compile(r"\b1\d{12}\b")
 
@@ -145,19 +148,34 @@ class TwinMachine(RuleBasedStateMachine):
 
         self.both(call)
 
-    @rule(session=session, number=which, lane=lane, offer=st.booleans())
-    def register(self, session: str, number: int, lane: Any, offer: bool) -> None:
-        """An event is written down."""
-        self.both(
-            lambda side: side.streams[session].register(
-                [Registration(side.event(number), lane, (("a", "b"),), "task", 2, offer)]
-            )
-        )
+    @rule(session=session, number=which, lane=lane, offer=st.booleans(), name=request_id, content=content)
+    def register(self, session: str, number: int, lane: Any, offer: bool, name: str, content: str) -> None:
+        """An event is written down, perhaps under a request id, perhaps as the replay of another."""
+
+        async def call(side: Side) -> Any:
+            former = side.event(number - 1) if number else ""
+            given = (side.event(number), lane, (("a", "b"),), "task", 2, offer, name, content, former)
+            return await side.streams[session].register([Registration(*given)])
+
+        self.both(call)
+
+    @rule(session=session, name=request_id, content=content, token=st.sampled_from("tu"))
+    def request(self, session: str, name: str, content: str, token: str) -> None:
+        """A call asks for an event, which is delivered."""
+
+        async def call(side: Side) -> Any:
+            requested = await side.streams[session].request((("type", "scale_up"),), name, content, token)
+            if requested.event_id not in side.ids:
+                side.ids.append(requested.event_id)
+            await trio.sleep(0.002)
+            return requested, await side.streams[session].read(1, 0)
+
+        self.both(call)
 
     @rule(session=session, room=st.integers(0, 2), expire=st.booleans(), audit=st.booleans())
     def tend(self, session: str, room: int, expire: bool, audit: bool) -> None:
         """A look at what is due."""
-        self.both(lambda side: side.streams[session].tend(room, room, expire=expire, audit=audit))
+        self.both(lambda side: side.streams[session].tend(room, room, room, expire=expire, audit=audit))
 
     @rule(session=session, lease=st.sampled_from([LONG, DEAD]))
     def renew(self, session: str, lease: float) -> None:
@@ -203,6 +221,22 @@ class TwinMachine(RuleBasedStateMachine):
 
         self.both(call)
 
+    @rule(session=session, number=which, epoch=epoch, index=st.integers(0, 2), before=st.integers(0, 2))
+    def tell(self, session: str, number: int, epoch: Any, index: int, before: int) -> None:
+        """News, alone or with the start of a stage."""
+
+        async def call(side: Side) -> Any:
+            stream, news = side.streams[session], News(before, ("told",))
+            claim = self.owner(side, number, epoch, session)
+            started = await stream.start_stage(claim, index, (("type", "scale_up"),), news) if index else None
+            if started and started not in side.ids:
+                side.ids.append(started)
+            await trio.sleep(0.002)
+            written = await stream.record([Writing(claim, news=news)])
+            return started, written, await stream.read_news({claim.event_id: 0}), await stream.read(1, 0)
+
+        self.both(call)
+
     @rule(
         session=session,
         number=which,
@@ -210,8 +244,11 @@ class TwinMachine(RuleBasedStateMachine):
         victims=st.lists(st.tuples(which, st.integers(1, 2))),
         wanted=st.integers(0, 3),
         last=st.booleans(),
+        passed_count=st.booleans(),
     )
-    def mark_victims(self, session: str, number: int, epoch: Any, victims: Any, wanted: int, last: bool) -> None:
+    def mark_victims(
+        self, session: str, number: int, epoch: Any, victims: Any, wanted: int, last: bool, passed_count: bool
+    ) -> None:
         """Stop marks."""
         self.both(
             lambda side: side.streams[session].mark_victims(
@@ -219,6 +256,7 @@ class TwinMachine(RuleBasedStateMachine):
                 wanted,
                 [Candidate(side.event(to), index, '{"o":"never"}') for to, index in victims if to != number],
                 last=last,
+                passed_count=passed_count,
             )
         )
 
@@ -264,7 +302,9 @@ class TwinMachine(RuleBasedStateMachine):
             known = [await stream.read_progress(event_id) for event_id in side.ids]
             endings = [await stream.read_ending(event_id) for event_id in side.ids]
             results = await stream.read_entries("results", "0", 10, 0)
-            return known, endings, results, await stream.survey("task"), await stream.live_events()
+            requests = [await stream.read_request(name) for name in "rs"], await stream.look([*side.ids, "1-1"])
+            back = await stream.read_results_back("", 2)
+            return known, endings, results, await stream.survey("task"), await stream.live_events(), requests, back
 
         self.both(call)
 
