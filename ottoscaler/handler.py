@@ -99,8 +99,9 @@ class Handler:
                     self._in_hand = await self._events.receive()
                 except trio.EndOfChannel:
                     return
-            await self._end_former(self._in_hand.event_id)
-            self._begin(self._in_hand)
+            if self._is_news(self._in_hand):
+                await self._end_former(self._in_hand.event_id)
+                self._begin(self._in_hand)
             self._in_hand = None
 
     def cancel(self, event_id: str, reason: str) -> None:
@@ -124,6 +125,11 @@ class Handler:
                 left.append(self._events.receive_nowait())
         return [(Claim(one.event_id, self._session, one.epoch), one.clean or one.epoch == 1) for one in left]
 
+    def _is_news(self, progress: Progress) -> bool:
+        """Whether no work goes on under this epoch: what was found twice must not run twice, from a stale progress."""
+        work = self._roster.work_of(progress.event_id)
+        return work is None or work.claim.epoch < progress.epoch
+
     async def _end_former(self, event_id: str) -> None:
         """An event that was lost and came back must not have two tasks."""
         if (ended := self._ended.get(event_id)) is not None:
@@ -132,7 +138,7 @@ class Handler:
 
     def _begin(self, progress: Progress) -> None:
         event_id = progress.event_id
-        self._roster.enter(event_id, progress.lane)
+        self._roster.enter(event_id, progress.lane, progress.epoch)
         self._scopes[event_id] = trio.CancelScope()
         self._ended[event_id] = trio.Event()
         self._work.start_soon(self._see_through, progress, name=f"event {event_id}")
@@ -151,7 +157,7 @@ class Handler:
                 is_over = True
         finally:
             if is_over or scope.cancelled_caught:
-                self._roster.leave(event_id)
+                self._roster.leave(event_id, progress.epoch)
             del self._scopes[event_id]
             self._ended.pop(event_id).set()
 

@@ -180,7 +180,7 @@ class Poller:
 
     def _hand_on(self, event: Registration, epoch: int) -> None:
         """To the handler. The channel never fills: the roster's room bounds what is in it."""
-        self._roster.enter(event.event_id, event.lane)
+        self._roster.enter(event.event_id, event.lane, epoch)
         self._events.send_nowait(
             Progress(
                 *(event.event_id, event.lane, self._session, epoch, event.entry, event.task_id, event.planned),

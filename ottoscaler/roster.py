@@ -32,6 +32,7 @@ class Roster:
     def __init__(self, max_events: int) -> None:
         self._max_events = max_events
         self._lanes: dict[str, str] = {}
+        self._epochs: dict[str, int] = {}
         self._works: dict[str, Work] = {}
         self._settling: set[str] = set()
         self._reserved: Counter[str] = Counter()
@@ -64,9 +65,10 @@ class Roster:
         control = sum(lane == "control" for lane in self._lanes.values())
         return RosterStatistics(len(self._lanes) - control - len(self._settling), len(self._settling), control)
 
-    def enter(self, event_id: str, lane: str) -> None:
-        """An event is ours from now on, whether or not its work has begun."""
+    def enter(self, event_id: str, lane: str, epoch: int = 0) -> None:
+        """An event is ours from now on, whether or not its work has begun; `epoch` is 0 until Redis has told it."""
         self._lanes[event_id] = lane
+        self._epochs[event_id] = max(epoch, self._epochs.get(event_id, 0))
 
     def begin(self, work: Work) -> None:
         """Its task runs."""
@@ -76,11 +78,13 @@ class Roster:
         """All its workers have ended: it gives its scaling free."""
         self._settling.add(event_id)
 
-    def leave(self, event_id: str) -> None:
-        """Nothing of it is left here."""
-        self._lanes.pop(event_id, None)
+    def leave(self, event_id: str, epoch: int = 0) -> None:
+        """Nothing is left here of the work under this epoch; an event that was taken again meanwhile stays."""
         self._works.pop(event_id, None)
         self._settling.discard(event_id)
+        if epoch >= self._epochs.get(event_id, 0):
+            self._lanes.pop(event_id, None)
+            self._epochs.pop(event_id, None)
 
     def work_of(self, event_id: str) -> Work | None:
         """The running work of an event, if it has begun here."""

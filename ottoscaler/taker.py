@@ -74,7 +74,7 @@ class Taker:
         self._poller.offered = tending.offered
         LEASES_CLAIMED.inc(len(tending.taken))
         for progress in tending.taken:
-            self._roster.enter(progress.event_id, progress.lane)
+            self._roster.enter(progress.event_id, progress.lane, progress.epoch)
             self._events.send_nowait(progress)
         for event_id in tending.notices:
             self._handler.notice(event_id)
@@ -96,7 +96,7 @@ class Taker:
         for event_id in await stream.held() - self._roster.ids():
             progress = await stream.read_progress(event_id)
             if progress is not None and event_id not in self._poller and event_id not in self._roster:
-                self._roster.enter(event_id, progress.lane)
+                self._roster.enter(event_id, progress.lane, progress.epoch)
                 self._events.send_nowait(progress)
 
     async def _drop_fences(self, fences: tuple[Fence, ...]) -> None:

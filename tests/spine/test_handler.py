@@ -14,11 +14,12 @@ from ottoscaler.events import BadEntry
 from ottoscaler.handler import Handler, Work
 from ottoscaler.pods import PodRecord
 from ottoscaler.stream.base import Claim
+from ottoscaler.stream.memory import MemoryStream
 from ottoscaler.stream.progress import Progress
 from ottoscaler.supervisor import Supervisor
 from tests.spine.stage import Stage, open_stage
 from tests.spine.test_hand_over import open_scene
-from tests.spine.test_taker import hand_over_as_another, hold_as_another
+from tests.spine.test_taker import count_begun, hand_over_as_another, hold_as_another
 
 
 class SlowWork:
@@ -66,7 +67,7 @@ class Desk:
 
     def hand_on(self, event_id: str, epoch: int) -> None:
         """An event comes, from the poller or the taker."""
-        self.roster.enter(event_id, "work")
+        self.roster.enter(event_id, "work", epoch)
         self.send.send_nowait(Progress(event_id, "work", "s1", epoch, (), "", 1))
 
 
@@ -161,3 +162,56 @@ async def test_what_was_taken_and_not_begun_is_offered(seconds: str, autojump_cl
         clean = {event_id for event_id in scene.server.live_ids() if scene.is_offered_clean(event_id)}
         assert clean == {*fresh, handed_over}
         assert scene.world.writes == []
+
+
+async def test_an_event_that_waits_for_its_turn_stays_known(autojump_clock: MockClock) -> None:
+    """Taken again, and behind another that comes back slowly, an event is ours also when its former task has ended."""
+    async with open_desk() as desk:
+        for event_id in ("1-1", "2-1"):
+            desk.hand_on(event_id, 1)
+        await trio.sleep(10)
+        desk.handler.cancel("2-1", "NotOurs")
+        await trio.sleep(2)
+        desk.hand_on("1-1", 2)
+        desk.hand_on("2-1", 2)
+        await trio.sleep(2)
+        assert desk.roster.ids() == {"1-1", "2-1"}
+
+
+async def test_an_event_found_twice_is_begun_once(autojump_clock: MockClock) -> None:
+    """The same taking, handed on a second time, leaves the work on it alone: its progress may be an old one."""
+    async with open_desk() as desk:
+        desk.hand_on("1-1", 1)
+        await trio.sleep(10)
+        desk.hand_on("1-1", 1)
+        await trio.sleep(10)
+        assert desk.spans == []
+        assert desk.roster.work_of("1-1") is not None
+
+
+async def test_an_event_that_came_back_is_found_once(autojump_clock: MockClock) -> None:
+    """An event taken again that waits behind another in the channel is not found a second time, when its former task
+    ends meanwhile.
+    """
+    async with open_scene() as scene:
+        first, second = await scene.add(2)
+        begun = await count_begun(scene.scaler)
+        begun.clear()
+        handler = scene.scaler.rings._handler
+        assert handler is not None
+        end_former = handler._end_former
+
+        async def end_slowly(event_id: str) -> None:
+            if event_id == first:
+                await trio.sleep(6)
+            await end_former(event_id)
+
+        handler._end_former = end_slowly  # type: ignore[method-assign]  # as with thousands of workers
+        await trio.sleep(0.1)  # between two renewals
+        one = MemoryStream(scene.server, "one")
+        await one.offer([Claim(event_id, "one", 1) for event_id in (first, second)], clean=[True, True])
+        await trio.sleep(0.5)
+        assert scene.owners() == ["one", "one"]
+        scene.scaler.rings.lose(frozenset([second]))
+        await trio.sleep(20)
+        assert begun == {first: 1, second: 1}
