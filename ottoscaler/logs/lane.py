@@ -1,0 +1,270 @@
+"""One long-lived stream to the receiver, shared by many workers: who may send next, and what comes back.
+
+Workers take turns, entry by entry, so that a loud one costs a quiet one no more than its turn; how much is under way
+together follows the time that answers take, so that the queue before a slow receiver stays short. Answers come in the
+order of the entries. When the stream ends, what was not answered is sent again on the next one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import trio
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import Unavailable
+from ottoscaler.log import log
+from ottoscaler.logs.backlog import Backlog
+from ottoscaler.logs.mark import Entry
+from ottoscaler.logs.outbox import Item, Outbox, Status
+
+RETRY = Backoff(0.1, 5.0)
+SMALLEST_FLIGHT, FIRST_FLIGHT, LARGEST_FLIGHT = 8, 64, 4096
+FLIGHT_BYTES = 4 << 20
+ANSWER_SECONDS = 0.1
+"""An answer should take no longer: more is sent at a time while answers are faster, less when they are slower."""
+STALL_SECONDS = 60.0
+"""A stream on which an entry waits so long for its answer is opened again."""
+
+
+class AnswerLike(Protocol):
+    """What the receiver says to an entry."""
+
+    @property
+    def status(self) -> str:
+        """ACK, RETRY or DROP."""
+
+    @property
+    def throttle(self) -> float:
+        """Seconds for which it wants no more of this worker."""
+
+
+class StreamLike(Protocol):
+    """A stream to the receiver; `ottoscaler.rpc.handler_link.LogStream` is one."""
+
+    def send(self, entry: bytes) -> None:
+        """Send without waiting."""
+
+    def take(self) -> Sequence[AnswerLike]:
+        """The answers since; raises Unavailable when the stream has ended."""
+
+
+OpenStream = Callable[[Callable[[], None]], AbstractAsyncContextManager[StreamLike]]
+
+
+class Sender:
+    """One worker's place in a lane. `settled` is called after each answer."""
+
+    def __init__(
+        self, outbox: Outbox, backlog: Backlog, encode: Callable[[Entry], bytes], settled: Callable[[], None]
+    ) -> None:
+        self.outbox = outbox
+        self.backlog = backlog
+        self.encode = encode
+        self.settled = settled
+        self.lane: Lane | None = None
+        self.is_ready = False
+        self.timer = math.inf
+        """When the lane looks at it by itself."""
+
+    def stir(self) -> None:
+        """There may be something to send."""
+        if self.lane is not None:
+            self.lane.stir(self)
+
+
+class _Flight(NamedTuple):
+    sender: Sender
+    item: Item
+    sent_at: float
+    size: int
+
+
+class LaneStatistics(NamedTuple):
+    """A snapshot: workers, entries under way and how many may be, whether the receiver is connected."""
+
+    workers: int
+    flying: int
+    limit: int
+    is_connected: bool
+
+
+class Lane:
+    """Runs until cancelled. `wait_open` returns when sending is allowed at all."""
+
+    def __init__(
+        self, open_stream: OpenStream, wait_open: Callable[[], Awaitable[None]], retry: Backoff = RETRY
+    ) -> None:
+        self._open = open_stream
+        self._wait_open = wait_open
+        self._retry = retry
+        self._senders: set[Sender] = set()
+        self._ready: deque[Sender] = deque()
+        self._refills: set[Sender] = set()
+        self._timers: list[tuple[float, int, Sender]] = []
+        self._flight: deque[_Flight] = deque()
+        self._flight_bytes = 0
+        self._limit = float(FIRST_FLIGHT)
+        self._news = trio.Event()
+        self._is_lost = False
+        self._is_connected = False
+
+    def __len__(self) -> int:
+        return len(self._senders)
+
+    def statistics(self) -> LaneStatistics:
+        """A snapshot of the numbers."""
+        return LaneStatistics(len(self._senders), len(self._flight), int(self._limit), self._is_connected)
+
+    def add(self, sender: Sender) -> None:
+        """Let a worker send here."""
+        sender.lane = self
+        self._senders.add(sender)
+        self.stir(sender)
+
+    def remove(self, sender: Sender) -> None:
+        """A worker sends no more; answers to what it sent are awaited and ignored."""
+        sender.lane = None
+        self._senders.discard(sender)
+        self._refills.discard(sender)
+
+    def stir(self, sender: Sender) -> None:
+        """A worker may have something to send."""
+        if sender.backlog.must_refill:
+            self._refills.add(sender)
+            self._news.set()
+        elif not sender.is_ready:
+            sender.is_ready = True
+            self._ready.append(sender)
+            self._news.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a stream open while there is something to send, and send."""
+        task_status.started()
+        delays = self._retry.delays()
+        while True:
+            await self._wait_work()
+            try:
+                async with self._open(self._news_came) as stream:
+                    await self._converse(stream)
+            except* Unavailable as errors:
+                self._note_lost(errors)
+            finally:
+                was_connected, self._is_connected = self._is_connected, False
+                self._lose()
+            if was_connected:
+                delays = self._retry.delays()
+            await trio.sleep(next(delays))
+
+    def _news_came(self) -> None:
+        self._news.set()
+
+    async def _wait_work(self) -> None:
+        while not self._ready and not self._refills and self._next_time() == math.inf:
+            self._news = trio.Event()
+            await self._news.wait()
+
+    async def _converse(self, stream: StreamLike) -> None:
+        while True:
+            self._news = trio.Event()
+            for answer in stream.take():
+                self._settle(answer)
+            await self._refill()
+            await self._wait_open()
+            self._send_due(stream)
+            limit = min(self._next_time(), self._stalled_at())
+            with trio.move_on_at(max(limit, trio.current_time() + 0.001)):
+                await self._news.wait()
+            if self._stalled_at() <= trio.current_time():
+                raise Unavailable(f"otto-handler answers nothing for {STALL_SECONDS:.0f} s")
+
+    def _stalled_at(self) -> float:
+        return self._flight[0].sent_at + STALL_SECONDS if self._flight else math.inf
+
+    # -- sending
+
+    def _send_due(self, stream: StreamLike) -> None:
+        now = trio.current_time()
+        while self._timers and self._timers[0][0] <= now:
+            sender = heapq.heappop(self._timers)[2]
+            sender.timer = math.inf
+            self.stir(sender)
+        while self._ready and len(self._flight) < self._limit and self._flight_bytes < FLIGHT_BYTES:
+            sender = self._ready.popleft()
+            item = sender.outbox.next(now) if sender.lane is self else None
+            if item is None:
+                sender.is_ready = False
+                self._park(sender, now)
+                continue
+            entry = sender.encode(item.entry)
+            stream.send(entry)
+            self._flight.append(_Flight(sender, item, now, len(entry)))
+            self._flight_bytes += len(entry)
+            self._ready.append(sender)
+
+    def _park(self, sender: Sender, now: float) -> None:
+        """A worker that has nothing to send now: until an answer, a line, or a time."""
+        if sender.lane is not self:
+            return
+        if sender.backlog.must_refill:
+            self._refills.add(sender)
+            self._news.set()
+        if (wake_at := sender.outbox.wake_at(now)) < sender.timer:
+            sender.timer = wake_at
+            heapq.heappush(self._timers, (wake_at, id(sender), sender))
+
+    def _next_time(self) -> float:
+        return self._timers[0][0] if self._timers else math.inf
+
+    async def _refill(self) -> None:
+        while self._refills:
+            sender = self._refills.pop()
+            await sender.backlog.refill()
+            self.stir(sender)
+
+    # -- answers
+
+    def _settle(self, answer: AnswerLike) -> None:
+        if not self._flight:
+            log.warning("otto-handler answered more entries than it was sent")
+            return
+        sender, item, sent_at, size = self._flight.popleft()
+        self._flight_bytes -= size
+        now = trio.current_time()
+        self._adapt(now - sent_at)
+        self._is_connected = True
+        if self._is_lost:
+            self._is_lost = False
+            log.info("otto-handler takes logs again")
+        if sender.lane is self:
+            status: Status = "ACK" if answer.status == "ACK" else "DROP" if answer.status == "DROP" else "RETRY"
+            sender.outbox.answer(item, status, answer.throttle, now)
+            sender.settled()
+            self.stir(sender)
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds <= ANSWER_SECONDS:
+            self._limit = min(LARGEST_FLIGHT, self._limit + 1)
+        else:
+            self._limit = max(SMALLEST_FLIGHT, self._limit * 0.99)
+
+    def _lose(self) -> None:
+        """The stream has ended: what it did not answer is to be sent again."""
+        self._flight.clear()
+        self._flight_bytes = 0
+        self._limit = float(FIRST_FLIGHT)
+        for sender in self._senders:
+            sender.outbox.lose()
+            self.stir(sender)
+
+    def _note_lost(self, errors: BaseException) -> None:
+        while isinstance(errors, BaseExceptionGroup):
+            errors = errors.exceptions[0]
+        if not self._is_lost:
+            self._is_lost = True
+            log.warning("otto-handler does not take logs", reason=str(errors))

@@ -1,0 +1,91 @@
+"""A receiver of log lines under any clock: answers in order, after a while, with whatever the test wants."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import trio
+
+from ottoscaler.errors import Unavailable
+
+
+class FakeAnswer(NamedTuple):
+    """An answer."""
+
+    status: str = "ACK"
+    throttle: float = 0.0
+
+
+class FakeReceiver:
+    """Where a lane's streams lead. `judge` says how an entry is answered; `delay` seconds pass for each, in turn."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[float, bytes]] = []
+        self.judge: Callable[[bytes], FakeAnswer] = lambda entry: FakeAnswer()
+        self.delay = 0.001
+        self.opened = 0
+        self.is_away = False
+        self.is_stalled = False
+        self._streams: list[FakeStream] = []
+
+    @asynccontextmanager
+    async def open(self, wake: Callable[[], None]) -> AsyncIterator[FakeStream]:
+        """One stream."""
+        self.opened += 1
+        if self.is_away:
+            raise Unavailable("nobody listens")
+        stream = FakeStream(self, wake)
+        self._streams.append(stream)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.work)
+            try:
+                yield stream
+            finally:
+                self._streams.remove(stream)
+                nursery.cancel_scope.cancel(reason="the stream is left")
+
+    def cut(self) -> None:
+        """End all streams."""
+        for stream in self._streams:
+            stream.is_cut = True
+            stream.wake()
+
+
+class FakeStream:
+    """One stream; made by `FakeReceiver.open`."""
+
+    def __init__(self, receiver: FakeReceiver, wake: Callable[[], None]) -> None:
+        self.is_cut = False
+        self.wake = wake
+        self._receiver = receiver
+        self._inbox: deque[bytes] = deque()
+        self._answers: list[FakeAnswer] = []
+        self._arrived = trio.Event()
+
+    def send(self, entry: bytes) -> None:
+        """Take an entry in."""
+        self._inbox.append(entry)
+        self._arrived.set()
+
+    def take(self) -> list[FakeAnswer]:
+        """The answers since."""
+        if self.is_cut:
+            raise Unavailable("cut by the test")
+        answers, self._answers = self._answers, []
+        return answers
+
+    async def work(self) -> None:
+        """Answer one after the other."""
+        while True:
+            while not self._inbox or self._receiver.is_stalled:
+                self._arrived = trio.Event()
+                with trio.move_on_after(1):
+                    await self._arrived.wait()
+            await trio.sleep(self._receiver.delay)
+            entry = self._inbox.popleft()
+            self._receiver.got.append((trio.current_time(), entry))
+            self._answers.append(self._receiver.judge(entry))
+            self.wake()

@@ -1,0 +1,101 @@
+"""What otto-handler is told of lines, gaps and states."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottoscaler.logs.lines import LogLine
+from ottoscaler.logs.mark import Gap
+from ottoscaler.logs.messages import Who, Wording
+from ottoscaler.logs.words import read_words
+from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.pods import PodRecord
+from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry, WorkerStatusNotification
+
+WHO = Who("otto-agent-1-5-0", "task-1", "5-0", 1, 2, "otto")
+STAMP = "2026-11-20T20:41:21.140944177Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "source"),
+    [
+        (b"hello", "info", ""),
+        (b"ERROR it broke", "error", ""),
+        (b"2026-11-20 20:41:21,123 [WARNING] careful", "warn", ""),
+        (b"ERRORS are counted", "info", ""),
+        (b'time=x level=error msg="y"', "error", ""),
+        (b'{"level": "warn", "logger": "db"}', "warn", "db"),
+        (b'{"level": 50, "source": "http"}', "error", "http"),
+        (b'{"severity": "CRITICAL"}', "fatal", ""),
+        (b'{"level": ["odd"]}', "info", ""),
+        (b'{"level": "err', "info", ""),
+        (b"\xff\xfe", "info", ""),
+    ],
+)
+def test_level_and_source_are_what_the_line_says(text: bytes, level: str, source: str) -> None:
+    """From JSON and from plain text, and the defaults where nothing is said."""
+    assert read_words(text) == (level, source)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message(text: bytes) -> None:
+    """Whatever a worker writes can be sent, and where it was text it is unchanged."""
+    entry = WorkerLogEntry.FromString(Wording(WHO).encode(LogLine(STAMP, text, 0, 7)))
+    try:
+        assert entry.message == text.decode()
+        assert "escaped" not in entry.metadata
+    except UnicodeDecodeError:
+        assert entry.metadata["escaped"] == "true"
+
+
+def test_a_line_carries_all_that_the_contract_names() -> None:
+    """Worker, task, stamp, number, and where the pod is."""
+    wording = Wording(WHO)
+    wording.place(PodRecord(name=WHO.name, node="node-7", created_at=1_700_000_000.0))
+    entry = WorkerLogEntry.FromString(wording.encode(LogLine(STAMP, b"WARN so", 0, 41, more=True)))
+    assert (entry.worker_id, entry.task_id, entry.timestamp, entry.level, entry.source, entry.message) == (
+        "otto-agent-1-5-0",
+        "task-1",
+        STAMP,
+        "warn",
+        "worker",
+        "WARN so",
+    )
+    assert dict(entry.metadata) == {"line": "41", "continued": "true"}
+    pod = entry.pod_metadata
+    assert (pod.pod_name, pod.namespace, pod.node_name, pod.created_at) == (
+        "otto-agent-1-5-0",
+        "otto",
+        "node-7",
+        "2023-11-14T22:13:20.000Z",
+    )
+    assert pod.labels["ottoscaler/event-id"] == "5-0"
+
+
+def test_a_gap_says_from_where_to_where_and_why() -> None:
+    """A gap is an entry of its own, with no line number."""
+    entry = WorkerLogEntry.FromString(Wording(WHO).encode(Gap("a", "b", "LogRotated", certain=False)))
+    assert dict(entry.metadata) == {"gap": "LogRotated", "from": "a", "to": "b", "certain": "false"}
+    assert entry.message == "lines may be missing between a and b: the kubelet began a new log file"
+    assert (entry.level, entry.source) == ("warn", "ottoscaler")
+
+
+def test_the_end_is_told_with_cause_and_reason() -> None:
+    """Outcome, cause, reason and exit code reach the handler."""
+    outcome = WorkerOutcome(WHO.name, 1, 2, "failed", "OOMKilled", "too much", 137, retry_at=5.0)
+    told = WorkerStatusNotification.FromString(Wording(WHO).ended(outcome, 1_700_000_000.0))
+    assert (told.status, told.reason, told.timestamp) == (
+        WorkerStatusNotification.FAILED,
+        "too much",
+        "2023-11-14T22:13:20.000Z",
+    )
+    assert dict(told.metadata) == {
+        "event_id": "5-0",
+        "index": "1",
+        "attempt": "2",
+        "cause": "OOMKilled",
+        "exit_code": "137",
+        "retried": "true",
+    }
