@@ -9,7 +9,8 @@ progress, and is either *held* by a session or *offered* to all. Each time an ev
 and epoch together are the fencing token that every later write must show. A session that expires loses its events to
 the offered ones. The group's pending list keeps every delivered entry until its close acknowledges it.
 
-Lanes. `work` holds events that need one of the limited scalings, `control` those that must never wait for one.
+Lanes. `work` holds events that need one of the limited scalings, `control` those that must never wait for one,
+`pipelines` those that wait for events of the work lane and must not take their room.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Literal
 from ottoscaler.stream.backlog import HasBacklog
 from ottoscaler.stream.dead_letters import DeadLetters
 from ottoscaler.stream.marks import Marks
+from ottoscaler.stream.pipelines import News, Pipelines
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Requests
 
-Lane = Literal["work", "control"]
+Lane = Literal["work", "control", "pipelines"]
 Pairs = Sequence[tuple[str, str]]
 REPEATED, MISMATCHED = -2, -3
 """Of an event that was not registered: its request id means another one, of the same content or of other content."""
@@ -133,12 +135,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What is to be recorded for one event. `troubles`: per worker, as JSON, what keeps it from starting or ending."""
+    """What is to be recorded for one event. `troubles`: per worker, as JSON, what keeps it from starting or ending;
+    `news`: what is told of it, where it is a pipeline.
+    """
 
     claim: Claim
     accepted: tuple[Accepted, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     troubles: tuple[tuple[int, str], ...] = ()
+    news: News | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,7 @@ class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(DeadLetters, Marks, Requests, HasBacklog):
+class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
@@ -258,7 +263,9 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog):
         `MISMATCHED` = nothing was written, for its request id means another event."""
 
     @abstractmethod
-    async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:
+    async def tend(
+        self, work_room: int, control_room: int, pipeline_room: int = 0, *, expire: bool, audit: bool
+    ) -> Tending:
         """One look at all that is due: notices for this session, offered events taken (up to the room per lane, oldest
         first, epoch counted up, pending entries claimed), due fences (each lent for 10 s), how many wait in the work
         lane. Repeated after an answer that got lost, it gives again what was in that answer.

@@ -24,6 +24,7 @@ def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
         keys.fences: "zset",
         keys.offered("work"): "zset",
         keys.offered("control"): "zset",
+        keys.offered("pipelines"): "zset",
         keys.marker: "string",
     }
     try:

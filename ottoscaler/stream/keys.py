@@ -102,6 +102,10 @@ class Keys:
         """Hash: event that has not ended → the request id that means it."""
         return f"{self.prefix}:requests"
 
+    def news(self, event_id: str) -> str:
+        """Stream: what changed in a pipeline, one entry each, with ids `1-0`, `2-0` ...; goes a day after its end."""
+        return f"{self.prefix}:news:{event_id}"
+
     def replayed(self, letter_id: str) -> str:
         """String, kept for a day: the event that a dead letter became."""
         return f"{self.prefix}:replayed:{letter_id}"

@@ -26,6 +26,7 @@ from ottoscaler.stream.base import (
     Entry,
     Era,
     Fence,
+    Lane,
     LiveEvent,
     Pairs,
     Registration,
@@ -41,6 +42,7 @@ from ottoscaler.stream.memory_backlog import MemoryBacklog
 from ottoscaler.stream.memory_dead_letters import MemoryDeadLetters
 from ottoscaler.stream.memory_log import BytePairs
 from ottoscaler.stream.memory_marks import MemoryMarks
+from ottoscaler.stream.memory_pipelines import MemoryPipelines
 from ottoscaler.stream.memory_requests import MemoryRequests, add_event
 from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
@@ -53,7 +55,7 @@ T = TypeVar("T")
 ADDRESS = "memory://"
 
 
-class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog, Stream):
+class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog, MemoryPipelines, Stream):
     """One session's view of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, session: str) -> None:
@@ -130,8 +132,11 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
         self._deliveries.forget(registration.event_id for registration in registrations)
         return epochs
 
-    async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:
+    async def tend(
+        self, work_room: int, control_room: int, pipeline_room: int = 0, *, expire: bool, audit: bool
+    ) -> Tending:
         """One look at all that is due."""
+        rooms: dict[Lane, int] = {"work": work_room, "control": control_room, "pipelines": pipeline_room}
         with self._deliveries.doubt():
             answer = await self._call(
                 "tend",
@@ -139,8 +144,7 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
                     self._server,
                     self._session,
                     self._tend_call,
-                    work_room,
-                    control_room,
+                    rooms,
                     expire=expire,
                     audit=audit,
                 ),

@@ -72,7 +72,7 @@ class MemoryServer:
         self.held: defaultdict[str, set[str]] = defaultdict(set)
         self.notices: defaultdict[str, set[str]] = defaultdict(set)
         self.tended: dict[str, Tended] = {}
-        self.offered: dict[str, dict[str, int]] = {"work": {}, "control": {}}
+        self.offered: dict[str, dict[str, int]] = {"work": {}, "control": {}, "pipelines": {}}
         self.fences: dict[tuple[str, str], int] = {}
         self.slots: dict[str, int] = {}
         self.progress: dict[str, dict[str, str]] = {}
@@ -82,6 +82,8 @@ class MemoryServer:
         self.requests_until: dict[str, int] = {}  # of events that have ended: when (ms) their request ids are free
         self.requested: dict[str, str] = {}  # event that has not ended → its request id
         self.replayed: dict[str, tuple[str, int]] = {}
+        self.news: dict[str, list[str]] = {}
+        self.news_until: dict[str, int] = {}  # of pipelines that have ended: when (ms) their news go
         self.wake()
 
     @property
@@ -175,6 +177,11 @@ class MemoryServer:
             keys.request(id_): dict(fields)
             for id_, fields in self.requests.items()
             if self.requests_until.get(id_, now + 1) > now
+        }
+        shown |= {
+            keys.news(id_): [((b"news", text.encode()),) for text in texts]
+            for id_, texts in self.news.items()
+            if self.news_until.get(id_, now + 1) > now
         }
         shown |= {
             keys.tended(session): {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ottoscaler.stream.base import Entry, Fence, Lane, Tending
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_ownership import PAGE, forget_session, hold, offer_all, unregistered
@@ -15,7 +17,7 @@ Offer = tuple[Lane, str]
 
 
 def tend(
-    server: MemoryServer, session: str, call: int, work_room: int, control_room: int, *, expire: bool, audit: bool
+    server: MemoryServer, session: str, call: int, rooms: Mapping[Lane, int], *, expire: bool, audit: bool
 ) -> Tending:
     """One look at all that is due. The same `call` again gives again what it gave, and what is due since."""
     last = server.tended.get(session)
@@ -25,7 +27,7 @@ def tend(
         _expire_unknown_consumers(server, session)
     strays = _expire(server, session) if expire else []
     taken = {id_: read_progress(id_, server.progress[id_]) for id_ in _still_held(server, session, again)}
-    _take(server, session, call, work_room - len(taken), control_room, taken)
+    _take(server, session, call, {**rooms, "work": rooms["work"] - len(taken)}, taken)
     if notices or taken:
         server.tended[session] = Tended(call, notices, tuple(taken))
     return Tending(
@@ -41,15 +43,14 @@ def _still_held(server: MemoryServer, session: str, again: Tended | None) -> lis
     return [id_ for id_ in (again.taken if again else ()) if server.progress.get(id_, {}).get("owner") == session]
 
 
-def _take(
-    server: MemoryServer, session: str, call: int, work_room: int, control_room: int, taken: dict[str, Progress]
-) -> None:
+def _take(server: MemoryServer, session: str, call: int, rooms: Mapping[Lane, int], taken: dict[str, Progress]) -> None:
     """Take what fits. An event that broke before is taken alone, so that it takes no other down with it; it has every
     eighth turn, so that many of them do not hold up the others.
     """
-    work, suspects = _look_through(server, "work", work_room)
-    control, more = _look_through(server, "control", control_room)
-    healthy, suspects = work + control, more[:1] + suspects[:1]
+    healthy, suspects = list[Offer](), list[Offer]()
+    for lane, room in rooms.items():
+        found, broken = _look_through(server, lane, room)
+        healthy, suspects = healthy + found, broken[:1] + suspects
     if suspects and not taken and (not healthy or call % 8 == 0):
         healthy = suspects[:1]
     elif any(progress.failures for progress in taken.values()):

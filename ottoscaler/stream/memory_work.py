@@ -19,6 +19,7 @@ from ottoscaler.stream.base import (
     Written,
 )
 from ottoscaler.stream.entry_id import Id, parse_id
+from ottoscaler.stream.memory_pipelines import end_news, tell
 from ottoscaler.stream.memory_requests import count, end_request, list_not_created, was_created
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.progress import encode_accepted, indices
@@ -39,7 +40,10 @@ def record(server: MemoryServer, writing: Writing) -> Written:
         progress.setdefault("started", str(accepted.at))
     for index, text in writing.troubles:
         progress |= {f"w:{index}": text, "trouble": text}
-    return Written(True, tuple(_settle(server, claim.event_id, outcome) for outcome in writing.outcomes))
+    standing = tuple(_settle(server, claim.event_id, outcome) for outcome in writing.outcomes)
+    if writing.news:
+        tell(server, claim.event_id, writing.news)
+    return Written(True, standing)
 
 
 def _accept(progress: dict[str, str], accepted: Accepted) -> None:
@@ -148,7 +152,7 @@ def _mark(server: MemoryServer, asker: str, candidate: Candidate, cause: str) ->
 
 
 def _wait_for_no_scaling(server: MemoryServer, event_id: str) -> None:
-    due = server.offered["work"].pop(event_id, None)
+    due = server.offered[server.progress[event_id]["lane"]].pop(event_id, None)
     if due is not None:
         server.offered["control"][event_id] = due
 
@@ -171,6 +175,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
     not_created = list_not_created(progress)
     entry_id = _write_ending(server, closing, not_created)
     end_request(server, event_id, progress, not_created)
+    end_news(server, event_id)
     server.remember(server.done, event_id, f"{closing.target} {entry_id}", DAY)
     server.events.acknowledge(server.keys.group, id_)
     for fence in closing.fences:

@@ -5,7 +5,7 @@ Fields of the hash (version 1), all text:
 | field | content |
 |---|---|
 | `v` | `1` |
-| `lane` | `work` (scale_up) or `control` (scale_down) |
+| `lane` | `work` (scale_up), `control` (scale_down, cancel) or `pipelines` |
 | `owner`, `epoch` | session that holds it (empty: offered), and how often it was taken: the fencing token |
 | `entry` | JSON list of the original `[name, value]` pairs |
 | `task_id`, `planned` | the task (or empty) and the number of workers asked for |
@@ -25,6 +25,7 @@ Fields of the hash (version 1), all text:
 | `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |
 | `l:{index}:{attempt}` | how far the log of this attempt is done with, in the words of whoever forwards it |
 | `o:{event id}:{index}` | scale_down: the outcome of a victim, written with the victim's own |
+| `news` | pipeline: how many news were told of it; its stages are its workers, `uid` in `a:` is a stage's event |
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Progress:
     registered: int = 0
     started: int | None = None
     clean: bool = False
+    told: int = 0
     version: int = VERSION
     failures: int = 0
     accepted: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
@@ -82,6 +84,7 @@ def read_progress(event_id: str, hash_: Mapping[str, str]) -> Progress:
         registered=int(hash_.get("registered", 0)),
         started=int(hash_["started"]) if "started" in hash_ else None,
         clean=hash_.get("clean") == "1",
+        told=int(hash_.get("news", 0)),
         version=int(hash_.get("v", VERSION)),
         failures=int(hash_.get("failures", 0)),
         victims=tuple((event, int(index)) for event, index in _json(hash_.get("victims", "[]"))),

@@ -46,6 +46,7 @@ from ottoscaler.stream.recovery import Deliveries
 from ottoscaler.stream.redis_backlog import RedisBacklog
 from ottoscaler.stream.redis_dead_letters import RedisDeadLetters
 from ottoscaler.stream.redis_marks import RedisMarks
+from ottoscaler.stream.redis_pipelines import RedisPipelines
 from ottoscaler.stream.redis_requests import RedisRequests
 from ottoscaler.stream.retention import Retention
 from ottoscaler.stream.scripts import Scripts
@@ -56,7 +57,7 @@ RECOVERED = 5000  # entries that one recovery finds; more than any process reads
 HOUR_MS = 3_600_000
 
 
-class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Stream):
+class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, RedisPipelines, Stream):
     """One session's view of a stream in Redis.
 
     `timeout` (seconds) bounds each answer; it must be below the lease, so that a call ends before the lease does.
@@ -153,12 +154,13 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Str
             self._deliveries.forget(one.event_id for one in page)
         return epochs
 
-    async def tend(self, work_room: int, control_room: int, *, expire: bool, audit: bool) -> Tending:
+    async def tend(
+        self, work_room: int, control_room: int, pipeline_room: int = 0, *, expire: bool, audit: bool
+    ) -> Tending:
         """One look at all that is due."""
+        rooms = {"work": work_room, "control": control_room, "pipelines": pipeline_room}
         with self._deliveries.doubt():
-            raw = await self._call(
-                "tend", call=str(self._tend_call), work=work_room, control=control_room, expire=expire, audit=audit
-            )
+            raw = await self._call("tend", call=str(self._tend_call), **rooms, expire=expire, audit=audit)
         self._tend_call += 1
         answer = answers.tending(raw)
         self._deliveries.give(answer.strays)
@@ -361,6 +363,7 @@ def _parts(writings: Sequence[Writing]) -> Iterator[tuple[int, tuple[Any, ...]]]
             (token, [], page) for page in _pages(outcomes)
         ]
         troubles = [(f"w:{index}", text) for index, text in writing.troubles]
+        news = [writing.news.before, writing.news.texts] if writing.news else []
         first, *rest = rows or [(token, [], [])]
-        yield at, (*first, troubles)
-        yield from ((at, (*row, [])) for row in rest)
+        yield at, (*first, troubles, news)
+        yield from ((at, (*row, [], [])) for row in rest)

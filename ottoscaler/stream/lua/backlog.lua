@@ -26,7 +26,7 @@ end
 if waiting >= 1000 and not mine.lag then
   waiting = -1
 end
-for _, lane in ipairs({ 'work', 'control' }) do
+for _, lane in ipairs(LANES) do
   local offered = key('offered', lane)
   waiting = waiting < 0 and waiting or waiting + redis.call('ZCARD', offered)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', offered, '-inf', '+inf', 'LIMIT', 0, 1000)) do

@@ -110,7 +110,8 @@ end
 -- The entry first: where it cannot be written nothing else has changed.
 local target = key(args.target)
 local before = redis.call('XLEN', target)
-local planned, not_created = redis.call('HGET', key('progress', id), 'planned'), list_not_created()
+local planned, told = unpack(redis.call('HMGET', key('progress', id), 'planned', 'news'))
+local not_created = list_not_created()
 if not_created and args.target == 'results' then
   args.pairs[#args.pairs + 1] = 'not_created'
   args.pairs[#args.pairs + 1] = not_created
@@ -125,6 +126,9 @@ if args.target == 'results' then
   trim_results(before, size_of(args.pairs))
 end
 end_request(planned, not_created)
+if told then
+  redis.call('PEXPIRE', key('news', id), DAY)
+end
 redis.call('SET', done, args.target .. ' ' .. entry_id, 'PX', DAY)
 redis.call('XACK', stream, group, id)
 for _, fence in ipairs(args.fences) do

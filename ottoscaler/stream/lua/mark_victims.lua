@@ -11,9 +11,10 @@ end
 local victims = cjson.decode(stands[1] or '[]')
 
 local function wait_for_no_scaling(id)
-  local due = redis.call('ZSCORE', key('offered', 'work'), id)
+  local lane = redis.call('HGET', key('progress', id), 'lane')
+  local due = redis.call('ZSCORE', key('offered', lane), id)
   if due then
-    redis.call('ZREM', key('offered', 'work'), id)
+    redis.call('ZREM', key('offered', lane), id)
     redis.call('ZADD', key('offered', 'control'), due, id)
   end
 end

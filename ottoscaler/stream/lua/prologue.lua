@@ -2,6 +2,7 @@
 -- arguments as JSON. Numbers that become part of a text go through `text`: `..` would round a time in milliseconds.
 local stream, prefix, group, me = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local args = cjson.decode(ARGV[4])
+local LANES = { 'work', 'control', 'pipelines' }
 local PAGE = 500 -- at most so many values are handled or unpacked at once
 
 local function key(...)
@@ -80,6 +81,18 @@ local function was_created(id, index)
     end
   until redis.call('HEXISTS', progress, 't:' .. index .. ':' .. attempt) == 0
   return false
+end
+
+-- Add news to a pipeline's, unless they were added before; `news` is {how many there were, texts}.
+local function tell(id, news)
+  local progress, before, texts = key('progress', id), unpack(news)
+  if tonumber(redis.call('HGET', progress, 'news') or 0) ~= before then
+    return
+  end
+  for offset, entry in ipairs(texts) do
+    redis.call('XADD', key('news', id), text(before + offset) .. '-0', 'news', entry)
+  end
+  redis.call('HSET', progress, 'news', text(before + #texts))
 end
 
 local function forget_session(session)

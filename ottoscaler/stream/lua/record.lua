@@ -67,7 +67,7 @@ end
 
 local written = {}
 for position, writing in ipairs(args.writings) do
-  local claim, accepted, outcomes, troubles = unpack(writing)
+  local claim, accepted, outcomes, troubles, news = unpack(writing)
   local id = claim[1]
   if is_held(unpack(claim)) then
     counts = { created = 0, not_created = 0, ended = 0 }
@@ -84,6 +84,9 @@ for position, writing in ipairs(args.writings) do
       standing[number] = settle(id, unpack(outcome))
     end
     count(id)
+    if news[1] then
+      tell(id, news)
+    end
     written[position] = standing
   else
     written[position] = false

@@ -8,7 +8,12 @@ for _, id in ipairs(args.ids) do
 end
 
 local function is_offered(id)
-  return redis.call('ZSCORE', key('offered', 'work'), id) or redis.call('ZSCORE', key('offered', 'control'), id)
+  for _, lane in ipairs(LANES) do
+    if redis.call('ZSCORE', key('offered', lane), id) then
+      return true
+    end
+  end
+  return false
 end
 
 local live = redis.call('ZRANGEBYSCORE', key('live'), '-inf', '+inf', 'LIMIT', args.from, PAGE)

@@ -131,10 +131,11 @@ end
 
 -- Take what fits. An event that broke before is taken alone, so that it takes no other down with it; it has every eighth turn, so
 -- that many of them do not hold up the others.
-local function take(work_room, control_room)
-  local healthy = {}
-  local suspect = look_through('work', work_room, healthy)
-  suspect = look_through('control', control_room, healthy) or suspect
+local function take(rooms)
+  local healthy, suspect = {}, nil
+  for position, lane in ipairs(LANES) do
+    suspect = look_through(lane, rooms[position], healthy) or suspect
+  end
   if suspect and #taken == 0 and (#healthy == 0 or tonumber(args.call) % 8 == 0) then
     healthy = { suspect }
   elseif is_alone then
@@ -172,7 +173,7 @@ for _, id in ipairs(is_repeated and cjson.decode(last[3]) or {}) do
     is_alone = is_alone or tonumber(redis.call('HGET', key('progress', id), 'failures') or 0) > 0
   end
 end
-take(args.work - #taken, args.control)
+take({ args.work - #taken, args.control, args.pipelines })
 if #notices > 0 or #taken > 0 then
   redis.call('HSET', key('tended', me), 'call', args.call,
     'notices', list_text(notices), 'taken', list_text(taken_ids))
