@@ -25,7 +25,7 @@ LOOPBACK = ("127.", "localhost", "::1")
 def bind_address(settings: Settings, is_encrypted: bool) -> str:
     """Host and port to listen at. In plain text, and not allowed to be: on this machine only, and the log says so."""
     host = settings.grpc_host.strip("[]")
-    if not is_encrypted and not settings.grpc_insecure and not host.startswith(LOOPBACK):
+    if not is_encrypted and not settings.grpc_insecure and not is_local(host):
         log.warning(
             "the gRPC door listens on 127.0.0.1 only: without GRPC_TLS_CERT its calls are plain text, which "
             "GRPC_INSECURE=true allows",
@@ -33,6 +33,11 @@ def bind_address(settings: Settings, is_encrypted: bool) -> str:
         )
         host = "127.0.0.1"
     return f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches an address (host, or host and port)."""
+    return address.lstrip("[").startswith(LOOPBACK)
 
 
 def client_of(peer: str) -> str:

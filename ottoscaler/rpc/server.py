@@ -15,8 +15,9 @@ import grpc
 import trio
 import trio_util
 
+from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
-from ottoscaler.rpc.access import Access, bind_address
+from ottoscaler.rpc.access import Access, bind_address, is_local
 from ottoscaler.rpc.bridge import Bridge, open_bridge
 from ottoscaler.rpc.door import Door
 from ottoscaler.rpc.health import Health
@@ -28,7 +29,9 @@ from ottoscaler.settings import Settings
 from ottoscaler.startup import StartupFailed
 
 ANSWER_ON_SECONDS = 3.0
-"""After a SIGTERM endpoints still lead here for a while; and a call is no more than an entry on the stream."""
+"""After a SIGTERM endpoints still lead here for a while; and a call is no more than an entry on the stream. A door that
+only this machine reaches has no endpoints.
+"""
 CONNECTION_SECONDS = 1.5
 """A connection is closed at this age, in the way that loses no call: the client is told to begin its next calls on a
 new one. `stop` tells it too, but cancels calls that were sent before the client heard of it; so all connections have to
@@ -52,36 +55,25 @@ class Ending(Protocol):
 
 
 class RpcServer:
-    """The door, open once it is made. Raises `SettingsError`, and `StartupFailed` where the port is taken."""
+    """A server on its port, which nobody answers at until `serve`.
 
-    def __init__(self, door: Door, settings: Settings, bridge: Bridge) -> None:
-        self.patience = Patience()
-        self._bridge = bridge
-        self._health = Health(SERVICE)
-        self.lanes = Lanes(
+    Raises `SettingsError` for files that cannot be used, and `StartupFailed` where the port is taken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._access, credentials = Access(settings), load_credentials(settings)
+        self._lanes = Lanes(
             Lane("waiting", settings.grpc_max_waiting_calls),
             Lane("short", SHORT_CALLS),
             Lane("health", HEALTH_CALLS),
             Lane("watching", WATCHING_CALLS),
         )
-        try:
-            access, credentials = Access(settings), load_credentials(settings)
-            self._server = self._build(settings)
-            servicer = Servicer(door, bridge, access, self._health, self.lanes, self.patience)
-            for service, handlers in servicer.handlers().items():
-                handler = grpc.method_handlers_generic_handler(service, handlers)
-                self._server.add_generic_rpc_handlers((handler,))
-            self.address = bind_address(settings, credentials is not None)
-            self._bind(credentials)
-        except BaseException:
-            self.lanes.close()
-            raise
-        self._server.start()
-
-    def _build(self, settings: Settings) -> grpc.Server:
-        at_once = sum(lane.limit for lane in self.lanes) + QUEUED_CALLS
+        at_once = sum(lane.limit for lane in self._lanes) + QUEUED_CALLS
         no_thread = ThreadPoolExecutor(1)  # every rpc has the pool of its lane; this one never starts a thread
-        return grpc.server(no_thread, options=_options(settings, at_once), maximum_concurrent_rpcs=at_once)
+        self._server = grpc.server(no_thread, options=_options(settings, at_once), maximum_concurrent_rpcs=at_once)
+        self.address = bind_address(settings, credentials is not None)
+        self._health = Health(SERVICE)
+        self._bind(credentials)
 
     def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
         try:
@@ -92,54 +84,57 @@ class RpcServer:
         except RuntimeError as error:
             raise StartupFailed(f"gRPC cannot listen on {self.address}: is the port (GRPC_PORT) taken?") from error
 
-    def stop_serving(self) -> None:
-        """Tell whoever asks for health that this replica is about to go."""
+    async def serve(
+        self, door: Door, drain: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer calls until a drain is over, or until cancelled; once. Ready when calls are answered."""
+        async with open_bridge() as bridge, trio.open_nursery() as nursery:
+            patience = Patience()
+            servicer = Servicer(door, bridge, self._access, self._health, self._lanes, patience)
+            try:
+                nursery.start_soon(patience.run)
+                self._start(servicer)
+                task_status.started()
+                await drain.requested.wait()
+                await self._drain(drain)
+            finally:
+                await self._close(bridge)
+            nursery.cancel_scope.cancel(reason="the door is closed")
+
+    def _start(self, servicer: Servicer) -> None:
+        for service, handlers in servicer.handlers().items():
+            handler = grpc.method_handlers_generic_handler(service, handlers)
+            self._server.add_generic_rpc_handlers((handler,))
+        self._server.start()
+        log.info("gRPC door open", address=self.address)
+
+    async def _drain(self, drain: Ending) -> None:
         self._health.stop_serving()
+        if not is_local(self.address):
+            with trio.move_on_after(ANSWER_ON_SECONDS):
+                await drain.wait_deadline()
+        left = max(0.0, drain.deadline - trio.current_time())
+        ended = self._server.stop(left + FLUSH_SECONDS)
+        await trio_util.wait_any(lambda: _wait(ended), drain.wait_deadline)
 
-    def stop(self, seconds: float) -> threading.Event:
-        """Close the port, send GOAWAY, and let calls end within `seconds`; the event is set when all have."""
-        return self._server.stop(seconds)
-
-    async def close(self) -> None:
+    async def _close(self, bridge: Bridge) -> None:
         """End what is left, with an answer where there is time for one."""
-        self._bridge.close("the door is closed")
+        bridge.close("the door is closed")
         ended = self._server.stop(FLUSH_SECONDS)
         with trio.move_on_after(2 * FLUSH_SECONDS, shield=True):
             await _wait(ended)
-        self.lanes.close()
+        self._lanes.close()
 
 
-async def serve_rpc(
-    door: Door,
-    settings: Settings,
-    drain: Ending,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until the drain is over, or until cancelled; ready when calls are answered.
-
-    Raises `SettingsError` and `StartupFailed` before it is ready.
-    """
-    async with open_bridge() as bridge, trio.open_nursery() as nursery:
-        server = RpcServer(door, settings, bridge)
+def wrong_files(settings: Settings) -> list[str]:
+    """What is wrong with the files that the settings name, as problems of the settings."""
+    problems = []
+    for load in (Access, load_credentials):
         try:
-            nursery.start_soon(server.patience.run)
-            log.info("gRPC door open", address=server.address, tls=settings.grpc_tls_cert is not None)
-            task_status.started()
-            await drain.requested.wait()
-            await _drain(server, drain)
-        finally:
-            await server.close()
-        nursery.cancel_scope.cancel(reason="the door is closed")
-
-
-async def _drain(server: RpcServer, drain: Ending) -> None:
-    server.stop_serving()
-    with trio.move_on_after(ANSWER_ON_SECONDS):
-        await drain.wait_deadline()
-    left = max(0.0, drain.deadline - trio.current_time())
-    ended = server.stop(left + FLUSH_SECONDS)
-    await trio_util.wait_any(lambda: _wait(ended), drain.wait_deadline)
+            load(settings)
+        except SettingsError as error:
+            problems += error.problems
+    return problems
 
 
 async def _wait(event: threading.Event) -> None:

@@ -22,7 +22,7 @@ from ottoscaler.rpc.door import (
     StatusAnswer,
     StatusQuestion,
 )
-from ottoscaler.rpc.server import serve_rpc
+from ottoscaler.rpc.server import RpcServer
 from ottoscaler.rpc.v1 import scaling_pb2_grpc
 from ottoscaler.settings import Settings, load_settings
 
@@ -161,7 +161,7 @@ def find_free_port() -> int:
 def settings_with(**values: object) -> Settings:
     """Settings with some of the GRPC_ ones given in lower case: tls_cert="…"."""
     environ = {f"GRPC_{name.upper()}": str(value) for name, value in values.items()}
-    return load_settings({"GRPC_HOST": "127.0.0.1", **environ})
+    return load_settings({"GRPC_INSECURE": "true", **environ})
 
 
 @asynccontextmanager
@@ -174,7 +174,7 @@ async def open_door(
     settings = settings_with(port=port, **values)
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        await serve_rpc(door, settings, drain, task_status=task_status)
+        await RpcServer(settings).serve(door, drain, task_status=task_status)
         closed.set()
 
     async with trio.open_nursery() as nursery:

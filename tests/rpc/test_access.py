@@ -177,13 +177,13 @@ def test_hashes_in_capitals_are_the_same_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "is_encrypted", "address", "is_said"),
     [
-        ({"host": "0.0.0.0"}, False, "127.0.0.1:9090", True),
-        ({"host": "::"}, False, "127.0.0.1:9090", True),
-        ({"host": "0.0.0.0", "insecure": "true"}, False, "0.0.0.0:9090", False),
-        ({"host": "0.0.0.0"}, True, "0.0.0.0:9090", False),
-        ({"host": "::", "insecure": "true"}, False, "[::]:9090", False),
-        ({"host": "::1"}, False, "[::1]:9090", False),
-        ({"host": "localhost"}, False, "localhost:9090", False),
+        ({"host": "0.0.0.0", "insecure": "false"}, False, "127.0.0.1:9090", True),
+        ({"host": "::", "insecure": "false"}, False, "127.0.0.1:9090", True),
+        ({"host": "0.0.0.0"}, False, "0.0.0.0:9090", False),
+        ({"host": "0.0.0.0", "insecure": "false"}, True, "0.0.0.0:9090", False),
+        ({"host": "::"}, False, "[::]:9090", False),
+        ({"host": "::1", "insecure": "false"}, False, "[::1]:9090", False),
+        ({"host": "localhost", "insecure": "false"}, False, "localhost:9090", False),
     ],
 )
 def test_plain_text_stays_on_this_machine_unless_allowed(
