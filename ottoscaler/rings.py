@@ -11,7 +11,9 @@ is handed over before its tasks are unwound: thousands of them take longer to en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 import trio_util
@@ -48,11 +50,26 @@ SETTLE_SECONDS = 0.15
 """Of the hand-over: for answers to the last requests, and for writing down what they said."""
 
 
+class Doors(NamedTuple):
+    """What lets others ask: a door that serves until it has drained, and the parts behind it, by name."""
+
+    door: Part | None = None
+    parts: Mapping[str, Part] = {}
+
+
 class Rings:
     """One life of the service: one era, one session. `run` returns when nothing of it is left."""
 
     def __init__(
-        self, settings: Settings, drain: Drain, site: Site, session: Session, name: str, era: Era, limits: Limits
+        self,
+        settings: Settings,
+        drain: Drain,
+        site: Site,
+        session: Session,
+        name: str,
+        era: Era,
+        limits: Limits,
+        doors: Doors | None = None,
     ) -> None:
         backoff = Backoff(0.05, 1.0)
         self.roster = Roster(settings.max_events)
@@ -79,6 +96,8 @@ class Rings:
         )
         self._guard = Guard(site, settings.lease_seconds)
         self._handler: Handler | None = None
+        self._doors = doors or Doors()
+        self._door_closed = trio.Event()
         self._intake_ended = trio.Event()
         self._is_handed_over = False
 
@@ -106,6 +125,8 @@ class Rings:
                     await self._give_back(handler)
                 self._send.close()
                 self._intake_ended.set()
+            if not self._session.era_lost.is_set():
+                await trio_util.wait_any(self._door_closed.wait, self._drain.wait_deadline)
             await self._hand_over()
             outer.cancel_scope.cancel(reason="all work has ended or was handed over")
 
@@ -141,6 +162,23 @@ class Rings:
             total = self._settings.max_workers_total
             bound = Bound(site.ledger.stream, site.slots, self._settings.max_workers, total)
             await outer.start(self._keep, "bound", bound.run)
+        await self._open_doors(outer)
+
+    async def _open_doors(self, outer: trio.Nursery) -> None:
+        """Last, when what calls ask for is there. A door closes by itself in a drain; calls end before the rings do."""
+        door = self._doors.door
+        if door is None:
+            self._door_closed.set()
+            return
+
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            await door(task_status=task_status)
+            self._door_closed.set()
+            await trio.sleep_forever()
+
+        for name, part in self._doors.parts.items():
+            await outer.start(self._keep, name, part)
+        await outer.start(self._keep, "grpc", serve)
 
     async def _keep(
         self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -36,7 +36,7 @@ from ottoscaler.metrics import observe_request
 from ottoscaler.policy import Policy
 from ottoscaler.policy_file import PolicyFile
 from ottoscaler.retries import RetryPolicy, policy_of_template
-from ottoscaler.rings import Rings
+from ottoscaler.rings import Doors, Rings
 from ottoscaler.settings import Settings
 from ottoscaler.site import Patience, Site
 from ottoscaler.startup import Startup, StartupFailed, StartupStopped
@@ -162,9 +162,21 @@ async def _serve_era(
             site = _build_site(settings, stream, session, kube, era, templates, policy)
             judge = Policy(policy, templates.images | {settings.otto_agent_image}, site.build_pod).judge
             limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names, judge)
-            rings.append(Rings(settings, drain, site, session, name, era, limits))
+            doors = _doors(settings, drain, site, limits)
+            rings.append(Rings(settings, drain, site, session, name, era, limits, doors))
             with health.follow(rings[0].vitals):
                 await rings[0].run(startup)
+
+
+def _doors(settings: Settings, drain: Drain, site: Site, limits: Limits) -> Doors:
+    """The gRPC door and what answers its calls. It needs 13 MB, so it is imported where it is switched on."""
+    if not settings.grpc_enabled:
+        return Doors()
+    from ottoscaler.calls.door import Calls
+    from ottoscaler.rpc.server import serve_rpc
+
+    calls = Calls(site, limits)
+    return Doors(partial(serve_rpc, calls, settings, drain), {"calls": calls.run})
 
 
 def _build_site(

@@ -16,9 +16,10 @@ from typing import Protocol
 import trio
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.errors import OttoscalerError
+from ottoscaler.errors import FixYourCall, OttoscalerError
 from ottoscaler.log import log
 from ottoscaler.metrics import PART_CRASHES
+from ottoscaler.startup import StartupFailed
 
 WINDOW_SECONDS = 60.0
 
@@ -50,7 +51,10 @@ class Supervisor:
     async def run(
         self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Run one part until it returns; ready once it was ready for the first time."""
+        """Run one part until it returns; ready once it was ready for the first time.
+
+        Before that, what a person has to mend (settings, a port that is taken) is raised, and tried no more.
+        """
         status = _FirstStart(task_status)
         recent: deque[float] = deque(maxlen=self._max_restarts)
         delays = self._backoff.delays()
@@ -60,7 +64,9 @@ class Supervisor:
             except Unrecoverable:
                 self.ended.add(name)
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever a bug raises, the other parts must live
+            except Exception as error:  # whatever a bug raises, the other parts must live
+                if not status.has_begun and _is_for_people(error):
+                    raise
                 self._note_crash(name, error, recent)
                 if len(recent) == 1:
                     delays = self._backoff.delays()
@@ -84,14 +90,19 @@ class Supervisor:
             ) from error
 
 
+def _is_for_people(error: Exception) -> bool:
+    kinds = (FixYourCall, StartupFailed)
+    return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.subgroup(kinds) is not None)
+
+
 class _FirstStart:
     """A task status that may be reported again after a restart; only the first report counts."""
 
     def __init__(self, task_status: trio.TaskStatus[None]) -> None:
         self._task_status = task_status
-        self._reported = False
+        self.has_begun = False
 
     def started(self, value: None = None) -> None:
-        if not self._reported:
-            self._reported = True
+        if not self.has_begun:
+            self.has_begun = True
             self._task_status.started(value)

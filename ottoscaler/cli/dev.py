@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
 async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "Impatience") -> int:
     from ottoscaler.cli.playground import find_free_port, open_playground
 
-    settings = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port()), **settings}
+    ours = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port())}
+    settings = {**ours, "GRPC_ENABLED": "true", "GRPC_PORT": str(find_free_port()), **settings}
     _show("starting Valkey, a local cluster and the scaler ...")
     async with open_playground(nursery, settings, impatience, show=_show) as playground:
         _show(instructions(playground.redis_port, playground.kubeconfig, http_port=int(settings["HTTP_PORT"])))

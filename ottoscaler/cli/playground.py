@@ -89,7 +89,8 @@ def open_serve(
 ) -> AbstractAsyncContextManager[Program]:
     """`ottoscaler serve`, entered when it is ready; at the end it gets its DRAIN_SECONDS and some time more.
 
-    Without HTTP_PORT in `environ` it serves no metrics: several on one machine would want the same port.
+    Without HTTP_PORT in `environ` it serves no metrics, without GRPC_ENABLED no calls: several on one machine would
+    want the same ports.
     """
     grace = float(environ.get("DRAIN_SECONDS") or 20) + 5
     command = [*OTTOSCALER, "serve", *options]
@@ -97,7 +98,7 @@ def open_serve(
         nursery,
         "serve",
         command,
-        environ={"HTTP_PORT": "0", **environ},
+        environ={"HTTP_PORT": "0", "GRPC_ENABLED": "false", **environ},
         ready=SERVE_READY,
         show=show,
         grace_seconds=grace,

@@ -198,6 +198,7 @@ def _environ(run: Run, valkey: Server, cluster: Cluster) -> dict[str, str]:
         "ORPHAN_GRACE_SECONDS": "1",
         "LOG_FORMAT": "json",
         "HTTP_PORT": "0",
+        "GRPC_ENABLED": "false",
         **run.script.settings,
     }
 

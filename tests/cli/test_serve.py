@@ -35,7 +35,13 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "contexts: [{name: c, context: {cluster: c}}]\n"
         "current-context: c\n"
     )
-    ours = {"REDIS_URL": "redis://127.0.0.1:1", "KUBECONFIG": str(kubeconfig), "LOG_FORMAT": "text", "HTTP_PORT": "0"}
+    ours = {
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "KUBECONFIG": str(kubeconfig),
+        "LOG_FORMAT": "text",
+        "HTTP_PORT": "0",
+        "GRPC_ENABLED": "false",
+    }
     return {**os.environ, **ours}
 
 

@@ -154,6 +154,7 @@ class Place:
             "CREATE_FENCE_SECONDS": "1",
             "LOG_FORMAT": "json",
             "HTTP_PORT": "0",
+            "GRPC_ENABLED": "false",
         }
 
     # -- acting
