@@ -126,6 +126,17 @@ class RpcServer:
         self._lanes.close()
 
 
+async def serve_rpc(
+    door: Door,
+    settings: Settings,
+    drain: Ending,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Take the port and serve until a drain is over, or until cancelled. Raises what `RpcServer` raises."""
+    await RpcServer(settings).serve(door, drain, task_status=task_status)
+
+
 def wrong_files(settings: Settings) -> list[str]:
     """What is wrong with the files that the settings name, as problems of the settings."""
     problems = []

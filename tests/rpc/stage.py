@@ -22,7 +22,7 @@ from ottoscaler.rpc.door import (
     StatusAnswer,
     StatusQuestion,
 )
-from ottoscaler.rpc.server import RpcServer
+from ottoscaler.rpc.server import serve_rpc
 from ottoscaler.rpc.v1 import scaling_pb2_grpc
 from ottoscaler.settings import Settings, load_settings
 
@@ -174,7 +174,7 @@ async def open_door(
     settings = settings_with(port=port, **values)
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        await RpcServer(settings).serve(door, drain, task_status=task_status)
+        await serve_rpc(door, settings, drain, task_status=task_status)
         closed.set()
 
     async with trio.open_nursery() as nursery:
