@@ -150,6 +150,8 @@ async def _serve_era(
                     f"{settings.redis_consumer_group} of {settings.redis_stream} was begun there"
                 ]
             )
+        if settings.redis_address.scheme == "memory":
+            log.warning("there is no Redis", reason=(await stream.report()).promise)
         rings: list[Rings] = []
         session = Session(
             stream,
