@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from ottoscaler.parsing import flag, path, port, text, whole
+from ottoscaler.parsing import choice, flag, matching, path, port, seconds, secret, text, whole
+from ottoscaler.secret import Secret
 from ottoscaler.settings.field import Field
 from ottoscaler.settings.limits import LimitSettings
 
@@ -17,6 +18,34 @@ class DoorSettings(LimitSettings, frozen=True, kw_only=True):
     http_port: Annotated[
         int,
         Field(whole(0, 65_535), "8080", "Port of /metrics, /livez, /readyz and /startupz; 0: they are not served."),
+    ]
+
+    otto_handler_host: Annotated[
+        str | None,
+        Field(
+            matching(r"[\w.\-\[\]:]+:\d{1,5}", "a host name or address with a port, such as otto-handler:8080"),
+            None,
+            "Where the logs of workers are forwarded to, line by line, and their states told; unset: nowhere.",
+        ),
+    ]
+    otto_handler_tls: Annotated[bool, Field(flag(), "false", "Whether otto-handler is called with TLS.")]
+    otto_handler_ca: Annotated[
+        str | None, Field(path(), None, "Authority that otto-handler's certificate is checked by, in PEM.")
+    ]
+    otto_handler_token: Annotated[
+        Secret | None, Field(secret(), None, "Bearer token for otto-handler; send it with TLS only.")
+    ]
+    log_sink: Annotated[
+        str,
+        Field(choice("none", "stdout"), "none", "Where the logs of workers go without OTTO_HANDLER_HOST."),
+    ]
+    log_grace_seconds: Annotated[
+        float,
+        Field(
+            seconds(0, 86_400),
+            "60",
+            "How long after a worker's end its pod and its event wait for its log to be taken; then a gap is reported.",
+        ),
     ]
 
     grpc_enabled: Annotated[
