@@ -80,12 +80,14 @@ class Following:
         self._ended_at = 0.0
         self._has_read = bool(mark.stamp)
         self._is_hurried = False
+        self._may_have_run = True
         self._waiting = trio.CancelScope()
         self._stream = trio.CancelScope()
 
-    def hurry(self) -> None:
+    def hurry(self, *, may_have_run: bool = True) -> None:
         """The worker has ended, or will never begin: wait for nothing that may not come."""
         self._is_hurried = True
+        self._may_have_run = may_have_run
         self._waiting.cancel(reason="the worker has ended")
         self._stream.deadline = min(self._stream.deadline, trio.current_time() + END_SECONDS)
 
@@ -245,7 +247,7 @@ class Following:
         record = self._pod.record
         finished = record.finished_at if record is not None else None
         is_whole = finished is not None and self._ended_at >= finished
-        has_run = self._has_read or record is None or record.started_at is not None
+        has_run = self._has_read or (self._may_have_run if record is None else record.started_at is not None)
         if has_run and not is_whole:
             await self._deliver([Gap(self.position.stamp, "", "PodGone")])
         self.is_over = True

@@ -7,7 +7,7 @@ the message of both. Text that is no UTF-8 is escaped (`\\xff`), for a protobuf 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.lines import LogLine
@@ -29,8 +29,7 @@ WHYS = {
 """Why lines are missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """Whose lines these are."""
 
     name: str
@@ -39,6 +38,7 @@ class Who:
     index: int
     attempt: int
     namespace: str
+    container: str = "worker"
 
 
 class Wording:

@@ -1,0 +1,305 @@
+"""The keeper of logs: follows every worker of the events that this process holds, and writes the marks.
+
+A part of the outer ring, for a log is still needed while the work on its event ends. Per worker one task follows and
+one tells states; both end when the log is settled, when the grace after the worker's end is over (then a gap says so),
+or when the event leaves this process. Marks are written together, every `MARK_SECONDS` where something moved, and at
+once before a pod may go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+import trio
+import trio_util
+
+from ottoscaler.events import Event
+from ottoscaler.fleet import Fleet, Follow
+from ottoscaler.ledger import Ledger
+from ottoscaler.log import log
+from ottoscaler.logs.backlog import Room
+from ottoscaler.logs.following import Following
+from ottoscaler.logs.mark import Entry, Gap, Mark
+from ottoscaler.logs.messages import Who, say_gap
+from ottoscaler.logs.tracked import Receiver, Tracked
+from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.pods import WORKER_CONTAINER
+from ottoscaler.stream.base import Claim
+from ottoscaler.stream.marks import Marking
+from ottoscaler.stream.progress import Progress
+from ottoscaler.worker_logs import EventLogs
+
+MARK_SECONDS = 0.5
+CLOSE_SECONDS = 1.0
+
+
+class LogApi(Protocol):
+    """What is needed of the API here; `ottoscaler.kube.client.Kube` has it."""
+
+    def read_log(
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        *,
+        follow: bool,
+        since: str = "",
+        limit_bytes: int | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """A container's log with timestamps."""
+
+
+class LogKeeper:
+    """Looks after logs; `run` must be running. `build_pod` says which containers a worker's pod has."""
+
+    def __init__(
+        self,
+        api: LogApi,
+        fleet: Fleet,
+        ledger: Ledger,
+        receiver: Receiver,
+        *,
+        namespace: str,
+        grace: float,
+        build_pod: Callable[[Event, int, int], dict[str, Any]],
+        now: Callable[[], float] = time.time,
+        room: Room | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.grace = grace
+        self.now = now
+        self.receiver = receiver
+        self.room = room or Room()
+        self.build_pod = build_pod
+        self._api = api
+        self._fleet = fleet
+        self._ledger = ledger
+        self._tracked: set[Tracked] = set()
+        self._nursery: trio.Nursery | None = None
+        self._urgent = trio.Event()
+        self._wrote = trio.Event()
+        self._writing = trio.Lock()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow and forward until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._nursery.start(self.receiver.run)
+                for tracked in self._tracked:  # after a crash of this part
+                    self._nursery.start_soon(self._see_through, tracked)
+                task_status.started()
+                await self._write_marks()
+        finally:
+            self._nursery = None
+
+    @contextmanager
+    def open_event(self, event: Event, claim: Claim, progress: Progress) -> Iterator[EventLogs]:
+        """Look after an event's logs for the time of the block."""
+        logs = _EventLogs(self, event, claim, progress)
+        try:
+            yield logs
+        finally:
+            for tracked in logs.tracked.values():
+                self.forget(tracked, "the event is worked on here no more")
+
+    async def hand_over(self) -> None:
+        """Send nothing more, and write every mark."""
+        self.receiver.suspend()
+        await self._write_now()
+
+    def track(self, tracked: Tracked) -> None:
+        """Begin with a worker."""
+        self._tracked.add(tracked)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._see_through, tracked)
+
+    def forget(self, tracked: Tracked, reason: str) -> None:
+        """End with a worker."""
+        tracked.life.cancel(reason=reason)
+        self._tracked.discard(tracked)
+
+    async def wait(self, tracked: Tracked) -> None:
+        """Return when the log is settled, or was given up because its grace is over."""
+        with trio.move_on_at(tracked.needed_until):
+            await tracked.settled.wait()
+            return
+        self._give_up(tracked)
+
+    def _give_up(self, tracked: Tracked) -> None:
+        """The grace is over: say what is missing, and let the pod go."""
+        who = tracked.who
+        if not tracked.is_ended:
+            gap = Gap(tracked.outbox.mark.stamp, "", "GraceOver")
+            self.receiver.leave_behind(tracked.wording.encode(gap))
+            log.warning("log given up", event_id=who.event_id, worker=who.name, cause=gap.why, reason=say_gap(gap))
+        if tracked.told < len(_STATES):
+            log.warning("states not told", event_id=who.event_id, worker=who.name, cause="GraceOver", told=tracked.told)
+        tracked.is_ended, tracked.told = True, len(_STATES)
+        tracked.life.cancel(reason="LOG_GRACE_SECONDS are over")
+
+    # -- one worker
+
+    async def _see_through(self, tracked: Tracked) -> None:
+        """Everything about one worker; nothing but a cancel of the whole part leaves this task."""
+        try:
+            with tracked.life, self._fleet.follow(tracked.who.name) as pod:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._tell_states, tracked, pod)
+                    if not tracked.is_ended:
+                        await self._forward(tracked, pod)
+                await self._write_through(tracked)
+        except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the other logs go on
+            log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
+            self.receiver.leave_behind(tracked.wording.encode(Gap(tracked.outbox.mark.stamp, "", "Broken")))
+        finally:
+            self.receiver.detach(tracked.sender)
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await tracked.backlog.close()
+            tracked.settled.set()
+
+    async def _forward(self, tracked: Tracked, pod: Follow) -> None:
+        """The log from its mark to its end, and until all of it is done with."""
+
+        async def deliver(entries: Sequence[Entry]) -> None:
+            for entry in entries:
+                if isinstance(entry, Gap):
+                    log.warning("log has a gap", worker=tracked.who.name, cause=entry.why, reason=say_gap(entry))
+            await tracked.deliver(entries, pod.record)
+
+        read = partial(self._api.read_log, self.namespace, tracked.who.name, tracked.who.container)
+        tracked.following = Following(tracked.who.name, read, pod, tracked.outbox.mark, deliver, now=self.now)
+        tracked.hurry()
+        self.receiver.attach(tracked.sender)
+        await tracked.following.run()
+        await tracked.wait_empty()
+        tracked.is_ended = True
+
+    async def _tell_states(self, tracked: Tracked, pod: Follow) -> None:
+        """Tell the states in their order, each until it was heard."""
+        for number, tell in enumerate(_STATES, start=1):
+            if tracked.told < number:
+                if (notification := await tell(self, tracked, pod)) is not None:
+                    await self.receiver.tell(notification)
+                tracked.told = number
+
+    async def tell_created(self, tracked: Tracked, pod: Follow) -> bytes | None:
+        """The first state: the pod is there."""
+        await trio_util.wait_any(lambda: _wait(pod, has_started=False), tracked.has_outcome.wait)
+        return tracked.wording.created(pod.record, self.now()) if pod.record is not None else None
+
+    async def tell_running(self, tracked: Tracked, pod: Follow) -> bytes | None:
+        """The second: the container runs."""
+        await trio_util.wait_any(lambda: _wait(pod, has_started=True), tracked.has_outcome.wait)
+        record = pod.record
+        return tracked.wording.running(record) if record is not None and record.started_at is not None else None
+
+    async def tell_ended(self, tracked: Tracked, pod: Follow) -> bytes | None:
+        """The last: how it ended."""
+        await tracked.has_outcome.wait()
+        assert tracked.outcome is not None  # set with the event
+        return tracked.wording.ended(tracked.outcome, self.now())
+
+    # -- marks
+
+    async def _write_marks(self) -> None:
+        while True:
+            with trio.move_on_after(MARK_SECONDS):
+                await self._urgent.wait()
+            self._urgent = trio.Event()
+            await self._write_now()
+
+    async def _write_through(self, tracked: Tracked) -> None:
+        """Return when Redis knows the mark."""
+        while tracked.written != tracked.mark:
+            self._urgent.set()
+            await self._wrote.wait()
+
+    async def _write_now(self) -> None:
+        """Write what has moved; an event that is not ours any more is given up here."""
+        async with self._writing:
+            moved: defaultdict[Claim, list[tuple[Tracked, Mark]]] = defaultdict(list)
+            for tracked in self._tracked:
+                if (mark := tracked.mark) != tracked.written:
+                    moved[tracked.claim].append((tracked, mark))
+            if moved:
+                markings = [Marking(claim, tuple(map(_row, marks))) for claim, marks in moved.items()]
+                answers = await self._ledger.insist(partial(self._ledger.stream.write_marks, markings))
+                for marks, is_ours in zip(moved.values(), answers, strict=True):
+                    self._note_written(marks, is_ours=is_ours)
+            self._wrote.set()
+            self._wrote = trio.Event()
+
+    def _note_written(self, marks: list[tuple[Tracked, Mark]], *, is_ours: bool) -> None:
+        for tracked, mark in marks:
+            if is_ours:
+                tracked.written = mark
+            else:
+                self.forget(tracked, "NotOurs: the event was lost to another owner")
+
+
+_STATES = (LogKeeper.tell_created, LogKeeper.tell_running, LogKeeper.tell_ended)
+
+
+async def _wait(pod: Follow, *, has_started: bool) -> None:
+    await pod.wait(lambda r: r is not None and (not has_started or r.started_at is not None or r.gone or r.is_final))
+
+
+def _row(moved: tuple[Tracked, Mark]) -> tuple[int, int, str]:
+    tracked, mark = moved
+    return tracked.who.index, tracked.who.attempt, msgspec.json.encode(mark).decode()
+
+
+class _EventLogs:
+    """The logs of one event."""
+
+    def __init__(self, keeper: LogKeeper, event: Event, claim: Claim, progress: Progress) -> None:
+        self.tracked: dict[str, Tracked] = {}
+        self._keeper = keeper
+        self._event = event
+        self._claim = claim
+        self._progress = progress
+
+    def follow(self, index: int, attempt: int, name: str) -> None:
+        """Forward the log of an attempt."""
+        if name not in self.tracked:
+            container = self._container(index, attempt)
+            who = Who(name, self._event.task_id, self._event.id, index, attempt, self._keeper.namespace, container)
+            text = self._progress.marks.get((index, attempt))
+            mark = msgspec.json.decode(text, type=Mark) if text else Mark()
+            wording = self._keeper.receiver.wording(who)
+            tracked = self.tracked[name] = Tracked(who, self._claim, mark, wording, self._keeper.room)
+            self._keeper.track(tracked)
+
+    def end(self, outcome: WorkerOutcome) -> None:
+        """An attempt has ended, here or before this process had the event."""
+        tracked = self.tracked.get(outcome.name)
+        if tracked is None:
+            if (outcome.index, outcome.attempt) not in self._progress.accepted:
+                return  # it never had a pod
+            self.follow(outcome.index, outcome.attempt, outcome.name)
+            tracked = self.tracked[outcome.name]
+        ended = datetime.fromisoformat(outcome.completed_at).timestamp() if outcome.completed_at else self._keeper.now()
+        passed = max(0.0, self._keeper.now() - ended)
+        tracked.end(outcome, max(0.0, self._keeper.grace - passed))
+
+    async def wait_pod(self, name: str) -> None:
+        """Return when the log of this pod is needed no more."""
+        if (tracked := self.tracked.get(name)) is not None:
+            await self._keeper.wait(tracked)
+
+    async def wait_all(self) -> None:
+        """Return when no log of the event is needed any more."""
+        for tracked in list(self.tracked.values()):
+            await self._keeper.wait(tracked)
+
+    def _container(self, index: int, attempt: int) -> str:
+        """The container whose log is the worker's: the one named so, else the first."""
+        names = [one["name"] for one in self._keeper.build_pod(self._event, index, attempt)["spec"]["containers"]]
+        return WORKER_CONTAINER if WORKER_CONTAINER in names else str(names[0])

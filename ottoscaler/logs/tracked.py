@@ -1,0 +1,125 @@
+"""One worker whose log is forwarded: its lines' way from the kubelet to the receiver, and what was told of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+import trio
+
+from ottoscaler.fleet import PodRecord
+from ottoscaler.logs.backlog import Backlog, Room
+from ottoscaler.logs.following import Following
+from ottoscaler.logs.lane import Sender
+from ottoscaler.logs.mark import Entry, Mark
+from ottoscaler.logs.messages import Who
+from ottoscaler.logs.outbox import Outbox
+from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.stream.base import Claim
+
+PERHAPS_RAN = frozenset({"DeletedByOther", "NodeLost"})
+"""Causes with which nobody knows whether the worker ran."""
+
+
+class WordingLike(Protocol):
+    """How a receiver wants the entries of one worker."""
+
+    def place(self, record: PodRecord | None) -> None:
+        """Say from now on where the pod is."""
+
+    def encode(self, entry: Entry) -> bytes:
+        """One line or gap."""
+
+    def created(self, record: PodRecord | None, now: float) -> bytes:
+        """The pod was made."""
+
+    def running(self, record: PodRecord) -> bytes:
+        """The container began."""
+
+    def ended(self, outcome: WorkerOutcome, now: float) -> bytes:
+        """The worker ended."""
+
+
+class Receiver(Protocol):
+    """Where lines and states go."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send until cancelled."""
+
+    def wording(self, who: Who) -> WordingLike:
+        """How it wants to hear of a worker."""
+
+    def attach(self, sender: Sender) -> None:
+        """Take the lines of a worker."""
+
+    def detach(self, sender: Sender) -> None:
+        """Take them no more."""
+
+    def leave_behind(self, entry: bytes) -> None:
+        """Send one last entry of a worker that is looked after no more, when that is possible; nobody waits for it."""
+
+    async def tell(self, notification: bytes) -> None:
+        """Tell a state; returns when it was heard."""
+
+    def suspend(self) -> None:
+        """Send nothing more."""
+
+
+class Tracked:
+    """The state of one worker. `mark` is how far everything is, `written` what of it Redis knows."""
+
+    def __init__(self, who: Who, claim: Claim, mark: Mark, wording: WordingLike, room: Room) -> None:
+        self.who = who
+        self.claim = claim
+        self.written = mark
+        self.told = mark.told
+        self.is_ended = mark.ended
+        self.wording = wording
+        self.backlog = Backlog(room, lambda: self.sender.stir())
+        self.outbox = Outbox(self.backlog, mark)
+        self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer)
+        self.following: Following | None = None
+        self.outcome: WorkerOutcome | None = None
+        self.has_outcome = trio.Event()
+        self.settled = trio.Event()
+        self.life = trio.CancelScope()
+        self.needed_until = math.inf
+        """When the grace after its end is over (clock of trio)."""
+        self._answered = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Tracked {self.who.name} line={self.outbox.mark.line} backlog={len(self.backlog)}>"
+
+    @property
+    def mark(self) -> Mark:
+        """How far the log is forwarded and the states are told, now."""
+        head = self.following.position.head if self.following else self.written.head
+        return msgspec.structs.replace(self.outbox.mark, head=head, told=self.told, ended=self.is_ended)
+
+    def end(self, outcome: WorkerOutcome, grace: float) -> None:
+        """The attempt has ended; `grace`: seconds from now for which its log is waited for."""
+        self.outcome = outcome
+        self.needed_until = trio.current_time() + grace
+        self.has_outcome.set()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Let the follower wait for nothing that may not come, once the attempt has ended."""
+        if self.outcome is not None and self.following is not None:
+            self.following.hurry(may_have_run=bool(self.outcome.started_at) or self.outcome.cause in PERHAPS_RAN)
+
+    async def deliver(self, entries: Sequence[Entry], record: PodRecord | None) -> None:
+        """Take in what the follower read."""
+        self.wording.place(record)
+        await self.backlog.put(entries)
+
+    async def wait_empty(self) -> None:
+        """Return when everything that was taken in is done with."""
+        while len(self.backlog) or not self.outbox.is_empty:
+            self._answered = trio.Event()
+            await self._answered.wait()
+
+    def _note_answer(self) -> None:
+        self._answered.set()
