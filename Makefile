@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types proto bench fuzz chaos clean
+.PHONY: help setup demo dev test check format lint types proto lock bench fuzz chaos clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ types: setup
 
 proto: setup ## Make the code in ottoscaler/rpc/v1 from the .proto files beside it
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. ottoscaler/rpc/v1/*.proto
+
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
+lock: setup ## Lock what the image installs, with hashes: deploy/*.lock
+	@$(BIN)/uv $(LOCK) pyproject.toml --output-file deploy/requirements.lock
+	@echo 'setuptools>=77' | $(BIN)/uv $(LOCK) - --output-file deploy/build.lock
 
 bench: setup ## Measure, print the figures and write them to build/bench
 	@$(BIN)/python -m benchmarks

@@ -1,0 +1,1 @@
+"""The image, the chart and what installs them."""
