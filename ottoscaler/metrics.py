@@ -78,6 +78,13 @@ API_REQUESTS = Histogram(
     buckets=FAST,
     registry=REGISTRY,
 )
+RPC_SECONDS = Histogram(
+    "ottoscaler_rpc_seconds",
+    "Calls by gRPC, by rpc and code, for as long as they lasted; CANCELLED where the client went away.",
+    ("rpc", "code"),
+    buckets=LONG,
+    registry=REGISTRY,
+)
 STAGE_SECONDS = Histogram(
     "ottoscaler_stage_seconds",
     "Time from the stage before to this one.",
@@ -104,6 +111,8 @@ for _cause in CAUSES.values():
     if _cause.kind in ("own", "platform"):
         RETRIES.labels(_cause.name)
 WORKERS.labels("succeeded", "")
+for _rpc in ("ScaleUp", "ScaleDown", "GetWorkerStatus", "ExecutePipeline"):
+    RPC_SECONDS.labels(_rpc, "OK")
 _STAGE = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES[1:]}
 _api_child = cache(API_REQUESTS.labels)
 

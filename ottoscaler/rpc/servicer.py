@@ -6,6 +6,7 @@ its time checked before it may make a thread wait, and that bytes which are no m
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from ottoscaler.metrics import RPC_SECONDS
 from ottoscaler.rpc import health as health_service
 from ottoscaler.rpc import messages
 from ottoscaler.rpc.access import Access, Refusals
@@ -143,19 +145,24 @@ class Servicer:
     @contextmanager
     def _answering(self, rpc: str, context: Context, lane: Lane, role: Role | None) -> Iterator[None]:
         """Let a call in and hold its place; an error inside is answered, and logged as a refusal."""
+        started, code = time.monotonic(), "CANCELLED"  # where nothing else is said: the client is gone
         try:
             if role is not None:
                 self._access.admit(context, role)
             with lane.room():
                 yield
+            code = "OK"
         except grpc.RpcError:  # from reading: the client is gone
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
             answer = answer_to(error)
+            code = answer.code.name
             if not isinstance(error, Gone):
-                self._refusals.note(context.peer(), rpc, answer.code.name, answer.message)
+                self._refusals.note(context.peer(), rpc, code, answer.message)
             context.set_trailing_metadata(answer.trailer())
             context.abort(answer.code, answer.message)
+        finally:
+            RPC_SECONDS.labels(rpc, code).observe(time.monotonic() - started)
 
     def _message(self, requests: Requests, context: Context, seconds: float | None = None) -> bytes:
         """The one message of a call."""

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ottoscaler.errors import Unavailable
+from ottoscaler.metrics import REGISTRY
 from ottoscaler.rpc.door import (
     Draining,
     InvalidCall,
@@ -368,3 +369,17 @@ async def test_health_knows_the_door_and_its_service() -> None:
         assert await scene.health("ottoscaler.v1.OttoscalerService") == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
             await scene.health("other")
+
+
+async def test_calls_are_counted_by_rpc_and_code() -> None:
+    """Every call shows in the metrics, with the code that it ended with and its time."""
+
+    def count(code: str) -> float:
+        return REGISTRY.get_sample_value("ottoscaler_rpc_seconds_count", {"rpc": "ScaleDown", "code": code}) or 0.0
+
+    before = [count("OK"), count("UNAVAILABLE")]
+    async with open_door() as scene:
+        await call(scene.stub.ScaleDown, scaling_pb2.ScaleRequest())
+        scene.door.answer = Unavailable("away")
+        await refusal(scene.stub.ScaleDown, scaling_pb2.ScaleRequest())
+    assert [count("OK"), count("UNAVAILABLE")] == [before[0] + 1, before[1] + 1]
