@@ -15,6 +15,7 @@ from ottoscaler.metrics import StageClock
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.site import Site
 from ottoscaler.stream.base import Fence
+from ottoscaler.worker_logs import NO_LOGS, EventLogs
 
 COLLECTION_FROM = 10
 """With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""
@@ -25,6 +26,7 @@ class Cleanup:
 
     def __init__(self, site: Site, guard: Guard, event_id: str) -> None:
         self.fences: dict[str, Fence] = {}
+        self.logs: EventLogs = NO_LOGS
         self._site = site
         self._guard = guard
         self._event_id = event_id
@@ -57,6 +59,7 @@ class Cleanup:
         self._left[outcome.name] = outcome.uid
         self._recorded_at[outcome.name] = self._site.now()
         await self._wait_durable()
+        await self.logs.wait_pod(outcome.name)
         with trio.move_on_after(self._site.patience.cleanup_delay):
             await self._event_ended.wait()
             return
@@ -67,6 +70,7 @@ class Cleanup:
     async def clean_rest(self) -> None:
         """Delete all pods of the event that are left, fences aside; also those that an earlier owner left behind."""
         await self._wait_durable()
+        await self.logs.wait_all()
         shown = self._pods_shown()
         unseen = {name: uid for name, uid in self._left.items() if name not in shown}
         if len(shown) >= COLLECTION_FROM and not self.fences:

@@ -25,6 +25,7 @@ from ottoscaler.site import Site
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 from ottoscaler.worker import Worker
+from ottoscaler.worker_logs import NO_LOGS, EventLogs
 
 
 class Scaling:
@@ -40,6 +41,7 @@ class Scaling:
         self._settled = settled
         self._attempts = Attempts(progress, event.pod_count)
         self._cleanup = Cleanup(site, guard, event.id)
+        self._logs: EventLogs = NO_LOGS
         self._unstarted: dict[int, None] = dict.fromkeys(self._attempts.open_indices())
         self._workers: dict[int, Worker] = {}
         self._queueing = trio.CancelScope()
@@ -90,6 +92,12 @@ class Scaling:
         """Work until the result is written. Raises `NotOurs` when the event was lost; a cancel leaves all pods
         running.
         """
+        with self._site.logs.open_event(self._event, self.claim, self._progress) as self._logs:
+            self._cleanup.logs = self._logs
+            await self._run()
+        return None
+
+    async def _run(self) -> None:
         await self._begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_notices)
@@ -103,7 +111,6 @@ class Scaling:
         clock = StageClock("deleted", self._site.now())
         await self._close()
         clock.reach("closed", self._site.now())
-        return None
 
     async def _begin(self) -> None:
         """Give a sign of life, so that what may kill this process next is not held against the event."""
@@ -121,6 +128,7 @@ class Scaling:
         )
         for ended in self._attempts.all_ends():
             self._cleanup.fence_off(ended)
+            self._logs.end(ended)
         self._note_whether_over()
 
     # -- taking stock
@@ -173,12 +181,14 @@ class Scaling:
 
     async def _work(self, index: int, worker: Worker) -> None:
         """One worker from its slot to its clean end, attempt after attempt."""
+        self._logs.follow(index, self._attempts.number(index), worker.name)
         try:
             outcome = await worker.run()
         finally:
             self._site.slots.release()
         self._attempts.first_accepted = min(self._attempts.first_accepted, worker.accepted_at)
         self._attempts.note(index, outcome)
+        self._logs.end(outcome)
         self._note_whether_over()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cleanup.clean, outcome)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -43,6 +44,7 @@ from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
 from ottoscaler.stream.session import Session
+from ottoscaler.supervisor import Part
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
 from ottoscaler.web.pages import open_http_door
@@ -164,21 +166,36 @@ async def _serve_era(
             site = _build_site(settings, stream, session, kube, era, templates, policy)
             judge = Policy(policy, templates.images | {settings.otto_agent_image}, site.build_pod).judge
             limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names, judge)
-            doors = _doors(settings, drain, site, limits)
-            rings.append(Rings(settings, drain, site, session, name, era, limits, doors))
-            with health.follow(rings[0].vitals):
-                await rings[0].run(startup)
+            async with _open_logs(settings, access, session, site) as (logs, site):
+                doors = _doors(settings, drain, site, limits, logs)
+                rings.append(Rings(settings, drain, site, session, name, era, limits, doors))
+                with health.follow(rings[0].vitals):
+                    await rings[0].run(startup)
 
 
-def _doors(settings: Settings, drain: Drain, site: Site, limits: Limits) -> Doors:
+@asynccontextmanager
+async def _open_logs(
+    settings: Settings, access: Access, session: Session, site: Site
+) -> AsyncIterator[tuple[dict[str, Part], Site]]:
+    """Whoever forwards the logs of workers, as a part, and the site that knows it; imported where it is switched on."""
+    if not (settings.otto_handler_host or settings.log_sink != "none"):
+        yield {}, site
+        return
+    from ottoscaler.logs.opening import open_log_keeper
+
+    async with open_log_keeper(settings, access, session.check, site) as keeper:
+        yield {"logs": keeper.run}, replace(site, logs=keeper)
+
+
+def _doors(settings: Settings, drain: Drain, site: Site, limits: Limits, logs: dict[str, Part]) -> Doors:
     """The gRPC door and what answers its calls. It needs 13 MB, so it is imported where it is switched on."""
     if not settings.grpc_enabled:
-        return Doors()
+        return Doors(parts=logs)
     from ottoscaler.calls.door import Calls
     from ottoscaler.rpc.server import serve_rpc
 
     calls = Calls(site, limits)
-    return Doors(partial(serve_rpc, calls, settings, drain), {"calls": calls.run})
+    return Doors(partial(serve_rpc, calls, settings, drain), {"calls": calls.run, **logs})
 
 
 def _build_site(

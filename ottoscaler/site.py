@@ -26,6 +26,7 @@ from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.retries import RetryPolicy
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
+from ottoscaler.worker_logs import NO_LOGS, WorkerLogs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Site:
     retries_by_template: Mapping[str, RetryPolicy] = field(default_factory=dict)
     now: Callable[[], float] = time.time
     warnings: PodWarnings = field(default_factory=PodWarnings)
+    logs: WorkerLogs = NO_LOGS
 
     def policy_for(self, event: Event) -> RetryPolicy:
         """How failures of this event's workers are met: its own word, its template's, else the settings'."""

@@ -29,7 +29,9 @@ FAREWELLS = 10_000
 class HandlerLike(Protocol):
     """What is needed of otto-handler; `ottoscaler.rpc.handler_link.Handler` has it."""
 
-    open_log_stream: OpenStream
+    @property
+    def open_log_stream(self) -> OpenStream:
+        """Open a ForwardWorkerLogs call."""
 
     async def notify(self, notification: bytes) -> bool:
         """Tell a state; False: it could not keep it. Raises Unavailable."""

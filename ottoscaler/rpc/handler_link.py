@@ -10,7 +10,6 @@ import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -141,13 +140,13 @@ def _words(error: Any) -> str:
 
 
 @contextmanager
-def open_handler(address: str, *, tls: bool, ca: Path | None, token: Secret | None) -> Iterator[Handler]:
+def open_handler(address: str, *, tls: bool, ca: bytes | None, token: Secret | None) -> Iterator[Handler]:
     """A channel to otto-handler, `host:port`, for the time of the block; nothing is connected before the first call.
 
-    `ca` (PEM) is whom to trust with TLS, None: whom the system trusts. Raises OSError where it cannot be read.
+    `ca` (PEM) is whom to trust with TLS, None: whom gRPC trusts by default.
     """
     if tls:
-        credentials = grpc.ssl_channel_credentials(ca.read_bytes() if ca else None)
+        credentials = grpc.ssl_channel_credentials(ca)
         channel = grpc.secure_channel(address, credentials, options=_OPTIONS)
     else:
         channel = grpc.insecure_channel(address, options=_OPTIONS)

@@ -1,0 +1,66 @@
+"""The keeper of logs as the settings want it, with connections of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from ottoscaler.errors import SettingsError
+from ottoscaler.kube.access import Access
+from ottoscaler.kube.client import open_kube
+from ottoscaler.log import log
+from ottoscaler.logs.keeping import LogKeeper
+from ottoscaler.logs.tracked import Receiver
+from ottoscaler.settings import Settings
+from ottoscaler.site import Site
+
+
+@asynccontextmanager
+async def open_log_keeper(
+    settings: Settings, access: Access, may_write: Callable[[], None], site: Site
+) -> AsyncIterator[LogKeeper]:
+    """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
+    with _open_receiver(settings, site) as receiver:
+        async with open_kube(access, may_write=may_write) as kube:  # follows never share the connections of writes
+            yield LogKeeper(
+                kube,
+                site.fleet,
+                site.ledger,
+                receiver,
+                namespace=site.namespace,
+                grace=settings.log_grace_seconds,
+                build_pod=site.build_pod,
+                now=site.now,
+            )
+
+
+@contextmanager
+def _open_receiver(settings: Settings, site: Site) -> Iterator[Receiver]:
+    if not settings.otto_handler_host:
+        from ottoscaler.logs.printing import PrintingReceiver
+
+        is_text = settings.log_format == "text" or (settings.log_format == "auto" and os.isatty(sys.stdout.fileno()))
+        yield PrintingReceiver(as_json=not is_text)
+        return
+    if settings.log_sink != "none":
+        log.warning("LOG_SINK is not used: logs go to OTTO_HANDLER_HOST", host=settings.otto_handler_host)
+    from ottoscaler.logs.forwarding import HandlerReceiver
+    from ottoscaler.rpc.handler_link import open_handler
+
+    token = settings.otto_handler_token
+    if token and not settings.otto_handler_tls:
+        log.warning("OTTO_HANDLER_TOKEN is sent in plain text: OTTO_HANDLER_TLS is false")
+    ca = _read_ca(settings.otto_handler_ca)
+    with open_handler(settings.otto_handler_host, tls=settings.otto_handler_tls, ca=ca, token=token) as handler:
+        yield HandlerReceiver(handler, site.wait_writable)
+
+
+def _read_ca(path: str | None) -> bytes | None:
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        expected = f"expected a file that can be read ({error.strerror})"
+        raise SettingsError([f"OTTO_HANDLER_CA is {path!r}, {expected}"]) from error
