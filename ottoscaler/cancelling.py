@@ -1,5 +1,5 @@
-"""One cancel: every worker of one event that has not ended is marked, and its event ends as terminated, cause
-Cancelled.
+"""One cancel: every worker of one event (of a pipeline, every stage) that has not ended is marked, and its event ends
+as terminated, cause Cancelled.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import trio
 
 from ottoscaler.events import BadEntry
 from ottoscaler.scaledown import ScaleDown
+from ottoscaler.stages import parse_pipeline
 from ottoscaler.stream.progress import Progress
 
 UNKNOWN_FOR_SECONDS = 5.0
@@ -25,7 +26,10 @@ class Cancel(ScaleDown):
             return target or ()
         last_first = range(target.planned, 0, -1)  # each mark looks for one that is still open, from the first on
         open_indices = (index for index in last_first if index not in target.outcomes)
-        candidates = (self._candidate(target.event_id, index, "Cancelled") for index in open_indices)
+        names = _name_stages(target)
+        candidates = (
+            self._candidate(target.event_id, index, "Cancelled", name=names.get(index)) for index in open_indices
+        )
         return await self._mark(candidates, target.planned, "Cancelled")
 
     async def _find_target(self) -> Progress | BadEntry | None:
@@ -34,7 +38,7 @@ class Cancel(ScaleDown):
         with trio.move_on_after(UNKNOWN_FOR_SECONDS):
             while True:
                 progress = await ledger.insist(lambda: ledger.stream.read_progress(target))
-                if progress is not None and progress.lane == "work":
+                if progress is not None and progress.lane in ("work", "pipelines"):
                     return progress
                 ending = await ledger.insist(lambda: ledger.stream.read_ending(target))
                 if ending is not None:
@@ -45,3 +49,9 @@ class Cancel(ScaleDown):
         reason = f"field event_id is {target!r}, expected the id of an event that waits, runs or ended within a day"
         pairs = tuple((name.encode(), value.encode()) for name, value in self._event.entry)
         return BadEntry(self._event.id, "UnknownEvent", reason, pairs)
+
+
+def _name_stages(target: Progress) -> dict[int, str]:
+    """By index, where the event is a pipeline; empty elsewhere: its workers have names of their own."""
+    text = dict(target.entry).get("otto.pipeline")
+    return {at: stage.stage_id for at, stage in enumerate(parse_pipeline(text).stages, start=1)} if text else {}

@@ -21,11 +21,13 @@ from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.outcomes import WorkerOutcome, dead_letter_pairs
+from ottoscaler.pipelines.running import PipelineRun
 from ottoscaler.pods import PodRecord
 from ottoscaler.roster import Roster
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.scaling import Scaling
 from ottoscaler.site import Site
+from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 
@@ -64,7 +66,8 @@ class Work(Protocol):
 class Handler:
     """Starts the work on each event and keeps the roster of it.
 
-    `work` is the nursery of the work ring; every event's task lives there, whatever becomes of this handler.
+    `work` is the nursery of the work ring; every event's task lives there, whatever becomes of this handler. Pipelines
+    wait by `standings`, which must be running.
     """
 
     def __init__(
@@ -76,9 +79,11 @@ class Handler:
         events: trio.MemoryReceiveChannel[Progress],
         work: trio.Nursery,
         *,
+        standings: Standings,
         max_failures: int = 3,
     ) -> None:
         self._site = site
+        self._standings = standings
         self._guard = guard
         self._max_failures = max_failures
         self._roster = roster
@@ -215,6 +220,8 @@ class Handler:
             return BadEntry(progress.event_id, "HandlingFailed", f"{reason} (EVENT_MAX_FAILURES)", pairs)
         if isinstance(event, BadEntry):
             return event
+        if event.type == "pipeline":
+            return PipelineRun(self._site, self._roster, self._standings, event, progress, claim)
         if event.type != "scale_up":
             kind = Cancel if event.type == "cancel" else ScaleDown
             return kind(self._site, self._roster, event, progress, claim)

@@ -22,6 +22,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import OttoscalerError, Unavailable
 from ottoscaler.metrics import count_ending
 from ottoscaler.stream.base import Accepted, Claim, Closed, Closing, Outcome, Stream, Writing, Written
+from ottoscaler.stream.pipelines import News
 
 T = TypeVar("T")
 MOST_AT_ONCE = 500
@@ -76,13 +77,18 @@ class Ledger:
             self._empty.set()
 
     async def record(
-        self, claim: Claim, *, accepted: tuple[Accepted, ...] = (), outcomes: tuple[Outcome, ...] = ()
+        self,
+        claim: Claim,
+        *,
+        accepted: tuple[Accepted, ...] = (),
+        outcomes: tuple[Outcome, ...] = (),
+        news: News | None = None,
     ) -> tuple[str, ...]:
         """Record and return the outcomes that stand now, in order; raises `NotOurs`.
 
         A cancel gives up waiting, not the writing: what was handed in is written before `wait_empty` returns.
         """
-        entry = self._hand_in(Writing(claim, accepted, outcomes))
+        entry = self._hand_in(Writing(claim, accepted, outcomes, news=news))
         await entry.answered.wait()
         if not entry.written.is_ours:
             raise NotOurs(claim)

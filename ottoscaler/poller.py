@@ -23,7 +23,7 @@ from ottoscaler.metrics import POLLS, StageClock, count_ending
 from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.repeats import content_of, mismatch, repeated_pairs
 from ottoscaler.roster import Roster
-from ottoscaler.stream.base import MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
+from ottoscaler.stream.base import LANES, MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 
 READ_AT_ONCE = 100
@@ -146,18 +146,18 @@ class Poller:
 
     def _plan(self, events: Sequence[Event], offer: bool) -> list[Registration]:
         """Hold what fits, and count it from now on; offer the rest."""
-        room: dict[Lane, int] = {"work": self._roster.room("work"), "control": self._roster.room("control")}
+        room = {lane: self._roster.room(lane) for lane in LANES}
         registrations = []
         for event in events:
-            lane: Lane = "work" if event.type == "scale_up" else "control"
+            lane = _lane(event)
             must_offer = offer or room[lane] <= 0
             room[lane] -= not must_offer
-            self.offered += must_offer
+            self.offered += must_offer and lane == "work"
             if not must_offer:
                 self._roster.enter(event.id, lane)
             registrations.append(
                 Registration(
-                    *(event.id, lane, event.entry, event.task_id, event.pod_count, must_offer),
+                    *(event.id, lane, event.entry, event.task_id, _planned(event), must_offer),
                     request_id=event.request_id,
                     content=content_of(event.entry) if event.request_id else "",
                     replay_of=event.replay_of,
@@ -210,6 +210,15 @@ class Poller:
         if closed.how == "here":
             count_ending("dlq", pairs)
             log.warning("event refused", event_id=entry.id, cause=bad.cause, reason=bad.reason)
+
+
+def _lane(event: Event) -> Lane:
+    return "work" if event.type == "scale_up" else "pipelines" if event.type == "pipeline" else "control"
+
+
+def _planned(event: Event) -> int:
+    """Of what it has parts: its workers, or its stages."""
+    return len(event.pipeline.stages) if event.pipeline else event.pod_count
 
 
 def _added(entry_id: str) -> int:

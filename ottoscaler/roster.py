@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 
 CONTROL_ROOM = 200
 """Scale-downs at a time: each costs a few calls and a task; they never wait for a scaling."""
+PIPELINE_ROOM = 1000
+"""Pipelines at a time: each costs a task, and they take no room from the stages that they wait for."""
 
 
 class RosterStatistics(NamedTuple):
-    """A snapshot: events assigned or running, those only waiting for deletes, and scale-downs."""
+    """A snapshot: events assigned or running, those only waiting for deletes, scale-downs and cancels, pipelines."""
 
     working: int
     settling: int
     control: int
+    pipelines: int = 0
 
 
 class Roster:
@@ -48,6 +51,8 @@ class Roster:
         figures, reserved = self.statistics(), self._reserved[lane]
         if lane == "control":
             return max(0, CONTROL_ROOM - figures.control - reserved)
+        if lane == "pipelines":
+            return max(0, PIPELINE_ROOM - figures.pipelines - reserved)
         return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working - reserved)
 
     @contextmanager
@@ -62,8 +67,8 @@ class Roster:
 
     def statistics(self) -> RosterStatistics:
         """How many there are of each kind."""
-        control = sum(lane == "control" for lane in self._lanes.values())
-        return RosterStatistics(len(self._lanes) - control - len(self._settling), len(self._settling), control)
+        lanes, settling = Counter(self._lanes.values()), len(self._settling)
+        return RosterStatistics(lanes["work"] - settling, settling, lanes["control"], lanes["pipelines"])
 
     def enter(self, event_id: str, lane: str, epoch: int = 0) -> None:
         """An event is ours from now on, whether or not its work has begun; `epoch` is 0 until Redis has told it."""

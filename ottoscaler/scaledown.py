@@ -135,8 +135,8 @@ class ScaleDown:
                 if (event.event_id, index) not in pods:
                     yield self._candidate(event.event_id, index)
 
-    def _candidate(self, event_id: str, index: int, cause: str = "Stopped") -> Candidate:
-        name = self._site.name_pod(event_id, index, 1)
+    def _candidate(self, event_id: str, index: int, cause: str = "Stopped", *, name: str | None = None) -> Candidate:
+        name = name or self._site.name_pod(event_id, index, 1)
         outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause)
         return Candidate(event_id, index, outcome.to_json())
 

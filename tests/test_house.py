@@ -25,6 +25,7 @@ LAYERS = (
     # the spine
     "patterns policy_file policy "
     "worker_logs ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
+    "standings pipelines "
     "handler poller taker bound sweeper gauges health rings web",
     # doors for programs
     "rpc calls logs",

@@ -28,6 +28,7 @@ from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Requests
 
 Lane = Literal["work", "control", "pipelines"]
+LANES: tuple[Lane, ...] = ("work", "control", "pipelines")
 Pairs = Sequence[tuple[str, str]]
 REPEATED, MISMATCHED = -2, -3
 """Of an event that was not registered: its request id means another one, of the same content or of other content."""

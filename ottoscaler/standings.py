@@ -1,0 +1,58 @@
+"""One look for all events that pipelines of this process wait for, however many they are.
+
+In: ids, for as long as somebody waits. Out: how they stand, as soon as that is something new.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from ottoscaler.ledger import Ledger
+from ottoscaler.stream.requests import Standing
+
+PERIOD_SECONDS = 0.25
+
+
+class Standings:
+    """The shared look. `run` must be running for `wait_change` to return."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._awaited: Counter[str] = Counter()
+        self._found: dict[str, Standing] = {}
+        self._arrived = trio.Event()
+        self._changed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look until cancelled; rests while nobody waits."""
+        task_status.started()
+        while True:
+            if not self._awaited:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            wanted = list(self._awaited)
+            found = await self._ledger.insist(partial(self._ledger.stream.look, wanted))
+            former = self._found
+            self._found = {event_id: found[event_id] for event_id in wanted if event_id in self._awaited}
+            if any(former.get(event_id) != standing for event_id, standing in self._found.items()):
+                self._changed.set()
+                self._changed = trio.Event()
+            await trio.sleep(PERIOD_SECONDS)
+
+    async def wait_change(self, known: Mapping[str, Standing | None]) -> dict[str, Standing]:
+        """Return what stands otherwise than is known; None = nothing is known."""
+        self._awaited.update(list(known))
+        self._arrived.set()
+        try:
+            while True:
+                found = {id_: self._found[id_] for id_ in known if self._found.get(id_, known[id_]) != known[id_]}
+                if found:
+                    return found
+                await self._changed.wait()
+        finally:
+            self._awaited.subtract(list(known))
+            self._awaited += Counter()  # drops what nobody waits for
