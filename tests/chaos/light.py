@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.calls.door import Calls
+from ottoscaler.events import Limits
 from ottoscaler.startup import StartupFailed, StartupStopped
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.chaos.asking import Asked, ask_last, ask_many, broken_promises, repeated_entry, watch_entries
 from tests.spine.determinism import schedule_from
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World, ambiguous, lost
@@ -51,6 +55,7 @@ class Run:
     results: list[dict[str, str]] = field(default_factory=list)
     dead: list[dict[str, str]] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
 
 
 class Replica:
@@ -61,6 +66,7 @@ class Replica:
         self.number = number
         self.starts = 0
         self.scaler: Scaler | None = None
+        self.calls: Calls | None = None
         self.api_fault: Callable[[str, str], Exception | None] = lambda verb, name: None
         self._life: trio.CancelScope | None = None
         self._frozen = trio.Event()
@@ -83,8 +89,15 @@ class Replica:
             self._freeze_calls(self.scaler)
             with trio.CancelScope() as self._life:
                 with suppress_ends():
-                    await self.scaler.run()
+                    async with trio.open_nursery() as nursery:
+                        await self.scaler.run(partial(self._open_calls, nursery))
+                        nursery.cancel_scope.cancel(reason="drained")
+            self.calls = None
             await trio.sleep(0.5)
+
+    def _open_calls(self, nursery: trio.Nursery, scaler: Scaler) -> None:
+        self.calls = Calls(scaler.rings._site, Limits())
+        nursery.start_soon(self.calls.run)
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -108,6 +121,7 @@ class Replica:
     def _freeze_calls(self, scaler: Scaler) -> None:
         for target, names in (
             (scaler.stream, ("read", "renew", "register", "tend", "record", "close", "offer", "mark_victims")),
+            (scaler.stream, ("request", "look", "read_request", "read_ending")),
             (scaler.kube, ("create_pod", "delete_pod", "delete_finished_pods")),
         ):
             for name in names:
@@ -159,6 +173,7 @@ def plan_of(seed: int, labels: Mapping[str, str]) -> Plan:
 
 
 async def _play(made: Run, dice: random.Random) -> None:
+    watch_entries(made.server, made.asked, made.sent)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
         replicas = [Replica(made, number) for number in range(dice.randint(1, 3))]
@@ -167,6 +182,8 @@ async def _play(made: Run, dice: random.Random) -> None:
         async with trio.open_nursery() as trouble:
             trouble.start_soon(_send, made, random.Random(dice.random()))
             trouble.start_soon(_harm, made, replicas, random.Random(dice.random()))
+            trouble.start_soon(ask_many, made.asked, replicas, random.Random(dice.random()))
+        await ask_last(made.asked, replicas, dice)
         await _settle(made)
         nursery.cancel_scope.cancel(reason="the run is over")
 
@@ -184,7 +201,9 @@ async def _send(made: Run, dice: random.Random) -> None:
 
 def _event(dice: random.Random, before: list[str]) -> dict[str, str]:
     task = dice.choice(["a", "b"])
-    match dice.choices(["up", "down", "cancel", "bad"], [6, 2, 1, 1])[0]:
+    match dice.choices(["up", "down", "cancel", "bad", "repeat"], [6, 2, 1, 1, 1])[0]:
+        case "repeat":
+            return repeated_entry(dice)
         case "cancel":
             return {"type": "cancel", "event_id": dice.choice([*before, "1-1"])}
         case "up":
@@ -230,15 +249,13 @@ async def _redis_away(made: Run, replica: Replica, seconds: float, dice: random.
 
 async def _lost_answer(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
     made.server.lose_answer_of.add(
-        dice.choice(["record", "close", "register", "tend", "offer", "mark_victims", "renew"])
+        dice.choice(["record", "close", "register", "tend", "offer", "mark_victims", "renew", "request", "look"])
     )
 
 
 async def _api_away(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
-    chance, of = (
-        dice.choice([0.3, 1.0]),
-        dice.choice([{"create"}, {"created"}, {"delete", "create"}, {"list", "watch"}]),
-    )
+    chance = dice.choice([0.3, 1.0])
+    of = dice.choice([{"create"}, {"created"}, {"delete", "create"}, {"list", "watch"}])
     error = ambiguous if of == {"created"} else lost
     replica.api_fault = lambda verb, name: error(verb) if verb in of and dice.random() < chance else None
     await trio.sleep(seconds)
@@ -351,13 +368,17 @@ def judge(made: Run) -> None:
         _must(fields["cause"] != "HandlingFailed", f"P5: a healthy event was held to be poison: {fields}")
     for fields in made.results:
         _judge_result(made, fields)
+    broken = broken_promises(made.asked, made.results) if not made.forgotten else []
+    _must(not broken, f"a request is one event, and its answers agree: {broken}")
 
 
 def _judge_result(made: Run, fields: dict[str, str]) -> None:
     sent, workers = made.sent[fields["event_id"]], msgspec.json.decode(fields["workers"])
-    if sent["type"] != "cancel":
+    is_repeated = fields["status"] == "already_processed"
+    _must(not is_repeated or made.sent[fields["original"]] == sent, f"{fields} repeats what was another request")
+    if "pod_count" in sent:
         _must(fields["requested"] == sent["pod_count"], f"P2: {fields} does not answer {sent}")
-    if sent["type"] != "scale_up":
+    if sent["type"] != "scale_up" or is_repeated:
         return
     _must(sorted(worker["index"] for worker in workers) == list(range(1, int(sent["pod_count"]) + 1)), f"P1: {fields}")
     ran = {(event, index) for event, index, _ in made.world.runs}
