@@ -141,7 +141,7 @@ def test_shields_have_a_limit(path: Path) -> None:
             keyword.arg == "shield" and getattr(keyword.value, "value", None) is True for keyword in node.keywords
         ):
             called = ast.unparse(node.func)
-            has_limit = called.startswith(("trio.move_on_", "trio.fail_")) or any(
+            has_limit = called.startswith(("trio.move_on_", "trio.fail_", "anyio.move_on_")) or any(
                 keyword.arg in ("deadline", "relative_deadline") for keyword in node.keywords
             )
             has_limit = has_limit or "# its limit:" in lines[node.lineno - 1]

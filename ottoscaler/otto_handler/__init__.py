@@ -7,3 +7,5 @@
 
 It imports nothing of Ottoscaler but the messages in `ottoscaler.rpc.v1`.
 """
+
+import ottoscaler.rpc  # noqa: F401  first: it keeps gRPC's core from writing to stderr

@@ -1,0 +1,188 @@
+"""The buffer: order, what each answer means, and gaps that say exactly how many lines are missing."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottoscaler.client.buffer import FIRST_RETRY, WINDOW_LINES, Answer, Buffer, Line, Statistics
+from ottoscaler.client.limits import Limits, Pace
+
+
+def line(text: str) -> Line:
+    """A line of the program's own."""
+    return Line(text, "2026-01-02T03:04:05Z")
+
+
+def filled(*texts: str, limits: Limits | None = None) -> Buffer:
+    """A buffer to which lines were added."""
+    buffer = Buffer(limits)
+    for text in texts:
+        buffer.add(line(text))
+    return buffer
+
+
+def sent(buffer: Buffer, now: float = 0.0) -> list[str]:
+    """The texts of all lines that may be sent now."""
+    texts = []
+    while (each := buffer.next(now)) is not None:
+        texts.append(each.text)
+    return texts
+
+
+def test_lines_go_in_order_and_are_answered_in_order() -> None:
+    """ACK and DROP are counted for the oldest line under way."""
+    buffer = filled("a", "b", "c")
+    assert sent(buffer) == ["a", "b", "c"]
+    for answer in ("ACK", "DROP", "ACK"):
+        buffer.take_answer(answer, 0.0)
+    assert buffer.is_empty
+    assert buffer.statistics() == Statistics(acknowledged=2, dropped=1, left_out=0, waiting=0)
+
+
+def test_a_retried_line_goes_again_after_a_growing_while() -> None:
+    """RETRY: later lines pass it, and each further RETRY doubles the while."""
+    buffer = filled("a", "b")
+    assert sent(buffer) == ["a", "b"]
+    buffer.take_answer("RETRY", 0.0)
+    buffer.take_answer("ACK", 0.0)
+    assert (sent(buffer, FIRST_RETRY - 0.01), buffer.wait(0.0)) == ([], FIRST_RETRY)
+    assert sent(buffer, FIRST_RETRY) == ["a"]
+    buffer.take_answer("RETRY", 1.0)
+    assert buffer.wait(1.0) == pytest.approx(2 * FIRST_RETRY)
+
+
+def test_what_was_under_way_goes_first_again() -> None:
+    """After a cut the unanswered lines go before what waits, in their order."""
+    buffer = filled("a", "b", "c")
+    sent(buffer)
+    buffer.take_answer("ACK", 0.0)
+    buffer.put_back()
+    buffer.add(line("d"))
+    assert sent(buffer) == ["b", "c", "d"]
+
+
+def test_the_oldest_gives_way_and_a_line_says_how_many() -> None:
+    """Beyond the limit the oldest waiting lines go; one line in their place says how many, and since when."""
+    buffer = filled("1", "2", "3", "4", "5", limits=Limits(lines=2))
+    said = "[3 lines from 2026-01-02T03:04:05Z on are missing here: there was no room to hold them back]"
+    texts = sent(buffer)
+    while not buffer.is_empty:
+        buffer.take_answer("ACK", 0.0)
+        texts += sent(buffer)
+    assert texts == [said, "4", "5"]
+    assert buffer.statistics() == Statistics(acknowledged=2, dropped=0, left_out=3, waiting=0)
+
+
+def test_the_window_is_bounded() -> None:
+    """Without answers no more than the window is under way."""
+    buffer = filled(*map(str, range(WINDOW_LINES + 5)))
+    assert len(sent(buffer)) == WINDOW_LINES
+    assert buffer.wait(0.0) == math.inf
+
+
+def test_a_long_line_goes_in_parts() -> None:
+    """Parts are within the limit in UTF-8 bytes, all but the last say that there is more, and one line is counted."""
+    buffer = filled("ääääöä", "b", limits=Limits(line_bytes=5))
+    parts = [buffer.next(0.0) for _ in range(4)]
+    assert [(part.text, part.metadata) for part in parts if part] == [
+        ("ää", {"more": "true"}),
+        ("ää", {"more": "true"}),
+        ("öä", None),
+        ("b", None),
+    ]
+    for _ in parts:
+        buffer.take_answer("ACK", 0.0)
+    assert buffer.statistics() == Statistics(acknowledged=2, dropped=0, left_out=0, waiting=0)
+    assert buffer._bytes == 0
+
+
+def test_given_up_lines_are_left_out() -> None:
+    """Whatever waits, is under way or is to be sent again counts as left out when nothing is sent any more."""
+    buffer = filled("a", "b", "c")
+    buffer.next(0.0)
+    buffer.next(0.0)
+    buffer.take_answer("RETRY", 0.0)
+    buffer.give_up()
+    assert buffer.is_empty
+    assert buffer.statistics() == Statistics(acknowledged=0, dropped=0, left_out=3, waiting=0)
+
+
+@given(st.text(), st.integers(1, 50))
+def test_the_parts_of_a_line_are_the_line(text: str, line_bytes: int) -> None:
+    """However a line is cut, its parts are the line, none longer than allowed (one character always goes)."""
+    limits, rest, parts = Limits(line_bytes=line_bytes), text, []
+    while True:
+        part, rest = limits.cut(rest)
+        parts.append(part)
+        if not rest:
+            break
+    assert "".join(parts) == text
+    assert all(len(part.encode()) <= line_bytes or len(part) == 1 for part in parts)
+
+
+@given(st.integers(1, 10_000), st.lists(st.floats(0, 0.5), min_size=1, max_size=200))
+def test_the_pace_is_kept(rate: int, steps: list[float]) -> None:
+    """In any stretch of time no more lines go than the rate allows, but for a twentieth of a second's and one."""
+    pace, now, gone = Pace(rate), 0.0, list[float]()
+    for step in steps:
+        now += step
+        while not pace.wait(now) and len(gone) < 400:
+            pace.take(now)
+            gone.append(now)
+    for first, then in enumerate(gone):
+        assert len(gone) - first <= rate * (gone[-1] - then + 0.05) + 2
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just("add"), st.just("send"), st.just("cut"), st.sampled_from(["ACK", "RETRY", "DROP"]), st.just("time")
+        ),
+        max_size=200,
+    ),
+    st.integers(1, 8),
+)
+def test_every_line_is_accounted_for(steps: list[str], lines: int) -> None:
+    """Whatever happens in whatever order: each line is acknowledged, dropped or left out, once, and the lines that say
+    what is missing, together with those that were taken, make up all of them.
+    """
+    buffer, under_way, now, added = Buffer(Limits(lines=lines)), deque[Line](), 0.0, 0
+    taken: list[Line] = []
+
+    def answer(kind: Answer) -> None:
+        each = under_way.popleft()
+        buffer.take_answer(kind, now)
+        if kind != "RETRY":
+            taken.append(each)
+
+    for step in steps:
+        match step:
+            case "add":
+                added += 1
+                buffer.add(line(str(added)))
+            case "send":
+                if (each := buffer.next(now)) is not None:
+                    under_way.append(each)
+            case "cut":
+                buffer.put_back()
+                under_way.clear()
+            case "time":
+                now += 1
+            case "ACK" | "RETRY" | "DROP" if under_way:
+                answer(step)
+        assert len(buffer) <= lines + 1  # one line that says what is missing
+    while not buffer.is_empty:
+        now += 100
+        while (each := buffer.next(now)) is not None:
+            under_way.append(each)
+        answer("ACK")
+    done = buffer.statistics()
+    assert done.acknowledged + done.dropped + done.left_out == added
+    assert len([each for each in taken if not each.missing]) == done.acknowledged + done.dropped
+    assert sum(each.missing for each in taken) == done.left_out
+    assert buffer._bytes == 0
