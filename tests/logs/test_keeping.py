@@ -1,0 +1,188 @@
+"""The logs of events: handed on before pods and events go, given up after the grace, gone on with by the next owner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.scaling import Scaling
+from ottoscaler.stream.memory import MemoryServer
+from tests.logs.house import FakeHandler, House, LoggedWorld, logged_stage, open_house
+from tests.logs.receiver import FakeAnswer, FakeReceiver
+from tests.spine.world import Plan
+
+
+async def run_event(house: House, pods: int, **fields: str) -> float:
+    """Run one event to its close; the seconds that it took."""
+    progress = await house.stage.add(type="scale_up", pod_count=pods, **fields)
+    begun = trio.current_time()
+    await house.stage.work(progress).run()
+    return trio.current_time() - begun
+
+
+def names(house: House) -> list[str]:
+    """All pods that ever ran."""
+    return sorted(house.world.logs)
+
+
+async def test_every_line_is_handed_on_before_the_event_closes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """All lines of all workers arrive once, in order, with their numbers; then pods and event go."""
+    async with open_house(tmp_path) as house:
+        took = await run_event(house, 5, task_id="task-7")
+        assert len(names(house)) == 5
+        for name in names(house):
+            assert house.handler.numbers(name) == list(range(1, 11))
+        assert {entry.message for entry in house.handler.entries} == {f"line {number}" for number in range(1, 11)}
+        assert {entry.task_id for entry in house.handler.entries} == {"task-7"}
+        assert house.handler.gaps == []
+        assert took < 6
+        assert await house.stage.pods_left() == []
+        (result,) = await house.stage.results()
+        assert result["status"] == "succeeded"
+
+
+async def test_states_are_told_in_order_with_cause_and_reason(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """CREATED, RUNNING and the end are told once each, in order, also where the handler says ERROR at first."""
+    async with open_house(tmp_path, plan=Plan(exit_code=3)) as house:
+        house.handler.refuses = 4
+        await run_event(house, 2)
+        for name in names(house):
+            assert house.handler.states(name) == ["CREATED", "RUNNING", "FAILED"]
+        last = house.handler.told[-1]
+        assert (last.metadata["cause"], last.metadata["exit_code"]) == ("ExitCode", "3")
+        assert "3" in last.reason
+
+
+async def test_a_slow_handler_keeps_the_pod_until_the_last_line(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As long as lines are under way, inside the grace, the pod stays and the event is open."""
+    async with open_house(tmp_path, lines=100) as house:
+        house.handler.receiver.delay = 0.2
+        took = await run_event(house, 1)
+        assert 20 < took < 30
+        assert house.handler.numbers(names(house)[0]) == list(range(1, 101))
+
+
+async def test_a_handler_that_is_away_holds_events_up_for_the_grace(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After the grace pod and event go; when the handler is back it is told that lines are missing."""
+    async with open_house(tmp_path, grace=30.0) as house:
+        house.handler.receiver.is_away = True
+        took = await run_event(house, 3)
+        assert 30 < took < 36
+        assert len(await house.stage.results()) == 1
+        assert await house.stage.pods_left() == []
+        house.handler.receiver.is_away = False
+        await trio.sleep(20)
+        assert house.handler.gaps == ["GraceOver"] * 3
+
+
+async def test_the_api_may_be_away_meanwhile(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Logs that cannot be read for a while are read later, whole."""
+    async with open_house(tmp_path, plan=Plan(duration=20)) as house:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_event, house, 3)
+            await trio.sleep(5)
+            house.world.is_away = True
+            for kubelet in house.world.logs.values():
+                kubelet.cut()
+            await trio.sleep(30)
+            house.world.is_away = False
+        for name in names(house):
+            assert house.handler.numbers(name) == list(range(1, 11))
+        assert house.handler.gaps == []
+
+
+async def test_the_next_owner_goes_on_at_the_marks(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After a `kill -9` nothing is lost, and repeated are only lines whose mark was not written yet."""
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=30), 300)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 60) as first:
+            progress = await first.stage.add(type="scale_up", pod_count=4)
+            with trio.move_on_after(15):
+                await first.stage.work(progress).run()
+            claim = progress.event_id
+        async with logged_stage(world, server, handler, "s2", 60) as second:
+            server.held["s1"].discard(claim)
+            server.progress[claim] |= {"owner": "s2", "epoch": "2"}
+            server.held["s2"].add(claim)
+            taken = await second.stage.stream.read_progress(claim)
+            assert taken is not None
+            assert len(taken.marks) == 4
+            await second.stage.work(taken).run()
+        for name in sorted(world.logs):
+            numbers = handler.numbers(name)
+            assert sorted(set(numbers)) == list(range(1, 301))
+            assert len(numbers) - 300 <= 10, "ten lines are written a second, and marks twice"
+            assert sorted(set(handler.states(name)), key=handler.states(name).index)[-1] == "COMPLETED"
+        assert handler.gaps == []
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_hand_over_writes_every_mark(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After `hand_over` nothing is sent any more, and the progress says exactly how far everything is."""
+    async with open_house(tmp_path, plan=Plan(duration=30), lines=300) as house:
+        progress = await house.stage.add(type="scale_up", pod_count=3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.stage.work(progress).run)
+            await trio.sleep(10.13)
+            await house.keeper.hand_over()
+            before = [house.handler.numbers(name)[-1] for name in names(house)]
+            taken = await house.stage.stream.read_progress(progress.event_id)
+            assert taken is not None
+            marks = [f'"line":{number}' in taken.marks[index, 1] for index, number in enumerate(before, start=1)]
+            assert marks == [True] * 3
+            await trio.sleep(5)
+            assert [house.handler.numbers(name)[-1] for name in names(house)] == before
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_retries_of_one_worker_do_not_reach_another(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Each line of one worker is asked for again; the other one notices nothing."""
+    async with open_house(tmp_path) as house:
+        seen: set[bytes] = set()
+
+        def judge(entry: bytes) -> FakeAnswer:
+            if b"otto-agent-1-" in entry and entry not in seen:
+                seen.add(entry)
+                return FakeAnswer("RETRY")
+            return FakeAnswer()
+
+        house.handler.receiver.judge = judge
+        await run_event(house, 2)
+        first, second = names(house)
+        assert sorted(house.handler.numbers(first)) == sorted([*range(1, 11), *range(1, 11)])
+        assert house.handler.numbers(second) == list(range(1, 11))
+
+
+async def test_a_lost_event_is_forwarded_here_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """When another owner has the event a mark is refused, and nothing more of its lines is sent from here."""
+    async with open_house(tmp_path, plan=Plan(duration=30), lines=300) as house:
+        progress = await house.stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            work = house.stage.work(progress)
+            assert isinstance(work, Scaling)
+            nursery.start_soon(work.run)
+            await trio.sleep(5)
+            server = house.stage.stream._server
+            server.progress[progress.event_id]["owner"] = "other"
+            await trio.sleep(1)
+            before = house.handler.numbers(names(house)[0])[-1]
+            await trio.sleep(10)
+            assert house.handler.numbers(names(house)[0])[-1] == before
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_worker_that_never_ran_has_no_gap(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Where no container began there is no log: its end is told, and nothing is said to be missing."""
+    async with open_house(tmp_path, plan=Plan(stuck="CreateContainerConfigError", reason="no secret")) as house:
+        took = await run_event(house, 2)
+        assert took < 30
+        assert house.handler.gaps == []
+        states = [
+            state for name in {one.worker_id for one in house.handler.told} for state in house.handler.states(name)
+        ]
+        assert sorted(states) == ["CREATED", "CREATED", "FAILED", "FAILED"]
