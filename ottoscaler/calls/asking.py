@@ -35,6 +35,7 @@ def scale_down_pairs(call: ScaleDownCall, limits: Limits, now: float) -> Pairs:
 def _pairs(call: Call, first: Pairs, limits: Limits, now: float) -> Pairs:
     named = list(_named(call))
     _check(call, named)
+    _check_size(call, named, limits.max_metadata_bytes)
     about = (("task_id", call.task_id), ("otto.request_id", call.request_id))
     pairs = (
         *first,
@@ -73,6 +74,13 @@ def _check(call: Call, named: list[tuple[str, str, str]]) -> None:
             raise InvalidCall(field, text, "text without a NUL byte")
 
 
+def _check_size(call: Call, named: list[tuple[str, str, str]], most: int) -> None:
+    texts = [call.task_id, *(text for _, name, value in named for text in (name, value))]
+    if (size := sum(len(text.encode()) for text in texts)) > most:
+        given = f"{size} bytes with task_id, build_config and the other texts"
+        raise InvalidCall("metadata", given, f"at most {most} (MAX_METADATA_BYTES)")
+
+
 def _check_name(field: str, name: str) -> None:
     if name.startswith(RESERVED):
         raise InvalidCall(field, name, f"a name that does not begin with {RESERVED}")
@@ -87,5 +95,5 @@ def _judge(pairs: Pairs, limits: Limits) -> None:
         return
     said = _REFUSAL.fullmatch(event.reason)
     field, value, expected = said.group("field", "value", "allowed") if said else ("metadata", "", event.reason)
-    field = "worker_count" if field == "pod_count" else field
+    field, value = "worker_count" if field == "pod_count" else field, value.removeprefix("'").removesuffix("'")
     raise (PolicyRefused if event.cause == "PolicyRefused" else InvalidCall)(field, value, expected)

@@ -98,7 +98,7 @@ def test_the_policy_is_asked() -> None:
         up(3, Limits(policy=judge))
     assert (refused.value.field, refused.value.value, refused.value.allowed) == (
         "worker_count",
-        "'3'",
+        "3",
         "at most 2 (ceilings.workers)",
     )
 

@@ -111,6 +111,10 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     assert (await one.tend(0, 0, expire=False, audit=False)).fences == (fence,)
     await one.drop_fences([fence])
     await one.add_event(PAIRS, "token")
+    asked = (await one.request(PAIRS, "r", "c", "token")).event_id
+    await one.look([up, offered, asked, "1-1"])
+    await one.read_request("r")
+    await one.read_results_back("", 1)
     await one.read_ending(up)
     await one.read_entries("results", "$", 1, 0.01)
     await one.live_events()
@@ -120,6 +124,7 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     bad, letter = limited.add(*PAIRS), Letter("1-1", "1-1", (("event_id", "1-1"), ("entry", '[["type", "x"]]')))
     await one.read(10, 1)
     await one.close(Closing(bad, "dlq", letter.pairs))
+    await one.close(Closing(asked, "dlq", (("v", "1"),)))
     [restored] = await one.restore_dead_letters([letter], await one.dead_letter_of(bad) or "")
     assert [answer.how for answer in await one.replay_dead_letters([restored.letter_id])] == ["here"]
     await one.drop_dead_letters([restored.letter_id])
