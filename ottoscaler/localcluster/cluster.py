@@ -83,7 +83,7 @@ async def open_cluster(
     faults, admission = Faults(seed), Admission(store)
     objects = ObjectsApi(store, admission, faults, ca_pem)
     control = Control(store, faults, admission, access, harms(store, kubelet))
-    routes = Routes(access, objects, PodsApi(store, kubelet), control)
+    routes = Routes(access, objects, PodsApi(store, kubelet, faults), control)
     listener = None if port is None else (await trio.open_tcp_listeners(port, host="127.0.0.1"))[0]
     number = listener.socket.getsockname()[1] if listener else 443
     async with trio.open_nursery() as nursery:

@@ -100,7 +100,7 @@ class Control:
                 user = msgspec.json.decode(request.body, type=_NewUser)
                 self.access.add_user(user.token, user.name, user.role, user.namespace)
             case "POST", "harm" if which in self.harms:
-                self.harms[which](**msgspec.json.decode(request.body or b"{}", type=dict[str, Any]))
+                return self.harms[which](**msgspec.json.decode(request.body or b"{}", type=dict[str, Any])) or {}
             case _:
                 raise unknown_resource()
         return {}

@@ -59,6 +59,11 @@ def rotate_log(store: Store, kubelet: Kubelet, namespace: str, name: str) -> Non
     kubelet.rotate_logs(namespace, name)
 
 
+def skipped_lines(store: Store, kubelet: Kubelet) -> dict[str, int]:
+    """No harm: how many lines rotations kept from those who followed a log."""
+    return {"skipped": kubelet.skipped_lines()}
+
+
 def node_lost(store: Store, kubelet: Kubelet, *, evicting: bool = True) -> None:
     """The node falls silent: its pods are not Ready and, if `evicting`, marked by `evict_from_lost_node` at once.
 
@@ -91,15 +96,16 @@ def node_back(store: Store, kubelet: Kubelet) -> None:
     kubelet.come_back()
 
 
-def harms(store: Store, kubelet: Kubelet) -> dict[str, Callable[..., None]]:
+def harms(store: Store, kubelet: Kubelet) -> dict[str, Callable[..., object]]:
     """All of the above by the name under which the control endpoint offers them, taking JSON's keyword arguments."""
-    functions: dict[str, Callable[..., None]] = {
+    functions: dict[str, Callable[..., object]] = {
         "evict": evict,
         "preempt": preempt,
         "delete": delete_by_hand,
         "kill": kill,
         "out-of-memory": run_out_of_memory,
         "rotate-log": rotate_log,
+        "skipped-lines": skipped_lines,
         "node-lost": node_lost,
         "evict-from-lost-node": evict_from_lost_node,
         "node-back": node_back,

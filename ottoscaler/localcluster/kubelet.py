@@ -42,6 +42,7 @@ class Kubelet:
         self.node = Node(store, data_dir, node_name, settings or NodeSettings())
         self.scheduler = Scheduler(self.node)
         self._workers: dict[str, PodWorker] = {}  # by uid
+        self._skipped = 0  # of pods that are gone
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run pods for ever; started when new pods are heeded. Cancelled: ends all processes, within seconds."""
@@ -93,8 +94,8 @@ class Kubelet:
             container_log.rotate()
 
     def skipped_lines(self) -> int:
-        """How many log entries followers of present pods did not get because a new file was begun."""
-        return sum(log.skipped for worker in self._workers.values() for log in worker.logs.values())
+        """How many log entries followers did not get because a new file was begun, of all pods that ever were."""
+        return self._skipped + sum(log.skipped for worker in self._workers.values() for log in worker.logs.values())
 
     def fall_silent(self) -> None:
         """The node is lost: nothing is heard of it, its pods go on. `harm.node_lost` does the API's part."""
@@ -119,6 +120,7 @@ class Kubelet:
             return
         worker = self._workers.pop(change.object["metadata"]["uid"], None)
         if worker is not None:
+            self._skipped += sum(log.skipped for log in worker.logs.values())
             worker.abandon()
             if worker.logs:
                 nursery.start_soon(self._clean_up, worker)

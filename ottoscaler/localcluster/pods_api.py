@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from .deletion import DeleteOptions, check_preconditions
 from .exchange import Request, Response, Send, decode_body, json_response
+from .faults import Faults
 from .harm import evict
 from .kubelet import Kubelet
 from .listing import parse_count
@@ -28,6 +30,7 @@ class PodsApi:
 
     store: Store
     kubelet: Kubelet
+    faults: Faults = field(default_factory=Faults)
 
     def get_log(self, target: Target, request: Request) -> Response:
         """GET log: 204 before the pod has a node, 400 for what cannot be read, else text."""
@@ -50,6 +53,10 @@ class PodsApi:
             return Response(204, content_type="text/plain")
 
         async def stream(send: Send) -> None:
+            with self.faults.open_watch(request.path) as watch:  # what befalls watches befalls logs, too
+                await copy(partial(watch.send, send))
+
+        async def copy(send: Send) -> None:
             try:
                 pieces = self.kubelet.read_log(target.namespace or "", target.name, container, options)
                 async with aclosing(pieces) as chunks:
