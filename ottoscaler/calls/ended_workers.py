@@ -5,13 +5,13 @@ Results are read back as far as a question may cost: what lies further back is n
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, NamedTuple
 
 import msgspec
 
+from ottoscaler.calls.worker_rows import Ended
 from ottoscaler.ledger import Ledger
 
 MOST_WORKERS = 10_000
@@ -21,14 +21,6 @@ MOST_BYTES = 32 * 1024 * 1024
 PAGE_BYTES = 1024 * 1024
 PAGE = 500
 FIRST_PAGE = 20
-
-
-class Ended(NamedTuple):
-    """One worker's outcome, as progress and results have it, with the event that it belongs to."""
-
-    event_id: str
-    task_id: str
-    outcome: Mapping[str, Any]
 
 
 async def ended_workers(ledger: Ledger, task_id: str) -> list[Ended]:

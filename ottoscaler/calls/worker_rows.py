@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from ottoscaler.pods import (
     TASK_LABEL,
 )
 from ottoscaler.rpc.door import InvalidCall, WorkerState, WorkerStatus
-from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.entry_id import Id, parse_id
 
 Place = tuple[int, int, int, str]
 """Where a worker stands among all: the two numbers of its event's id, its index, and its pod's name."""
@@ -37,19 +38,50 @@ OF_PHASE: dict[str, WorkerState] = {
 STARTING = ("", "ContainerCreating", "PodInitializing")
 
 
+class Ended(NamedTuple):
+    """One worker's outcome, as progress and results have it, with the event that it belongs to."""
+
+    event_id: str
+    task_id: str
+    outcome: Mapping[str, Any]
+
+
 class Row(NamedTuple):
-    """A worker and its place."""
+    """A worker and its place. All that a question shows of it is read only where it is shown: `ended` for one whose
+    outcome is known, `record` for one whose pod is there.
+    """
 
     place: Place
-    worker: WorkerStatus
+    pod_name: str
+    status: WorkerState
+    ended: Ended | None
+    record: PodRecord | None
+
+    def shown(self) -> WorkerStatus:
+        """The worker, as an answer has it."""
+        if self.ended is not None:
+            return _of_outcome(self.ended, self.record)
+        assert self.record is not None
+        return _of_pod(self.record, self.status)
 
 
 def row_of_pod(record: PodRecord) -> Row:
     """A worker whose pod is there and whose outcome is not known yet."""
-    state: WorkerState = OF_PHASE.get(record.phase, "running" if record.started_at else "pending")
-    status = WorkerStatus(
+    status: WorkerState = OF_PHASE.get(record.phase, "running" if record.started_at else "pending")
+    return Row(_place(record.event_id, record.index, record.name), record.name, status, None, record)
+
+
+def row_of_outcome(ended: Ended, record: PodRecord | None) -> Row:
+    """A worker that has ended; `record` is its pod, where that is still there."""
+    outcome = ended.outcome
+    place = _place(ended.event_id, outcome["index"], outcome["name"])
+    return Row(place, outcome["name"], outcome["outcome"], ended, record)
+
+
+def _of_pod(record: PodRecord, status: WorkerState) -> WorkerStatus:
+    return WorkerStatus(
         pod_name=record.name,
-        status=state,
+        status=status,
         task_id=record.task_id,
         created_at=rfc3339(record.created_at),
         started_at=rfc3339(record.started_at),
@@ -57,27 +89,25 @@ def row_of_pod(record: PodRecord) -> Row:
         node_name=record.node,
         pod_ip=record.pod_ip,
         labels=_labels(record),
-        error_message=_trouble_of(record, state),
+        error_message=_trouble_of(record, status),
     )
-    return Row(_place(record.event_id, record.index, record.name), status)
 
 
-def row_of_outcome(event_id: str, task_id: str, outcome: Mapping[str, Any], record: PodRecord | None) -> Row:
-    """A worker that has ended; `record` is its pod, where that is still there."""
+def _of_outcome(ended: Ended, record: PodRecord | None) -> WorkerStatus:
+    outcome = ended.outcome
     cause, reason = outcome.get("cause", ""), outcome.get("reason", "")
-    status = WorkerStatus(
+    return WorkerStatus(
         pod_name=outcome["name"],
         status=outcome["outcome"],
-        task_id=task_id,
+        task_id=ended.task_id,
         created_at=rfc3339(record.created_at if record else None),
         started_at=outcome.get("started_at", ""),
         completed_at=outcome.get("completed_at", ""),
         node_name=record.node if record else "",
         pod_ip=record.pod_ip if record else "",
-        labels=_labels(record) if record else _labels_of(event_id, task_id, outcome),
+        labels=_labels(record) if record else _labels_of(ended),
         error_message=f"{cause}: {reason}" if cause else "",
     )
-    return Row(_place(event_id, outcome["index"], outcome["name"]), status)
 
 
 def page_token(place: Place) -> str:
@@ -95,10 +125,15 @@ def place_of(token: str) -> Place:
 
 
 def _place(event_id: str, index: int, name: str) -> Place:
+    return *_numbers(event_id), index, name
+
+
+@lru_cache(maxsize=4096)
+def _numbers(event_id: str) -> Id:
     try:
-        return *parse_id(event_id), index, name
+        return parse_id(event_id)
     except ValueError:  # somebody changed the label
-        return 0, 0, index, name
+        return 0, 0
 
 
 def _labels(record: PodRecord) -> dict[str, str]:
@@ -113,13 +148,13 @@ def _labels(record: PodRecord) -> dict[str, str]:
     }
 
 
-def _labels_of(event_id: str, task_id: str, outcome: Mapping[str, Any]) -> dict[str, str]:
+def _labels_of(ended: Ended) -> dict[str, str]:
     return {
         MANAGED_BY_LABEL: "ottoscaler",
-        EVENT_LABEL: event_id,
-        INDEX_LABEL: str(outcome["index"]),
-        ATTEMPT_LABEL: str(outcome["attempt"]),
-        TASK_LABEL: task_id,
+        EVENT_LABEL: ended.event_id,
+        INDEX_LABEL: str(ended.outcome["index"]),
+        ATTEMPT_LABEL: str(ended.outcome["attempt"]),
+        TASK_LABEL: ended.task_id,
     }
 
 

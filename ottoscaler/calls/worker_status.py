@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import trio
 
-from ottoscaler.calls.ended_workers import Ended, ended_workers
-from ottoscaler.calls.worker_rows import Row, page_token, place_of, row_of_outcome, row_of_pod
+from ottoscaler.calls.ended_workers import ended_workers
+from ottoscaler.calls.worker_rows import Ended, Row, page_token, place_of, row_of_outcome, row_of_pod
 from ottoscaler.errors import Unavailable
 from ottoscaler.fleet import PodRecord
-from ottoscaler.rpc.door import StatusAnswer, StatusQuestion
+from ottoscaler.rpc.door import StatusAnswer, StatusQuestion, WorkerStatus
 from ottoscaler.site import Site
 
 PAGE_BYTES = 3 * 1024 * 1024
 """Of workers in one answer: gRPC clients take messages of up to 4 MiB unless they are told otherwise."""
 PATIENCE_SECONDS = 10.0
+AT_ONCE = 500
+"""Workers that are written out before others get their turn."""
 
 
 async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
@@ -27,7 +29,7 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
     ended = await _read_ended(site, question.task_id)
     newest = _newest_attempts(site.fleet.records)
     rows = {
-        (one.event_id, one.outcome["index"]): row_of_outcome(*one, site.fleet.records.get(one.outcome["name"]))
+        (one.event_id, one.outcome["index"]): row_of_outcome(one, site.fleet.records.get(one.outcome["name"]))
         for one in ended
     }
     await trio.lowlevel.checkpoint()
@@ -35,11 +37,11 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
         if worker not in rows and question.task_id in ("", record.task_id):
             rows[worker] = row_of_pod(record)
     name = question.worker_pod_name
-    asked = sorted(row for row in rows.values() if name in ("", row.worker.pod_name))
-    counts = Counter(row.worker.status for row in asked)
-    shown = [row for row in asked if question.status_filter in ("", row.worker.status)]
+    asked = sorted((row for row in rows.values() if name in ("", row.pod_name)), key=lambda row: row.place)
+    counts = Counter(row.status for row in asked)
+    shown = [row for row in asked if question.status_filter in ("", row.status)]
     start = bisect_right(shown, after, key=lambda row: row.place) if after else 0
-    page, is_last = _page(shown[start:], question.page_size)
+    page, is_last = await _page(shown[start:], question.page_size)
     return StatusAnswer(
         total_count=len(asked),
         pending_count=counts["pending"],
@@ -47,8 +49,8 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
         succeeded_count=counts["succeeded"],
         failed_count=counts["failed"],
         terminated_count=counts["terminated"],
-        workers=tuple(row.worker for row in page),
-        next_page_token="" if is_last else page_token(page[-1].place),
+        workers=tuple(page),
+        next_page_token="" if is_last else page_token(shown[start + len(page) - 1].place),
     )
 
 
@@ -71,11 +73,16 @@ def _newest_attempts(records: Mapping[str, PodRecord]) -> dict[tuple[str, int | 
     return newest
 
 
-def _page(rows: Sequence[Row], most: int) -> tuple[Sequence[Row], bool]:
+async def _page(rows: Sequence[Row], most: int) -> tuple[list[WorkerStatus], bool]:
     """The first that fit, at least one, and whether they are all."""
+    page: list[WorkerStatus] = []
     size = 0
-    for count, row in enumerate(rows):
-        size += len(msgspec.json.encode(row.worker))
-        if count and (size > PAGE_BYTES or count == most):
-            return rows[:count], False
-    return rows, True
+    for row in rows:
+        worker = row.shown()
+        size += len(msgspec.json.encode(worker))
+        if page and (size > PAGE_BYTES or len(page) == most):
+            return page, False
+        page.append(worker)
+        if len(page) % AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return page, True
