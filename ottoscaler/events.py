@@ -32,6 +32,8 @@ too.
 
 LONGEST_REQUEST_ID = 200
 """Characters."""
+MOST_CONFIG = 1000
+"""Names in a stage's config: a script adds its event, and takes 8,000 words at most."""
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
@@ -262,15 +264,16 @@ def _pipeline(fields: dict[str, str], kind: EventType, limits: Limits) -> Pipeli
 
 def _check_stages(event: Event, limits: Limits) -> None:
     """Each stage must be an event that would be taken itself: metadata, template and policy are judged on it."""
-    for stage in event.pipeline.stages if event.pipeline else ():
+    for at, stage in enumerate(event.pipeline.stages if event.pipeline else ()):
+        field = f"field otto.pipeline.stages[{at}]"
         for name in stage.config:
             if name in KNOWN or name.startswith(RESERVED):
-                raise _RefusedError(
-                    "BadPipeline", f"stage {_show(stage.stage_id)}: config has the reserved name {name}"
-                )
+                raise _RefusedError("BadPipeline", f"{field}.config has {_show(name)}, expected no reserved name")
+        if (count := len(stage.config)) > MOST_CONFIG:
+            raise _RefusedError("BadPipeline", f"{field}.config has {count} names, expected at most {MOST_CONFIG}")
         pairs = tuple((name.encode(), value.encode()) for name, value in stage_entry(event, stage))
         if isinstance(bad := parse_entry(event.id, pairs, limits), BadEntry):
-            raise _RefusedError(bad.cause, f"stage {_show(stage.stage_id)}: {bad.reason}")
+            raise _RefusedError(bad.cause, f"{field} makes an event that is refused: {bad.reason}")
 
 
 def _parent(fields: dict[str, str]) -> str:

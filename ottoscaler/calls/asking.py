@@ -61,17 +61,26 @@ def _check(call: Call, named: list[tuple[str, str, str]]) -> None:
     if (count := len(call.metadata) + len(call.build_config)) > MOST_NAMES:
         expected = f"at most {MOST_NAMES}, with those of build_config"
         raise InvalidCall("metadata", f"{count} entries", expected)
+    check_names(named)
+    for field, text in (("task_id", call.task_id), ('metadata["request_id"]', call.request_id)):
+        _check_text(field, text)
+
+
+def check_names(named: list[tuple[str, str, str]]) -> None:
+    """Whether these (field of the call, name, value) may all be metadata of one event. Raises `InvalidCall`."""
     by_variable: dict[str, str] = {}
     for field, name, value in named:
         _check_name(field, name)
+        _check_text(field, name + value)
         other = by_variable.setdefault(environment_name(name), field)
         if other != field:
             expected = f"a name that does not become {environment_name(name)}, as that of {other} does"
             raise InvalidCall(field, value, expected)
-    about = (("task_id", call.task_id), ('metadata["request_id"]', call.request_id))
-    for field, text in (*about, *((field, name + value) for field, name, value in named)):
-        if "\0" in text:
-            raise InvalidCall(field, text, "text without a NUL byte")
+
+
+def _check_text(field: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidCall(field, text, "text without a NUL byte")
 
 
 def _check_size(call: Call, named: list[tuple[str, str, str]], most: int) -> None:

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 
 import trio
 
+from ottoscaler.calls.execute_pipeline import ExecutePipeline
+from ottoscaler.calls.following import Following
 from ottoscaler.calls.scale import Scale
 from ottoscaler.calls.watching import Watching
 from ottoscaler.calls.worker_status import worker_status
-from ottoscaler.errors import Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.rpc.door import (
     PipelineCall,
@@ -31,12 +32,17 @@ class Calls:
 
     def __init__(self, site: Site, limits: Limits) -> None:
         self.watching = Watching(site.ledger.stream)
+        self.following = Following(site.ledger.stream)
         self._site = site
         self._scale = Scale(site, limits, self.watching)
+        self._pipelines = ExecutePipeline(site, limits, self.following)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after the events that calls wait for, until cancelled."""
-        await self.watching.run(task_status=task_status)
+        """Look after the events and pipelines that calls wait for, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.watching.run)
+            await nursery.start(self.following.run)
+            task_status.started()
 
     async def scale_up(self, call: ScaleUpCall) -> ScaleAnswer:
         """See `Scale.up`."""
@@ -50,14 +56,10 @@ class Calls:
         """See `worker_status`."""
         return await worker_status(self._site, question)
 
-    async def execute_pipeline(self, call: PipelineCall) -> AsyncGenerator[PipelineNews]:
-        """Pipelines have no room in the house so far: every one is refused for now."""
-        for news in _refuse(call):
-            yield news
+    def execute_pipeline(self, call: PipelineCall) -> AsyncGenerator[PipelineNews]:
+        """See `ExecutePipeline.run`."""
+        return self._pipelines.run(call)
 
     async def cancel_pipeline(self, pipeline_id: str, reason: str) -> None:
-        """There is none to end."""
-
-
-def _refuse(call: PipelineCall) -> Iterable[PipelineNews]:
-    raise Unavailable(f"pipeline {call.pipeline_id} cannot be run: this process serves no pipelines")
+        """See `ExecutePipeline.cancel`."""
+        await self._pipelines.cancel(pipeline_id, reason)

@@ -119,10 +119,10 @@ def test_a_stage_becomes_an_event_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("asked", "cause", "reason"),
     [
-        (stage(config={"otto.spec": "x"}), "BadPipeline", "stage 'a': config has the reserved name otto.spec"),
-        (stage(config={"type": "x"}), "BadPipeline", "stage 'a': config has the reserved name type"),
-        (stage(config={"b-c": "1", "b.c": "2"}), "DuplicateName", "stage 'a': metadata 'b-c' and 'b.c' both become"),
-        (stage(image="evil"), "PolicyRefused", "stage 'a': no evil here"),
+        (stage(config={"otto.spec": "x"}), "BadPipeline", "field otto.pipeline.stages[0].config has 'otto.spec', expected no reserved name"),
+        (stage(config={"type": "x"}), "BadPipeline", "field otto.pipeline.stages[0].config has 'type', expected no reserved name"),
+        (stage(config={"b-c": "1", "b.c": "2"}), "DuplicateName", "field otto.pipeline.stages[0] makes an event that is refused: metadata 'b-c' and 'b.c' both"),
+        (stage(image="evil"), "PolicyRefused", "field otto.pipeline.stages[0] makes an event that is refused: no evil here"),
     ],
 )
 def test_each_stage_must_be_a_good_event(asked: dict[str, Any], cause: str, reason: str) -> None:

@@ -1,0 +1,251 @@
+"""ExecutePipeline: what is told, to whom, and what it means to ask again, to leave, or to ask for what cannot be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import aclosing
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.calls.pipeline_entry import pipeline_pairs
+from ottoscaler.events import Event, Limits, parse_entry
+from ottoscaler.rpc.door import (
+    InvalidCall,
+    PipelineCall,
+    PipelineNews,
+    PolicyRefused,
+    RequestMismatch,
+    RetryCall,
+    StageCall,
+)
+from ottoscaler.spec import Retry, Spec
+from tests.calls.house import Replica, open_house
+from tests.spine.world import Plan, World
+
+BUILD = StageCall(stage_id="build", worker_count=2)
+DEPLOY = StageCall(stage_id="deploy", worker_count=1, depends_on=("build",))
+
+
+def call(*stages: StageCall, pipeline_id: str = "p", **more: object) -> PipelineCall:
+    """A pipeline."""
+    return PipelineCall(pipeline_id=pipeline_id, stages=stages or (BUILD, DEPLOY), **more)  # type: ignore[arg-type]
+
+
+async def follow(replica: Replica, asked: PipelineCall) -> list[PipelineNews]:
+    """All that is told until the call ends."""
+    async with aclosing(replica.calls.execute_pipeline(asked)) as told:
+        return [news async for news in told]
+
+
+def ends(news: list[PipelineNews]) -> dict[str, str]:
+    """The last state of every stage."""
+    return {one.stage_id: one.status for one in news}
+
+
+async def test_every_change_is_told_until_the_end(autojump_clock: MockClock) -> None:
+    """The call ends after the last change of the last stage; what is told has pods, times and metrics."""
+    async with open_house() as house:
+        news = await follow(await house.open(), call())
+    assert ends(news) == {"build": "completed", "deploy": "completed"}
+    assert [one.status for one in news if one.stage_id == "deploy"][:2] == ["pending", "running"]
+    last = news[-1]
+    assert (last.pipeline_id, last.stage_id, last.progress_percentage) == ("p", "deploy", 100)
+    assert len(last.worker_pod_names) == 1
+    assert last.started_at < last.completed_at <= last.timestamp
+    assert last.metrics is not None
+    assert (last.metrics.successful_workers, last.metrics.total_workers) == (1, 1)
+
+
+async def test_news_come_as_they_happen(autojump_clock: MockClock) -> None:
+    """A change is told within a second, while the pipeline goes on."""
+    async with open_house(World(lambda labels: Plan(duration=100))) as house:
+        one = await house.open()
+        async with aclosing(one.calls.execute_pipeline(call())) as told:
+            async for news in told:
+                if news.status == "running":
+                    break
+        assert trio.current_time() < 3
+
+
+async def test_whoever_asks_again_joins_from_the_first_entry(autojump_clock: MockClock) -> None:
+    """While it runs and after its end, on the same replica and on another, the same entries are told."""
+    async with open_house() as house:
+        one, two = await house.open("one"), await house.open("two")
+        told: dict[str, list[PipelineNews]] = {}
+
+        async def ask(name: str, replica: Replica, delay: float) -> None:
+            await trio.sleep(delay)
+            told[name] = await follow(replica, call())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "first", one, 0)
+            nursery.start_soon(ask, "beside", one, 1)
+            nursery.start_soon(ask, "elsewhere", two, 2)
+        await ask("after the end", two, 1000)
+        assert len(set(map(tuple, (map(repr, news) for news in told.values())))) == 1
+        assert house.workers_run == 3
+        assert len(one.calls.following) == len(two.calls.following) == 0
+
+
+async def test_the_same_id_with_other_content_is_refused(autojump_clock: MockClock) -> None:
+    """The id stands for one pipeline, also after its end."""
+    async with open_house() as house:
+        one = await house.open()
+        await follow(one, call(metadata={"a": "1", "b": "2"}))
+        await follow(one, call(metadata={"b": "2", "a": "1"}))
+        for other in (call(BUILD), call(metadata={"a": "2"}), call(repository="r")):
+            with pytest.raises(RequestMismatch) as caught:
+                await follow(one, other)
+            assert (caught.value.field, caught.value.value) == ("pipeline_id", "p")
+        assert house.workers_run == 3
+
+
+async def test_a_client_that_leaves_stops_nothing(autojump_clock: MockClock) -> None:
+    """The pipeline goes on to its end, and tells it to whoever asks later."""
+    async with open_house() as house:
+        one = await house.open()
+        with trio.move_on_after(0.5):
+            await follow(one, call())
+        assert len(one.calls.following) == 0
+        await trio.sleep(60)
+        assert house.workers_run == 3
+        assert ends(await follow(one, call())) == {"build": "completed", "deploy": "completed"}
+
+
+async def test_a_pipeline_that_is_tied_to_its_call_can_be_cancelled(autojump_clock: MockClock) -> None:
+    """Its running stage is stopped, the rest never begins; asked twice, or after the end, nothing more happens."""
+    async with open_house(World(lambda labels: Plan(duration=1000))) as house:
+        one = await house.open()
+        with trio.move_on_after(5):
+            await follow(one, call())
+        await one.calls.cancel_pipeline("p", "its client went away")
+        await one.calls.cancel_pipeline("p", "its client went away")
+        assert ends(await follow(one, call())) == {"build": "cancelled", "deploy": "cancelled"}
+        await one.calls.cancel_pipeline("p", "its client went away")
+        await one.calls.cancel_pipeline("nobody's", "its client went away")
+        await trio.sleep(60)
+        results = [dict(fields)[b"type"] for fields in house.server.results.entries.values()]
+        assert Counter(results) == {b"scale_up": 1, b"pipeline": 1, b"cancel": 1}
+        assert house.world.pods == {}
+
+
+async def test_a_failed_stage_is_told_and_the_call_ends_well(autojump_clock: MockClock) -> None:
+    """What failed and what was skipped is in the entries; the call itself raises nothing."""
+    async with open_house(World(lambda labels: Plan(exit_code=1))) as house:
+        news = await follow(await house.open(), call())
+    assert ends(news) == {"build": "failed", "deploy": "skipped"}
+    assert news[-1].error_message
+    failed = next(one for one in news if one.status == "failed")
+    assert "2 of 2 workers failed" in failed.message
+    assert failed.metrics is not None
+    assert (failed.metrics.failed_workers, failed.metrics.successful_workers) == (2, 0)
+
+
+async def test_a_killed_replica_is_followed_elsewhere(autojump_clock: MockClock) -> None:
+    """Another replica goes on with the pipeline, and tells all of it; no worker runs twice."""
+    async with open_house(World(lambda labels: Plan(duration=10))) as house:
+        one, two = await house.open("one"), await house.open("two")
+        with trio.move_on_after(6):
+            await follow(one, call())
+        one.kill()
+        news = await follow(two, call())
+        assert ends(news) == {"build": "completed", "deploy": "completed"}
+        assert house.workers_run == 3
+        assert max(Counter(house.world.runs).values()) == 1
+
+
+async def test_redis_may_be_away_while_a_pipeline_is_followed(autojump_clock: MockClock) -> None:
+    """The call waits, and goes on telling where it was."""
+    async with open_house(World(lambda labels: Plan(duration=10))) as house:
+        one = await house.open()
+
+        async def trouble() -> None:
+            await trio.sleep(5)
+            house.server.weather = "refusing"
+            await trio.sleep(5)
+            house.server.weather = "fine"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trouble)
+            news = await follow(one, call())
+        assert ends(news) == {"build": "completed", "deploy": "completed"}
+        assert len({repr(one) for one in news}) == len(news)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "value"),
+    [
+        (PipelineCall(pipeline_id="p", stages=()), "stages", []),
+        (call(pipeline_id=""), "pipeline_id", ""),
+        (call(BUILD, BUILD), "stages[1].stage_id", "build"),
+        (call(DEPLOY), "stages[0].depends_on[0]", "build"),
+        (call(StageCall(stage_id="a", worker_count=1, depends_on=("a",))), "stages[0].depends_on", ["a"]),
+        (call(StageCall(stage_id="a")), "stages[0].worker_count", 0),
+        (call(StageCall(stage_id="a", worker_count=10_001)), "stages[0].worker_count", 10_001),
+        (call(StageCall(stage_id="a", worker_count=1, timeout_seconds=-1)), "stages[0].timeout_seconds", -1),
+        (
+            call(StageCall(stage_id="a", worker_count=1, retry=RetryCall(max_attempts=-1))),
+            "stages[0].retry_policy.max_attempts",
+            -1,
+        ),
+        (call(StageCall(stage_id="a", worker_count=1, config={"otto.x": "y"})), "stages[0].config", "otto.x"),
+        (call(metadata={"type": "x"}), 'metadata["type"]', "type"),
+        (call(metadata={"repository": "x"}, repository="y"), 'metadata["repository"]', "x"),
+        (call(metadata={"a": "\0"}), 'metadata["a"]', "a\0"),
+    ],
+)
+async def test_what_cannot_be_is_refused(
+    autojump_clock: MockClock, asked: PipelineCall, field: str, value: object
+) -> None:
+    """The error names field and value as the call has them, and nothing comes to the stream."""
+    async with open_house() as house:
+        one = await house.open()
+        with pytest.raises(InvalidCall) as caught:
+            await follow(one, asked)
+        assert (caught.value.field, caught.value.value) == (field, value)
+        assert not house.server.events.entries
+
+
+async def test_the_policy_judges_every_stage(autojump_clock: MockClock) -> None:
+    """One stage that asks for what is not allowed refuses the pipeline, before any stage begins."""
+
+    def judge(event: Event) -> str | None:
+        image = event.spec.image if event.spec else ""
+        return f"field otto.spec.image is {image!r}, expected one of busybox" if image == "evil" else None
+
+    async with open_house() as house:
+        one = await house.open(limits=Limits(policy=judge))
+        with pytest.raises(PolicyRefused) as caught:
+            await follow(one, call(BUILD, StageCall(stage_id="b", worker_count=1, image="evil")))
+        assert (caught.value.field, caught.value.value) == ("stages[1].image", "evil")
+        assert not house.server.events.entries
+
+
+def test_what_is_given_reaches_the_stage() -> None:
+    """Image, command, time and retries of a stage; what gRPC cannot tell from nothing is left to the service."""
+    asked = call(
+        StageCall(
+            stage_id="a",
+            type="build",
+            worker_count=3,
+            config={"k": "v"},
+            image="i:1",
+            command=("c",),
+            args=("d",),
+            timeout_seconds=9,
+            retry=RetryCall(max_attempts=2, retryable_failures=("own",)),
+        ),
+        StageCall(stage_id="b", worker_count=1, retry=RetryCall()),
+        triggered_by="me",
+    )
+    pairs = pipeline_pairs(asked, Limits(), 5.0)
+    event = parse_entry("1-1", tuple((name.encode(), value.encode()) for name, value in pairs), Limits())
+    assert isinstance(event, Event)
+    assert event.pipeline is not None
+    first, second = event.pipeline.stages
+    assert first.spec == Spec("i:1", ("c",), ("d",), 9, Retry(max_attempts=2, retryable_failures=("own",)))
+    assert (first.worker_count, first.type, first.config) == (3, "build", {"k": "v"})
+    assert second.spec == Spec()
+    assert event.metadata == (("triggered_by", "me"),)
