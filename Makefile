@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types proto lock bench fuzz chaos clean
+.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 lock: setup ## Lock what the image installs, with hashes: deploy/*.lock
 	@$(BIN)/uv $(LOCK) pyproject.toml --output-file deploy/requirements.lock
 	@echo 'setuptools>=77' | $(BIN)/uv $(LOCK) - --output-file deploy/build.lock
+
+manifests: setup ## Render the chart: deploy/ottoscaler.yaml, deploy/try.yaml
+	@$(BIN)/python -m tests.deploy.helm
 
 bench: setup ## Measure, print the figures and write them to build/bench
 	@$(BIN)/python -m benchmarks

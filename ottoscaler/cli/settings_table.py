@@ -1,10 +1,16 @@
-"""`python -m ottoscaler.cli.settings_table`: write the tables of settings, in docs/settings.md and in the README."""
+"""`python -m ottoscaler.cli.settings_table`: write the tables of settings, in docs/settings.md and in the README, and
+their names in the schema of the chart's values.
+"""
 
+import json
 from pathlib import Path
 
+from ottoscaler.parsing import parse_redis_url
+from ottoscaler.secret import Secret
 from ottoscaler.settings import FIELDS, flag_of
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "deploy" / "chart" / "values.schema.json"
 INTRODUCTION = """# Settings
 
 Every setting is an environment variable and a flag of `ottoscaler serve`; the flag wins, and an empty value counts as
@@ -35,6 +41,16 @@ def readme_with_table(readme: str) -> str:
     return f"{before}{BEGIN}{mark}\n{table}{END}{rest.partition(END)[2]}"
 
 
+def schema_with_settings(schema: str) -> str:
+    """The schema of the chart's values with every setting there is, so that helm refuses a misspelt one."""
+    parsed = json.loads(schema)
+    secrets = {name for name, field in FIELDS.items() if field.kind.parse in (Secret, parse_redis_url)}
+    for values, names in (("settings", FIELDS.keys() - secrets), ("secrets", secrets)):
+        known = {name: {"description": FIELDS[name].effect} for name in FIELDS if name in names}
+        parsed["properties"][values] = {"type": "object", "additionalProperties": False, "properties": known}
+    return json.dumps(parsed, indent=2) + "\n"
+
+
 def _default(name: str) -> str:
     field = FIELDS[name]
     return f"`{field.default}`" if isinstance(field.default, str) and not field.shown else field.shown
@@ -47,3 +63,4 @@ def _row(cells: tuple[str, ...]) -> str:
 if __name__ == "__main__":
     (ROOT / "docs" / "settings.md").write_text(settings_table())
     (ROOT / "README.md").write_text(readme_with_table((ROOT / "README.md").read_text()))
+    SCHEMA.write_text(schema_with_settings(SCHEMA.read_text()))
