@@ -170,6 +170,8 @@ class Rings:
 
     async def _open_doors(self, outer: trio.Nursery) -> None:
         """Last, when what calls ask for is there. A door closes by itself in a drain; calls end before the rings do."""
+        for name, part in self._doors.parts.items():
+            await outer.start(self._keep, name, part)
         door = self._doors.door
         if door is None:
             self._door_closed.set()
@@ -180,8 +182,6 @@ class Rings:
             self._door_closed.set()
             await trio.sleep_forever()
 
-        for name, part in self._doors.parts.items():
-            await outer.start(self._keep, name, part)
         await outer.start(self._keep, "grpc", serve)
 
     async def _keep(
