@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 LIMIT_SECONDS = 10.0
 NEEDED = (("pods", ("create", "get", "list", "watch", "delete", "deletecollection")),)
-WANTED = (("events", ("list", "watch")),)
-"""Rights without which the scaler works, and names some causes less precisely."""
+WANTED = (("pods/log", ("get",)), ("events", ("list", "watch")))
+"""Rights without which the scaler works, and does less."""
+LOST = {
+    "pods/log": "logs of workers cannot be forwarded",
+    "events": "LivenessFailed and MountFailed cannot be told",
+}
 OLDEST_REDIS = (6, 2)
 
 
@@ -39,7 +43,7 @@ class Api(Protocol):
     async def version(self) -> str:
         """The server's version."""
 
-    async def review_access(self, namespace: str, verb: str, resource: str) -> tuple[bool, str]:
+    async def review_access(self, namespace: str, verb: str, resource: str, subresource: str = "") -> tuple[bool, str]:
         """Whether we may do this, and why."""
 
 
@@ -170,7 +174,7 @@ async def ask_api(kube: Api, address: str, namespace: str) -> list[Finding]:
     findings = [Finding("ok", "kubernetes", f"{address} answers: {await kube.version()}")]
     for resource, verbs in (*NEEDED, *WANTED):
         for verb in verbs:
-            is_allowed, reason = await kube.review_access(namespace, verb, resource)
+            is_allowed, reason = await kube.review_access(namespace, verb, *resource.split("/"))
             words = f"{verb} {resource} in namespace {namespace}"
             if is_allowed:
                 findings.append(Finding("ok", "permission", words))
@@ -184,7 +188,7 @@ def _miss(verb: str, resource: str, words: str, reason: str) -> Finding:
     why = f"{words} is not allowed" + (f" ({reason})" if reason else "")
     if resource in dict(NEEDED):
         return Finding("FAIL", "permission", why, mend)
-    return Finding("warn", "permission", f"{why}: LivenessFailed and MountFailed cannot be told", mend)
+    return Finding("warn", "permission", f"{why}: {LOST[resource]}", mend)
 
 
 def _naming(address: str, sentence: str) -> str:

@@ -63,9 +63,10 @@ class Api:
         """A fixed one."""
         return "v1.36.0"
 
-    async def review_access(self, namespace: str, verb: str, resource: str) -> tuple[bool, str]:
+    async def review_access(self, namespace: str, verb: str, resource: str, subresource: str = "") -> tuple[bool, str]:
         """Refuse what was named."""
-        is_refused = verb in self.refused or f"{verb} {resource}" in self.refused
+        path = f"{resource}/{subresource}" if subresource else resource
+        is_refused = verb in self.refused or f"{verb} {path}" in self.refused
         return not is_refused, "no rule" if is_refused else ""
 
 
@@ -91,6 +92,15 @@ async def test_the_right_to_read_warnings_is_a_wish() -> None:
         "add the verb watch on events to the Role of the scaler's account"
     )
     assert show_all(findings, lambda line: None) == 0
+
+
+async def test_the_right_to_read_logs_is_a_wish() -> None:
+    """Without it no log is forwarded, and all else works."""
+    findings = await ask_api(Api("get pods/log"), "https://api", "team-a")
+    assert lines([each for each in findings if each.verdict != "ok"]) == [
+        "warn  permission   get pods/log in namespace team-a is not allowed (no rule): "
+        "logs of workers cannot be forwarded; add the verb get on pods/log to the Role of the scaler's account"
+    ]
 
 
 def test_a_retry_policy_is_looked_at(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
