@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos clean
+.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos logs-proof clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ fuzz: setup ## Fuzz the watch: SEED=n STEPS=n, a million from a random seed if n
 
 chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=light|heavy|both
 	@$(BIN)/python -m tests.chaos $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
+
+logs-proof: setup ## Forward a million lines while everything is killed, cut and rotated: SEED=n LINES=n
+	@$(BIN)/python -m tests.logs $(if $(SEED),--seed $(SEED)) $(if $(LINES),--lines $(LINES))
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

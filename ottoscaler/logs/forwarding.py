@@ -12,7 +12,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Backlog, Room
-from ottoscaler.logs.lane import Lane, LaneStatistics, OpenStream, Sender
+from ottoscaler.logs.lane import Lane, LaneStatistics, OpenStream, Outage, Sender
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Mark
 from ottoscaler.logs.messages import Who, Wording
@@ -68,7 +68,8 @@ class HandlerReceiver:
         self._wait_writable = wait_writable
         self._may_send = trio.Event()
         self._may_send.set()
-        self._lanes = [Lane(handler.open_log_stream, self._wait_open) for _ in range(lanes)]
+        outage = Outage()
+        self._lanes = [Lane(handler.open_log_stream, self._wait_open, outage=outage) for _ in range(lanes)]
         self._calls = trio.CapacityLimiter(CALLS)
         self._farewells = _Farewells()
         self._last = Sender(Outbox(self._farewells, Mark()), self._farewells, _as_it_is, lambda: None)

@@ -85,6 +85,27 @@ class _Flight(NamedTuple):
     size: int
 
 
+class Outage:
+    """Says once that the receiver takes nothing, and once that it does again; shared by the lanes to one receiver."""
+
+    def __init__(self) -> None:
+        self._is_lost = False
+
+    def lose(self, errors: BaseException) -> None:
+        """A stream ended, or none could be opened."""
+        while isinstance(errors, BaseExceptionGroup):
+            errors = errors.exceptions[0]
+        if not self._is_lost:
+            self._is_lost = True
+            log.warning("otto-handler does not take logs", reason=str(errors))
+
+    def find(self) -> None:
+        """An answer came."""
+        if self._is_lost:
+            self._is_lost = False
+            log.info("otto-handler takes logs again")
+
+
 class LaneStatistics(NamedTuple):
     """A snapshot: workers, entries under way and how many may be, whether the receiver is connected."""
 
@@ -98,7 +119,11 @@ class Lane:
     """Runs until cancelled. `wait_open` returns when sending is allowed at all."""
 
     def __init__(
-        self, open_stream: OpenStream, wait_open: Callable[[], Awaitable[None]], retry: Backoff = RETRY
+        self,
+        open_stream: OpenStream,
+        wait_open: Callable[[], Awaitable[None]],
+        retry: Backoff = RETRY,
+        outage: Outage | None = None,
     ) -> None:
         self._open = open_stream
         self._wait_open = wait_open
@@ -111,7 +136,7 @@ class Lane:
         self._flight_bytes = 0
         self._limit = float(FIRST_FLIGHT)
         self._news = trio.Event()
-        self._is_lost = False
+        self._outage = outage or Outage()
         self._is_connected = False
 
     def __len__(self) -> int:
@@ -153,7 +178,7 @@ class Lane:
                 async with self._open(self._news_came) as stream:
                     await self._converse(stream)
             except* Unavailable as errors:
-                self._note_lost(errors)
+                self._outage.lose(errors)
             finally:
                 was_connected, self._is_connected = self._is_connected, False
                 self._lose()
@@ -238,9 +263,7 @@ class Lane:
         now = trio.current_time()
         self._adapt(now - sent_at)
         self._is_connected = True
-        if self._is_lost:
-            self._is_lost = False
-            log.info("otto-handler takes logs again")
+        self._outage.find()
         if sender.lane is self:
             status: Status = "ACK" if answer.status == "ACK" else "DROP" if answer.status == "DROP" else "RETRY"
             sender.outbox.answer(item, status, answer.throttle, now)
@@ -261,10 +284,3 @@ class Lane:
         for sender in self._senders:
             sender.outbox.lose()
             self.stir(sender)
-
-    def _note_lost(self, errors: BaseException) -> None:
-        while isinstance(errors, BaseExceptionGroup):
-            errors = errors.exceptions[0]
-        if not self._is_lost:
-            self._is_lost = True
-            log.warning("otto-handler does not take logs", reason=str(errors))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from ottoscaler.otto_handler.store import Told
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.rpc.handler_link import Handler, open_handler
 from ottoscaler.secret import Secret
+from tests.stream.servers import free_port
 
 pytestmark = pytest.mark.slow_clock
 WHO = Who("otto-agent-1-5-0", "task-1", "5-0", 1, 1, "otto")
@@ -44,13 +44,6 @@ class Heard:
     def numbers(self) -> list[int]:
         """The numbers of the lines, as they came."""
         return [int(one["metadata"]["line"]) for one in self.records if one["rpc"] == "ForwardWorkerLogs"]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager
@@ -86,14 +79,13 @@ async def test_lines_and_answers_cross_the_wire() -> None:
 async def test_a_handler_that_restarts_gets_the_rest() -> None:
     """When the handler ends and comes back on its port, lines go on, and only those without an answer come twice."""
     heard, port = Heard(), free_port()
-    with open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
+    with ExitStack() as last, open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
         async with forwarding(handler, 2000):
-            await trio.sleep(0.3)
+            await trio.sleep(0.2)
             for _ in range(2):
                 with open_otto_handler(Told(heard), port=port, control=Control(Behaviour(cut_after=300))):
                     await trio.sleep(0.5)
-            with open_otto_handler(Told(heard), port=port):
-                await trio.sleep(1)
+            last.enter_context(open_otto_handler(Told(heard), port=port))
     assert sorted(set(heard.numbers)) == list(range(1, 2001))
 
 
