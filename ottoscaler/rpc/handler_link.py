@@ -62,6 +62,8 @@ class LogStream:
         """The answers that came since, in order. Raises `Unavailable` once the stream has ended and all were taken."""
         if not self._answers and self._failure:
             raise Unavailable(f"otto-handler at {self._address}: {self._failure}", address=self._address)
+        if self._failure:
+            self._wake()  # the news of the end may have come together with that of the last answers
         taken = [self._answers.popleft() for _ in range(len(self._answers))]
         return [Answer(_STATUS.get(one.status, "RETRY"), one.throttle_ms / 1000, one.message) for one in taken]
 
