@@ -11,7 +11,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ottoscaler.client.limits import MOST_BYTES, Limits, Pace
@@ -22,7 +22,7 @@ WINDOW_BYTES = 1 << 20
 """Under way at a time; one line always may be."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0
 OVERHEAD = 300
-"""Bytes that a line takes beside its text."""
+"""Bytes that a line or a block takes beside its text."""
 
 
 @dataclass(slots=True)
@@ -51,6 +51,45 @@ class Line:
         return OVERHEAD + len(self.text)
 
 
+@dataclass(slots=True)
+class Block:
+    """Lines as the program gave them, all at once, each with its newline: looked at one by one only when they are sent.
+
+    `is_part`: one line, whose end is in the next block.
+    """
+
+    data: bytes
+    timestamp: str
+    level: str = ""
+    source: str = ""
+    metadata: Mapping[str, str] | None = None
+    is_part: bool = False
+    lines: int = field(init=False)
+    _start: int = 0
+
+    def __post_init__(self) -> None:
+        self.lines = self.data.count(b"\n")
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return OVERHEAD + len(self.data)
+
+    def pop(self) -> Line:
+        """Take the first line."""
+        end = self.data.index(b"\n", self._start)
+        text = self.data[self._start : end].decode(errors="replace")
+        self._start = end + 1
+        self.lines -= 1
+        return Line(text, self.timestamp, self.level, self.source, self.metadata, is_part=self.is_part)
+
+    def skip(self, lines: int) -> None:
+        """Leave out the first lines."""
+        for _ in range(lines):
+            self._start = self.data.index(b"\n", self._start) + 1
+        self.lines -= lines
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """How it stands: lines taken by the handler, not wanted by it, never sent for want of room or time, and waiting."""
@@ -67,7 +106,11 @@ class Buffer:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._pace = Pace(self.limits.rate)
-        self._waiting: deque[Line] = deque()
+        self._blocks: deque[Block] = deque()
+        self._lines = 0
+        """In the blocks."""
+        self._first: deque[Line] = deque()
+        """Go before the blocks: what was under way when a connection was cut, and the rest of what was cut in parts."""
         self._again: list[tuple[float, int, Line]] = []
         self._sent: deque[Line] = deque()
         self._bytes = 0
@@ -78,7 +121,7 @@ class Buffer:
         self._acknowledged = self._dropped = self._left_out = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._again) + len(self._sent)
+        return self._lines + len(self._first) + len(self._again) + len(self._sent)
 
     @property
     def is_empty(self) -> bool:
@@ -106,10 +149,11 @@ class Buffer:
         self.limits = limits
         self._make_room()
 
-    def add(self, line: Line) -> None:
-        """Add a line behind all others."""
-        self._waiting.append(line)
-        self._bytes += line.weight
+    def add(self, block: Block) -> None:
+        """Add lines behind all others."""
+        self._blocks.append(block)
+        self._lines += block.lines
+        self._bytes += block.weight
         self._make_room()
 
     def next(self, now: float) -> Line | None:
@@ -120,8 +164,10 @@ class Buffer:
             line = heapq.heappop(self._again)[2]
         elif self._gap:
             line = self._gap_line()
-        elif self._waiting:
-            line = self._cut(self._waiting.popleft())
+        elif self._first:
+            line = self._cut(self._first.popleft())
+        elif self._blocks:
+            line = self._cut(self._pop_line())
         else:
             return None
         self._pace.take(now)
@@ -133,7 +179,7 @@ class Buffer:
         """Seconds until `next` may give a line, if neither a line nor an answer comes before."""
         if not self._fits_window():
             return math.inf
-        if self._waiting or self._gap:
+        if self._first or self._blocks or self._gap:
             return self._pace.wait(now)
         return max(self._pace.wait(now), self._again[0][0] - now) if self._again else math.inf
 
@@ -154,22 +200,30 @@ class Buffer:
 
     def put_back(self) -> None:
         """The connection is gone: what was under way goes first on the next one."""
-        self._waiting.extendleft(reversed(self._sent))
+        self._first.extendleft(reversed(self._sent))
         self._sent.clear()
         self._sent_bytes = 0
 
     def give_up(self) -> None:
         """Nothing is sent any more: what waits was left out."""
         self.put_back()
-        for line in [*self._waiting, *(line for *_, line in self._again)]:
-            self._left_out += line.counts
-        self._waiting.clear()
-        self._again.clear()
+        while self._first or self._again or self._blocks:
+            self._leave_out(len(self))
         self._bytes = self._gap = 0
 
     def _fits_window(self) -> bool:
         lines = len(self._sent)
         return not lines or (lines < min(WINDOW_LINES, self.limits.lines) and self._sent_bytes < WINDOW_BYTES)
+
+    def _pop_line(self) -> Line:
+        block = self._blocks[0]
+        line = block.pop()
+        self._lines -= 1
+        self._bytes += line.weight
+        if not block.lines:
+            self._blocks.popleft()
+            self._bytes -= block.weight
+        return line
 
     def _cut(self, line: Line) -> Line:
         """The beginning of a line, as much as may be sent at once; the rest waits in front of all others."""
@@ -178,18 +232,42 @@ class Buffer:
             return line
         first = replace(line, text=text, metadata={**(line.metadata or {}), "more": "true"}, is_part=True)
         line.text = rest
-        self._waiting.appendleft(line)
+        self._first.appendleft(line)
         self._bytes += OVERHEAD
         return first
 
     def _make_room(self) -> None:
-        """Where there is too much, the oldest goes: of those that wait, else of those that are to be sent again."""
-        while (len(self) > self.limits.lines or self._bytes > MOST_BYTES) and (self._waiting or self._again):
-            line = self._waiting.popleft() if self._waiting else heapq.heappop(self._again)[2]
-            self._bytes -= line.weight
-            self._gap += line.missing or line.counts
-            self._gap_from = self._gap_from or line.timestamp
-            self._left_out += line.counts
+        """Where there is too much the oldest goes; what is under way stays."""
+        while (excess := len(self) - self.limits.lines) > 0 or self._bytes > MOST_BYTES:
+            if not (self._first or self._again or self._blocks):
+                return
+            self._leave_out(excess if excess > 0 else len(self))
+
+    def _leave_out(self, most: int) -> None:
+        """Leave out the oldest line, or up to so many of the oldest block: of what waits, else of what goes again."""
+        if self._blocks and not self._first:
+            self._skip(min(most, self._blocks[0].lines))
+            return
+        line = self._first.popleft() if self._first else heapq.heappop(self._again)[2]
+        self._bytes -= line.weight
+        self._note_missing(int(line.counts), line.missing, line.timestamp)
+
+    def _skip(self, lines: int) -> None:
+        """Leave out lines of the oldest block."""
+        block = self._blocks[0]
+        self._note_missing(0 if block.is_part else lines, 0, block.timestamp)
+        self._lines -= lines
+        if lines < block.lines:
+            block.skip(lines)
+        else:
+            self._blocks.popleft()
+            self._bytes -= block.weight
+
+    def _note_missing(self, lines: int, told: int, since: str) -> None:
+        """Lines are left out; `told` is what a line said that is itself left out."""
+        self._left_out += lines
+        self._gap += lines + told
+        self._gap_from = self._gap_from or since
 
     def _gap_line(self) -> Line:
         count, since = self._gap, self._gap_from

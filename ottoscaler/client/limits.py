@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-MOST_LINES = 10_000
+MOST_LINES = 1_000_000
 MOST_BYTES = 16 << 20
 """Of all lines that wait, whatever the handler would allow."""
 LONGEST_LINE = 1 << 20

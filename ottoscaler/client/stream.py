@@ -17,12 +17,15 @@ from typing import TypedDict, Unpack, cast
 import anyio
 import anyio.lowlevel
 
-from ottoscaler.client.buffer import Answer, Buffer, Line, Statistics
+from ottoscaler.client.buffer import Answer, Block, Buffer, Line, Statistics
 from ottoscaler.client.exchange import Cut, Exchange
 from ottoscaler.client.limits import Limits
 from ottoscaler.client.place import Handler, Worker, handler_from, worker_from
 from ottoscaler.rpc.v1.log_streaming_pb2 import LogEntry, LogResponse, RegistrationResponse, WorkerRegistration
 
+SETTLE_SECONDS = 30.0
+PATIENCE_SECONDS = 3.0
+"""How long the end waits for what is left, in all and without an answer."""
 REGISTER_SECONDS = 10.0
 ANSWER_SECONDS = 15.0
 """A handler that leaves lines unanswered for twice so long is left, and asked again on a new connection."""
@@ -63,13 +66,21 @@ class LogStream:
         """What became of the lines so far."""
         return self._buffer.statistics()
 
+    @property
+    def is_settled(self) -> bool:
+        """Everything was answered, or nothing ever will be."""
+        return self.is_over or self._buffer.is_empty
+
     def send_nowait(self, message: str | bytes, **about: Unpack[About]) -> None:
         """Add a line, or several where it has newlines. Never waits: where there is no room the oldest gives way."""
-        text = (message if isinstance(message, bytes) else message.encode(errors="replace")).decode(errors="replace")
-        stamp = about.get("timestamp") or datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        level, source, metadata = about.get("level", ""), about.get("source", ""), about.get("metadata")
-        for each in text.removesuffix("\n").split("\n"):
-            self._buffer.add(Line(each, stamp, level, source, metadata))
+        data = message if isinstance(message, bytes) else message.encode(errors="replace")
+        lines = data if data.endswith(b"\n") else data + b"\n"
+        stamp, level, source = about.get("timestamp") or stamp_now(), about.get("level", ""), about.get("source", "")
+        self.add_block(Block(lines, stamp, level, source, about.get("metadata")))
+
+    def add_block(self, block: Block) -> None:
+        """As `send_nowait`, for lines that somebody else has put together."""
+        self._buffer.add(block)
         if self.is_over:
             self._buffer.give_up()
         else:
@@ -84,8 +95,19 @@ class LogStream:
 
     async def flush(self) -> None:
         """Return when everything was answered, or nothing ever will be."""
-        while not (self._buffer.is_empty or self.is_over):
+        while not self.is_settled:
             await self._moved.wait()
+
+    async def settle(self, seconds: float) -> None:
+        """As `flush`, for `seconds` at most, and only while answers come (`PATIENCE_SECONDS` without any end it)."""
+        with anyio.move_on_after(seconds):
+            while not self.is_settled:
+                before = self.statistics()
+                with anyio.move_on_after(PATIENCE_SECONDS):
+                    while self.statistics() == before and not self.is_settled:
+                        await self._moved.wait()
+                if self.statistics() == before:
+                    return
 
     def _note_moved(self) -> None:
         """Answers have come, or the connection has changed."""
@@ -168,8 +190,9 @@ class LogStream:
                 await self._take_answers(exchange)
         except BaseExceptionGroup as group:
             cuts, others = group.split(Cut)
-            if cuts is None or others is not None:
-                raise
+            if others is not None:  # we are cancelled, or there is a fault; that it was cut as well says nothing new
+                raise others from None
+            assert cuts is not None  # a group is not empty
             raise _first(cuts) from None
 
     async def _send(self, exchange: Exchange) -> None:
@@ -196,6 +219,8 @@ class LogStream:
             now = anyio.current_time()
             for answer in answers:
                 if not self._buffer.is_under_way:
+                    if self.is_over:
+                        return
                     raise Cut("CONFUSED", "more answers than lines")
                 self._buffer.take_answer(cast(Answer, KINDS.get(answer.status, "ACK")), now)
             self._wake.set()
@@ -224,10 +249,10 @@ async def open_log_stream(
     handler: Handler | None = None,
     worker: Worker | None = None,
     *,
-    flush_seconds: float = 5.0,
+    settle_seconds: float = SETTLE_SECONDS,
     tell: Callable[[str], None] = lambda problem: None,
 ) -> AsyncIterator[LogStream]:
-    """Send lines for as long as the block runs, and at its end for `flush_seconds` at most what is left.
+    """Send lines for as long as the block runs, and what is left at its end, for `settle_seconds` at most.
 
     Without `handler` and `worker` they are those of the environment; where that names no handler every line is left
     out. `tell` hears why lines are not sent right now, and an empty text when they are again.
@@ -241,12 +266,17 @@ async def open_log_stream(
         except Exception as error:  # noqa: BLE001  raised again below, outside of the group, as what it is
             raised = error
         finally:
-            with anyio.move_on_after(flush_seconds, shield=True):
-                await stream.flush()
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + settle_seconds):
+                await stream.settle(settle_seconds)
             stream.give_up()
             tasks.cancel_scope.cancel(reason="the block has ended")
     if raised is not None:
         raise raised
+
+
+def stamp_now() -> str:
+    """The time, as RFC 3339 in UTC."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _pauses(first: float, longest: float) -> Iterator[float]:

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottoscaler.client.buffer import FIRST_RETRY, WINDOW_LINES, Answer, Buffer, Line, Statistics
+from ottoscaler.client.buffer import FIRST_RETRY, WINDOW_LINES, Answer, Block, Buffer, Line, Statistics
 from ottoscaler.client.limits import Limits, Pace
 
 
-def line(text: str) -> Line:
-    """A line of the program's own."""
-    return Line(text, "2026-01-02T03:04:05Z")
+def block(*texts: str) -> Block:
+    """Lines of the program's own, given at once."""
+    return Block("".join(f"{text}\n" for text in texts).encode(), "2026-01-02T03:04:05Z")
 
 
 def filled(*texts: str, limits: Limits | None = None) -> Buffer:
     """A buffer to which lines were added."""
     buffer = Buffer(limits)
     for text in texts:
-        buffer.add(line(text))
+        buffer.add(block(text))
     return buffer
 
 
@@ -62,7 +62,7 @@ def test_what_was_under_way_goes_first_again() -> None:
     sent(buffer)
     buffer.take_answer("ACK", 0.0)
     buffer.put_back()
-    buffer.add(line("d"))
+    buffer.add(block("d"))
     assert sent(buffer) == ["b", "c", "d"]
 
 
@@ -141,13 +141,17 @@ def test_the_pace_is_kept(rate: int, steps: list[float]) -> None:
 @given(
     st.lists(
         st.one_of(
-            st.just("add"), st.just("send"), st.just("cut"), st.sampled_from(["ACK", "RETRY", "DROP"]), st.just("time")
+            st.integers(1, 9),
+            st.just("send"),
+            st.just("cut"),
+            st.sampled_from(["ACK", "RETRY", "DROP"]),
+            st.just("time"),
         ),
         max_size=200,
     ),
     st.integers(1, 8),
 )
-def test_every_line_is_accounted_for(steps: list[str], lines: int) -> None:
+def test_every_line_is_accounted_for(steps: list[int | str], lines: int) -> None:
     """Whatever happens in whatever order: each line is acknowledged, dropped or left out, once, and the lines that say
     what is missing, together with those that were taken, make up all of them.
     """
@@ -162,9 +166,9 @@ def test_every_line_is_accounted_for(steps: list[str], lines: int) -> None:
 
     for step in steps:
         match step:
-            case "add":
-                added += 1
-                buffer.add(line(str(added)))
+            case int():
+                added += step
+                buffer.add(block(*"x" * step))
             case "send":
                 if (each := buffer.next(now)) is not None:
                     under_way.append(each)

@@ -206,7 +206,7 @@ def test_a_handler_that_is_away_holds_nobody_up(backend: str) -> None:
             logs.send_nowait(str(number))
         await heard(said)
 
-    done = run(backend, Handler("127.0.0.1:1"), body, flush_seconds=0.1, tell=said.append)
+    done = run(backend, Handler("127.0.0.1:1"), body, settle_seconds=0.1, tell=said.append)
     assert time.monotonic() - begun < 5
     assert done == Statistics(acknowledged=0, dropped=0, left_out=100, waiting=0)
     assert said[0].startswith("otto-handler 127.0.0.1:1 is away: UNAVAILABLE")
@@ -283,7 +283,7 @@ def test_tls_and_a_token(stage: Stage, tmp_path: Path) -> None:
     run("trio", Handler(address, ca=str(ca), token="secret"), body)
     assert stage.messages == ["hello"]
     for handler in (Handler(address, ca=str(ca)), Handler(address), Handler(address, ca="/nowhere")):
-        run("trio", handler, body, flush_seconds=0.2, tell=said.append)
+        run("trio", handler, body, settle_seconds=0.2, tell=said.append)
     assert "UNAUTHENTICATED: a token is missing" in said[0]
     assert "UNAVAILABLE" in said[1]
     assert said[-1].endswith("NO_CERTIFICATE: /nowhere: No such file or directory")

@@ -1,0 +1,250 @@
+"""`forward`: the command runs as if it were alone, and what it writes reaches the handler, too."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ottoscaler.cli import main
+from ottoscaler.otto_handler.behaviour import Behaviour
+from ottoscaler.otto_handler.server import OttoHandler, open_otto_handler
+from ottoscaler.otto_handler.store import Told
+
+pytestmark = [pytest.mark.process, pytest.mark.slow_clock]
+FORWARD = [sys.executable, "-m", "ottoscaler", "forward"]
+
+
+class Stage:
+    """A handler in this process and what it took."""
+
+    def __init__(self, handler: OttoHandler, taken: list[dict[str, Any]]) -> None:
+        self.handler = handler
+        self.taken = taken
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What leads there, as a pod has it."""
+        return {**os.environ, "OTTO_HANDLER_HOST": f"127.0.0.1:{self.handler.port}", "HOSTNAME": "otto-agent-1"}
+
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end."""
+        return subprocess.run([*FORWARD, *arguments], capture_output=True, env=self.environ, timeout=30, **options)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start, with pipes."""
+        return subprocess.Popen([*FORWARD, *arguments], stdout=-1, stderr=-1, env=self.environ, **options)
+
+    def lines(self, source: str) -> list[str]:
+        """The messages of a source, in order."""
+        return [record["message"] for record in self.taken if record["source"] == source]
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """A handler that takes everything."""
+    taken: list[dict[str, Any]] = []
+    sink = Told(lambda rpc, record: taken.append(record) if rpc == "StreamLogs" else None)
+    with open_otto_handler(sink) as handler:
+        yield Stage(handler, taken)
+
+
+def script(text: str) -> list[str]:
+    """The arguments that run a shell script."""
+    return ["--", "sh", "-c", text]
+
+
+def test_output_and_exit_code_are_the_commands(stage: Stage) -> None:
+    """stdout, stderr and exit code come through unchanged, byte by byte, and every line reaches the handler."""
+    done = stage.run(*script(r"printf 'a\nb\377\n\nlast'; printf 'err\n' >&2; exit 7"))
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"a\nb\xff\n\nlast", b"err\n")
+    assert stage.lines("stdout") == ["a", "b�", "", "last"]
+    assert stage.lines("stderr") == ["err"]
+    assert {record["worker_id"] for record in stage.taken} == {"otto-agent-1"}
+
+
+def test_flags_win_over_the_environment(stage: Stage, tmp_path: Path) -> None:
+    """Worker and task can be named; what is behind `--` is the command's."""
+    done = stage.run("--worker-id", "w", "--task-id", "t", "--", "echo", "--worker-id", "--", "x")
+    assert done.stdout == b"--worker-id -- x\n"
+    assert [(record["worker_id"], record["task_id"]) for record in stage.taken] == [("w", "t")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--", "no-such-command"], 127, "no-such-command: No such file or directory"),
+        (["--", "/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        ([], 2, "expected a command behind --, as in: ottoscaler forward -- make test"),
+        (["--token-file", "/nowhere", "--", "true"], 2, "--token-file is '/nowhere': No such file or directory"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(
+    arguments: list[str], code: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The codes are those of a shell."""
+    assert main(["forward", *arguments]) == code
+    assert capfd.readouterr() == ("", f"ottoscaler forward: {said}\n")
+
+
+def test_signals_pass_through(stage: Stage) -> None:
+    """The command gets each signal and may take its time; its own exit code is what counts."""
+    names = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]
+    traps = "; ".join(f"trap 'echo {name}' {name}" for name in names)
+    process = stage.start(
+        *script(f"{traps}; echo ready; for n in 1 2 3 4 5 6; do sleep 9 & wait; kill $!; done; exit 9")
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    for name in names:
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        assert process.stdout.readline() == f"{name}\n".encode()
+        time.sleep(0.05)  # until the shell waits again
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (9, b"", b"")
+    assert stage.lines("stdout") == ["ready", *names]
+
+
+def test_a_signal_of_the_first_instant_passes_through(stage: Stage) -> None:
+    """What arrives while we start is held back and then passed on, at whatever moment of the start."""
+    processes = [stage.start("--", "sleep", "30") for _ in range(4)]
+    for process in processes:
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate(timeout=10)
+        assert process.returncode in (143, -signal.SIGTERM)  # the latter before Python has begun
+
+
+def test_a_killed_command_gives_the_shells_code(stage: Stage) -> None:
+    """128 + n, where signal n ended it."""
+    assert stage.run(*script("kill -KILL $$")).returncode == 137
+
+
+def test_a_reader_that_leaves_ends_the_command(stage: Stage) -> None:
+    """`forward -- yes | head -1` ends as `yes | head -1` does: the command gets SIGPIPE."""
+    process = stage.start("--flush-seconds", "0.1", "--", "yes")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"y\n"
+    process.stdout.close()
+    assert process.wait(timeout=10) == 128 + signal.SIGPIPE
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_grandchild_holds_nobody_up(stage: Stage) -> None:
+    """When the command has ended nobody waits for what it left running in the background."""
+    begun = time.monotonic()
+    done = stage.run(*script("sleep 20 & echo done"))
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_handler_that_is_away_is_only_mentioned(stage: Stage) -> None:
+    """Without a handler the command runs as ever; one line at the end says how many lines did not arrive, and why."""
+    done = stage.run("--handler", "127.0.0.1:1", "--flush-seconds", "0.1", *script("echo a; echo b; exit 3"))
+    assert (done.returncode, done.stdout) == (3, b"a\nb\n")
+    said = done.stderr.decode()
+    assert said.startswith("ottoscaler forward: 2 of 2 lines did not reach otto-handler: otto-handler 127.0.0.1:1 is")
+    assert said.count("\n") == 1
+
+
+def test_a_stalled_handler_slows_nothing(stage: Stage) -> None:
+    """500,000 lines pass beside a handler that takes none, and all of them are counted."""
+    stage.handler.control.base = Behaviour(stall=True)
+    done = stage.run("--flush-seconds", "0.1", "--", "seq", "1", "500000")
+    assert done.stdout == "".join(f"{number}\n" for number in range(1, 500_001)).encode()
+    assert b"500000 of 500000 lines did not reach otto-handler" in done.stderr
+
+
+def test_a_handler_that_comes_back_gets_what_was_held_back(stage: Stage) -> None:
+    """Lines written while the handler refuses everything arrive when it takes them again, in order and once."""
+    stage.handler.control.base = Behaviour(away=True)
+    process = stage.start(*script("for n in 1 2 3 4 5; do echo $n; sleep 0.1; done"))
+    time.sleep(0.8)
+    stage.handler.control.base = Behaviour()
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, b"1\n2\n3\n4\n5\n", b"")
+    assert stage.lines("stdout") == ["1", "2", "3", "4", "5"]
+
+
+def test_the_end_waits_no_more_after_a_signal(stage: Stage) -> None:
+    """When the command has ended and lines are left, a signal ends the waiting for them."""
+    stage.handler.control.base = Behaviour(retry=1)
+    process = stage.start("--", "echo", "x")
+    while not stage.taken:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert b"1 of 1 lines did not reach otto-handler" in err
+    assert time.monotonic() - begun < 2
+
+
+def test_without_a_handler_the_command_runs_all_the_same() -> None:
+    """Where no handler is named, that is said, and the command runs."""
+    environ = {name: value for name, value in os.environ.items() if name != "OTTO_HANDLER_HOST"}
+    done = subprocess.run([*FORWARD, "--", "echo", "x"], capture_output=True, env=environ, timeout=20)
+    assert (done.returncode, done.stdout) == (0, b"x\n")
+    assert done.stderr == b"ottoscaler forward: OTTO_HANDLER_HOST is not set: the output is not sent anywhere\n"
+
+
+def test_a_long_line_arrives_whole(stage: Stage) -> None:
+    """A line of 3 MB without a newline comes in parts, of which all but the last say that there is more."""
+    done = stage.run("--", sys.executable, "-c", "print('x' * 3_000_000, end='')")
+    assert len(done.stdout) == 3_000_000
+    assert sum(map(len, stage.lines("stdout"))) == 3_000_000
+    assert [record["metadata"] for record in stage.taken] == [{"more": "true"}] * (len(stage.taken) - 1) + [{}]
+
+
+def test_ctrl_c_reaches_the_command_once(stage: Stage) -> None:
+    """On a terminal Ctrl-C goes to everybody in the foreground: the command gets the terminal's, not ours as well."""
+    text = "trap 'echo INT' INT; echo ready; sleep 1 & wait; sleep 0.5 & wait; echo end"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [*FORWARD, *script(text)], stage.environ)
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    try:
+        while piece := os.read(terminal, 1000):
+            shown += piece
+    except OSError:  # EIO: everybody has gone
+        pass
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+    assert shown.count(b"INT\r\n") == 1
+    assert stage.lines("stdout")[-1] == "end"
+
+
+def test_as_process_1_signals_pass_and_orphans_are_buried(stage: Stage) -> None:
+    """As process 1 of a container: SIGTERM reaches the command, orphans leave no zombie, the exit code is right."""
+    text = """
+    (sh -c 'sleep 0.1' &)  # its parent ends at once: it is process 1's now
+    sleep 0.6
+    trap 'echo zombies: $(grep -l "^State:.Z" /proc/[0-9]*/status 2>/dev/null | wc -l); exit 5' TERM
+    echo ready; while :; do sleep 0.05; done
+    """
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, timeout=10).returncode:
+        pytest.skip("this machine does not let us start a process as number 1 of its own")
+    command = [*unshare, *FORWARD, *script(text)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=stage.environ)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(inside[0]), signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (5, b"zombies: 0\n", b"")
+    assert stage.lines("stdout") == ["ready", "zombies: 0"]
