@@ -24,6 +24,7 @@ COMMANDS = {
     "handler": "run a small otto-handler that prints or stores what it receives",
     "send": "send an event and, if wanted, wait for its result",
     "workers": "list the worker pods",
+    "logs": "show or follow what the workers of an event wrote",
     "results": "list the results of events",
     "cancel": "cancel an event that waits or runs",
     "dlq": "list, show, replay, drop, export and import dead letters",
