@@ -24,10 +24,14 @@ from ottoscaler.logs.mark import Entry
 from ottoscaler.logs.outbox import Item, Outbox, Status
 
 RETRY = Backoff(0.1, 5.0)
-SMALLEST_FLIGHT, FIRST_FLIGHT, LARGEST_FLIGHT = 8, 64, 4096
+SMALLEST_FLIGHT, FIRST_FLIGHT, LARGEST_FLIGHT = 16, 64, 4096
 FLIGHT_BYTES = 4 << 20
-ANSWER_SECONDS = 0.1
-"""An answer should take no longer: more is sent at a time while answers are faster, less when they are slower."""
+ANSWER_SECONDS = 0.2
+"""An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
+less when they are slower.
+"""
+GATHER_SECONDS = 0.002
+"""News gather so long before they are looked at together."""
 STALL_SECONDS = 60.0
 """A stream on which an entry waits so long for its answer is opened again."""
 
@@ -135,6 +139,7 @@ class Lane:
         self._flight: deque[_Flight] = deque()
         self._flight_bytes = 0
         self._limit = float(FIRST_FLIGHT)
+        self._fastest = 1.0
         self._news = trio.Event()
         self._outage = outage or Outage()
         self._is_connected = False
@@ -203,8 +208,9 @@ class Lane:
             await self._wait_open()
             self._send_due(stream)
             limit = min(self._next_time(), self._stalled_at())
-            with trio.move_on_at(max(limit, trio.current_time() + 0.001)):
+            with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
                 await self._news.wait()
+                await trio.sleep(GATHER_SECONDS)
             if self._stalled_at() <= trio.current_time():
                 raise Unavailable(f"otto-handler answers nothing for {STALL_SECONDS:.0f} s")
 
@@ -271,7 +277,8 @@ class Lane:
             self.stir(sender)
 
     def _adapt(self, seconds: float) -> None:
-        if seconds <= ANSWER_SECONDS:
+        self._fastest = min(self._fastest * 1.001, seconds)
+        if seconds <= ANSWER_SECONDS + 2 * self._fastest:
             self._limit = min(LARGEST_FLIGHT, self._limit + 1)
         else:
             self._limit = max(SMALLEST_FLIGHT, self._limit * 0.99)

@@ -52,6 +52,7 @@ class LogStream:
         self._wake = wake
         self._answers: deque[Any] = deque()
         self._failure = ""
+        self._is_posted = False
         self._token = trio.lowlevel.current_trio_token()
 
     def send(self, entry: bytes) -> None:
@@ -62,6 +63,7 @@ class LogStream:
         """The answers that came since, in order. Raises `Unavailable` once the stream has ended and all were taken."""
         if not self._answers and self._failure:
             raise Unavailable(f"otto-handler at {self._address}: {self._failure}", address=self._address)
+        self._is_posted = False
         if self._failure:
             self._wake()  # the news of the end may have come together with that of the last answers
         taken = [self._answers.popleft() for _ in range(len(self._answers))]
@@ -79,6 +81,9 @@ class LogStream:
         self._post()
 
     def _post(self) -> None:
+        if self._is_posted:  # waking Trio for each answer would cost more than all else
+            return
+        self._is_posted = True
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._wake, idempotent=True)
 

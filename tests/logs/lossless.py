@@ -112,6 +112,7 @@ class Stage:
             "WORKER_COMMAND": '["sh", "-c"]',
             "WORKER_ARGS": json.dumps([plan.script]),
             "LEASE_SECONDS": "0.6",
+            "LOG_GRACE_SECONDS": "3600",
             "GRPC_ENABLED": "false",
             "HTTP_PORT": "0",
             "LOG_FORMAT": "json",

@@ -81,7 +81,7 @@ async def test_a_quiet_worker_does_not_wait_for_a_loud_one(autojump_clock: MockC
         await trio.sleep(1)
         arrived = [at for at, entry in receiver.got if entry == f"quiet {number}".encode()]
         waits.append(arrived[0] - begun)
-    assert max(waits) < 0.3
+    assert max(waits) < 0.6
     assert len(told(receiver, "loud")) > 5_000
 
 
@@ -142,7 +142,7 @@ async def test_a_slow_receiver_has_a_short_queue(autojump_clock: MockClock, nurs
     for worker in workers:
         await worker.say(100)
     await trio.sleep(30)
-    assert lane.statistics().limit <= 8
+    assert lane.statistics().limit <= 20
 
 
 async def test_a_stream_without_answers_is_opened_again(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
