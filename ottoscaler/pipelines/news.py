@@ -10,6 +10,7 @@ from ottoscaler.outcomes import rfc3339
 from ottoscaler.pipelines.ending import StageEnd
 from ottoscaler.pipelines.graph import StageState
 from ottoscaler.stages import Stage
+from ottoscaler.stream.requests import Standing
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -52,22 +53,27 @@ class Reporter:
         waits_for = f"waits for {', '.join(stage.depends_on)}" if stage.depends_on else "is about to begin"
         return self._news(stage, "pending", waits_for, now)
 
-    def running(
+    def begun(self, stage: Stage, now: float) -> StageNews:
+        """A stage whose event has just been added."""
+        return self.under_way(stage, "running", Standing("waiting"), now, started=now, names=())
+
+    def under_way(
         self,
         stage: Stage,
+        state: StageState,
+        standing: Standing,
         now: float,
         *,
         started: float,
-        ended: int = 0,
-        names: Sequence[str] = (),
-        state: StageState = "running",
-        message: str = "",
+        names: Sequence[str],
     ) -> StageNews:
-        """A stage with `ended` workers that have ended; `names` of pods where all are there."""
+        """A stage whose event stands so; `names` of its first pods where all are there."""
+        again = f", {standing.retried} attempts failed and are followed by others" if standing.retried else ""
+        message = f"{standing.ended} of {stage.worker_count} workers have ended{again}"
         return msgspec.structs.replace(
-            self._news(stage, state, message or f"{ended} of {stage.worker_count} workers have ended", now),
+            self._news(stage, state, message, now),
             worker_pod_names=tuple(names),
-            progress_percentage=percentage(ended, stage.worker_count),
+            progress_percentage=percentage(standing.ended, stage.worker_count),
             started_at=rfc3339(started),
             metrics=Metrics(round(now - started), total_workers=stage.worker_count),
         )

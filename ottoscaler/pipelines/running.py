@@ -21,7 +21,7 @@ from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pipelines.ending import StageEnd, cancelled, ended, pipeline_result, skipped, worker_names
-from ottoscaler.pipelines.news import Reporter, StageNews, percentage
+from ottoscaler.pipelines.news import Reporter, StageNews
 from ottoscaler.pipelines.tracks import Track, Tracks
 from ottoscaler.pods import PodRecord
 from ottoscaler.roster import Roster
@@ -141,7 +141,7 @@ class PipelineRun:
 
     async def _start(self, track: Track) -> None:
         now, stream = self._site.now(), self._site.ledger.stream
-        news = News(self._told, (self._reporter.running(track.stage, now, started=now).to_json(),))
+        news = News(self._told, (self._reporter.begun(track.stage, now).to_json(),))
         entry = stage_entry(self._event, track.stage)
         start = partial(stream.start_stage, self.claim, track.index, entry, news)
         event_id = await self._site.ledger.insist(start)
@@ -176,21 +176,16 @@ class PipelineRun:
         former, track.standing = track.standing, standing
         if standing.where in ("ended", "nowhere"):
             await self._note_end(track)
-        elif standing.where == "live":
-            is_complete = standing.created >= standing.planned
-            done = percentage(standing.ended, standing.planned)
-            is_new = done > track.percentage or (is_complete and not track.is_complete)
-            track.percentage, track.is_complete = done, is_complete
-            if is_new and not (track.is_inherited and former is None):
-                await self._record([], [self._progress_of(track, standing, is_complete=is_complete)])
+        elif standing.where == "live" and track.note(standing) and not (track.is_inherited and former is None):
+            await self._record([], [self._progress_of(track, standing)])
 
-    def _progress_of(self, track: Track, standing: Standing, *, is_complete: bool) -> StageNews:
+    def _progress_of(self, track: Track, standing: Standing) -> StageNews:
         count, name_pod = track.stage.worker_count, self._site.name_pod
-        indices = range(1, count + 1) if is_complete and count <= MOST_NAMES else ()
+        indices = range(1, count + 1) if track.is_complete and count <= MOST_NAMES else ()
         names = [name_pod(track.event_id, index, 1) for index in indices]
         now = self._site.now()
         started = track.started or now
-        return self._reporter.running(track.stage, now, started=started, ended=standing.ended, names=names)
+        return self._reporter.under_way(track.stage, track.state, standing, now, started=started, names=names)
 
     async def _note_end(self, track: Track) -> None:
         stream, now = self._site.ledger.stream, self._site.now()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ottoscaler.pipelines.ending import StageEnd, stage_end_from
 from ottoscaler.pipelines.graph import ENDED, Graph, StageState
+from ottoscaler.pipelines.news import percentage
 from ottoscaler.stages import Pipeline, Stage
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Standing
@@ -17,7 +18,8 @@ class Track:
     """One stage: `index` from 1, the event that it became, since when (Unix s), and how that stood last.
 
     `stop` is the cause when it was asked to end, `is_marked` whether its workers know. `percentage` of its workers have
-    ended, and `is_complete` when all have pods; of one that is inherited from an earlier owner that may have been told.
+    ended, `retried` attempts are followed by others, `is_complete` when all have pods; of a stage that was inherited,
+    that may have been told by an earlier owner.
     """
 
     stage: Stage
@@ -31,7 +33,21 @@ class Track:
     is_inherited: bool = False
     is_complete: bool = False
     percentage: int = 0
+    retried: int = 0
     end: StageEnd | None = None
+
+    def note(self, standing: Standing) -> bool:
+        """Take over how its event stands, live; whether that is worth telling: more percents, all pods there, or the
+        first retry since.
+        """
+        done, is_complete = percentage(standing.ended, standing.planned), standing.created >= standing.planned
+        is_new = done > self.percentage or (is_complete and not self.is_complete)
+        if standing.retried > self.retried and not is_new:
+            is_new, self.state = self.state != "retrying", "retrying"
+        elif is_new:
+            self.state = "running"
+        self.percentage, self.is_complete, self.retried = done, is_complete, standing.retried
+        return is_new
 
 
 class Tracks:

@@ -139,7 +139,7 @@ def _standing(server: MemoryServer, event_id: str) -> Standing:
     progress = server.progress.get(event_id)
     if progress is not None:
         numbers = [progress.get(name) for name in ("planned", "created", "not_created", "ended")]
-        return live_standing(numbers, progress.get("trouble"), progress["task_id"])
+        return live_standing(numbers, progress.get("trouble"), progress["task_id"], progress.get("retried"))
     if ending := server.ending(event_id):
         return Standing("ended", ending=ending.partition(" ")[0])
     return Standing("nowhere" if is_nowhere(server, event_id) else "waiting")

@@ -60,6 +60,8 @@ def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
         return stands
     mark = progress.get(f"s:{outcome.index}")
     if outcome.retried and not (mark and outcome.if_stopped):
+        if f"t:{outcome.index}:{outcome.retried}" not in progress:
+            count(progress, "retried")
         return progress.setdefault(f"t:{outcome.index}:{outcome.retried}", outcome.outcome)
     text = outcome.if_stopped if mark and outcome.if_stopped else outcome.outcome
     progress[f"o:{outcome.index}"] = text

@@ -20,6 +20,7 @@ Fields of the hash (version 1), all text:
 | `o:{index}` | JSON outcome of the worker, final |
 | `s:{index}` | JSON `{by, cause}`: stop mark, `by` is the event that asked |
 | `created`, `not_created`, `ended` | how many workers had a pod accepted, ended without one, and ended at all |
+| `retried` | how many attempts failed after which there is another |
 | `trouble` | the newest of `w:` |
 | `stopping` | how many stop marks wait for an outcome |
 | `victims`, `chosen` | scale_down: JSON list of `[event id, index]`; `1` once the list is complete |

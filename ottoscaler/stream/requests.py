@@ -44,7 +44,8 @@ class Standing:
 
     `waiting`: not registered yet. `live`: `created` workers had a pod that the API accepted, `not_created` ended
     without one, `ended` of the `planned` have ended; `trouble` is the cause and the sentence of what last kept one of
-    them from starting or ending, `task_id` its task. `ended`: `ending` says whether with a result (`results`) or as a
+    them from starting or ending, `task_id` its task, `retried` how many attempts failed and were followed by another.
+    `ended`: `ending` says whether with a result (`results`) or as a
     dead letter (`dlq`). `nowhere`: Redis knows nothing of it, as its entry was trimmed away or its end is more than a
     day ago.
     """
@@ -57,6 +58,7 @@ class Standing:
     trouble: tuple[str, str] = ("", "")
     task_id: str = ""
     ending: str = ""
+    retried: int = 0
 
     @property
     def is_answered(self) -> bool:
@@ -74,14 +76,17 @@ def decode_request(fields: Mapping[str, str]) -> Request:
 
 
 def live_standing(
-    numbers: Sequence[str | bytes | None], trouble: str | bytes | None, task_id: str | bytes | None
+    numbers: Sequence[str | bytes | None],
+    trouble: str | bytes | None,
+    task_id: str | bytes | None,
+    retried: str | bytes | None,
 ) -> Standing:
-    """Of the fields `planned`, `created`, `not_created`, `ended` in this order, `trouble` and `task_id`."""
+    """Of the fields `planned`, `created`, `not_created`, `ended` in this order, `trouble`, `task_id` and `retried`."""
     planned, created, not_created, ended = (int(number or 0) for number in numbers)
     said = msgspec.json.decode(trouble) if trouble else {}
     task = task_id.decode("utf-8", "replace") if isinstance(task_id, bytes) else task_id or ""
     why = (said.get("cause", ""), said.get("reason", ""))
-    return Standing("live", planned, created, not_created, ended, why, task)
+    return Standing("live", planned, created, not_created, ended, why, task, retried=int(retried or 0))
 
 
 class Requests(ABC):

@@ -121,9 +121,13 @@ async def test_failed_workers_of_a_stage_are_retried_by_its_own_policy(autojump_
         )
         began = trio.current_time()
         result = await theatre.wait_result(event_id)
+        news = await theatre.news(event_id)
     assert states(result) == {"flaky": "failed"}
     assert trio.current_time() - began > 40
     assert Counter(index for _, index, _ in theatre.world.runs) == {1: 3, 2: 3}
+    assert changes(news, "flaky") == ["pending", "running", "retrying", "failed"]
+    (retrying,) = (each for each in news if each["status"] == "retrying")
+    assert retrying["message"] == "0 of 2 workers have ended, 2 attempts failed and are followed by others"
 
 
 async def test_a_cancelled_pipeline_ends_what_runs_and_begins_nothing(autojump_clock: MockClock) -> None:

@@ -218,7 +218,7 @@ async def test_a_look_counts(backend: Backend, clock: trio.abc.Clock) -> None:
     unread = backend.add(*PAIRS)
     assert await one.look([waiting, live, gone, unread, "1-1"]) == {
         waiting: Standing("live", planned=3),
-        live: Standing("live", 4, created=2, not_created=1, ended=3, trouble=("Quota", "full"), task_id="a"),
+        live: Standing("live", 4, created=2, not_created=1, ended=3, trouble=("Quota", "full"), task_id="a", retried=4),
         gone: Standing("ended", ending="results"),
         unread: Standing("waiting"),
         "1-1": Standing("nowhere"),
@@ -259,7 +259,7 @@ async def test_a_large_event_names_those_that_were_never_created(backend: Backen
     accepted = [Accepted(index, 1, "u", 1) for index in range(1, 1101) if index not in (7, 501, 1100)]
     await one.record([Writing(token, (*accepted, Accepted(501, 2, "u", 1)), (ended(501, retried=1),))])
     await one.record([Writing(token, outcomes=tuple(ended(index) for index in range(1, 1101)))])
-    assert (await one.look([event_id]))[event_id] == Standing("live", 1100, 1098, 2, 1100)
+    assert (await one.look([event_id]))[event_id] == Standing("live", 1100, 1098, 2, 1100, retried=1)
     await end(one, event_id)
     assert ((await one.read_ending(event_id)) or ("", {}))[1]["not_created"] == "[7,1100]"
 

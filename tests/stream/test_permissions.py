@@ -9,6 +9,7 @@ from ottoscaler.parsing import RedisAddress
 from ottoscaler.secret import Secret
 from ottoscaler.stream.base import Accepted, Candidate, Closing, Fence, Outcome, Writing
 from ottoscaler.stream.dead_letters import Letter
+from ottoscaler.stream.pipelines import News
 from ottoscaler.stream.retention import Retention
 from tests.deploy.acl import OPTIONAL, denied, make_user
 from tests.stream.backends import RedisBackend
@@ -56,6 +57,10 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
         await one.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"), (fence,)))
     assert (await one.tend(0, 0, expire=False, audit=False)).fences == (fence,)
     await one.drop_fences([fence])
+    pipeline = await begin(limited, one, lane="pipelines")
+    assert await one.start_stage(claim(pipeline, "one"), 1, PAIRS, News(0, ("news",)))
+    assert (await one.read_news({pipeline: 0}))[pipeline].texts == ("news",)
+    await one.close(Closing(pipeline, "results", (("v", "1"),), claim(pipeline, "one")))
     await one.add_event(PAIRS, "token")
     asked = (await one.request(PAIRS, "r", "c", "token")).event_id
     await one.look([up, offered, asked, "1-1"])

@@ -2,7 +2,7 @@
 local standings = {}
 for position, id in ipairs(args.ids) do
   local fields = redis.call('HMGET', key('progress', id), 'planned', 'created', 'not_created', 'ended', 'trouble',
-    'task_id')
+    'task_id', 'retried')
   if fields[1] then
     standings[position] = fields
   else

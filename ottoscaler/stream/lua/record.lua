@@ -1,5 +1,5 @@
 -- Record accepted attempts, ended attempts and outcomes. Per event false = not ours, or the outcomes that now stand.
-local counts -- of workers, of the event at hand: `created`, `not_created`, `ended`
+local counts -- of workers, of the event at hand: `created`, `not_created`, `ended`, `retried`
 
 local function set_once(id, field, value)
   local is_new = redis.call('HEXISTS', key('progress', id), field) == 0
@@ -50,7 +50,7 @@ local function settle(id, index, outcome, if_stopped, retried)
   if stands[2] and if_stopped ~= '' then
     outcome = if_stopped
   elseif retried ~= '' then
-    set_once(id, retried, outcome)
+    counts.retried = counts.retried + (set_once(id, retried, outcome) and 1 or 0)
     return redis.call('HGET', progress, retried)
   end
   redis.call('HSET', progress, 'o:' .. index, outcome)
@@ -70,7 +70,7 @@ for position, writing in ipairs(args.writings) do
   local claim, accepted, outcomes, troubles, news = unpack(writing)
   local id = claim[1]
   if is_held(unpack(claim)) then
-    counts = { created = 0, not_created = 0, ended = 0 }
+    counts = { created = 0, not_created = 0, ended = 0, retried = 0 }
     redis.call('HDEL', key('progress', id), 'trial')
     for _, attempt in ipairs(accepted) do
       accept(id, attempt[1], attempt[2])
