@@ -20,6 +20,7 @@ COMMANDS = {
     "dev": "run Valkey, a local cluster and the scaler on this machine, until Ctrl-C",
     "demo": "see three events become pods and results, on this machine alone",
     "localcluster": "run a small Kubernetes API whose pods are local processes",
+    "call": "ask a running scaler by gRPC: scale-up, scale-down, status, pipeline",
     "forward": "run a command and send its output to otto-handler, too",
     "handler": "run a small otto-handler that prints or stores what it receives",
     "send": "send an event and, if wanted, wait for its result",

@@ -222,7 +222,7 @@ class LogStream:
                     if self.is_over:
                         return
                     raise Cut("CONFUSED", "more answers than lines")
-                self._buffer.take_answer(cast(Answer, KINDS.get(answer.status, "ACK")), now)
+                self._buffer.take_answer(cast(Answer, KINDS.get(answer.status, "RETRY")), now)
             self._wake.set()
             self._note_moved()
 

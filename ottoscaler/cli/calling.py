@@ -1,0 +1,132 @@
+"""How a command calls the gRPC door: address, TLS and token from flags, errors as one sentence.
+
+An error's sentence names what was wrong as the server's details say it: field and value for INVALID_ARGUMENT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ottoscaler.rpc  # noqa: F401  first: it keeps gRPC's core from writing to stderr
+
+# isort: split
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from ottoscaler.errors import FixYourCall, GiveUp, OttoscalerError, Unavailable
+from ottoscaler.rpc.v1.scaling_pb2_grpc import OttoscalerServiceStub
+
+T = TypeVar("T")
+TOKEN = "OTTOSCALER_TOKEN"
+DETAILS = "grpc-status-details-bin"
+MOST_BYTES = 64 << 20
+"""Of an answer: 10,000 workers are below it."""
+PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+WRONG = {"INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "ALREADY_EXISTS", "NOT_FOUND", "UNIMPLEMENTED"}
+
+
+class WrongCall(FixYourCall):
+    """The server refuses the call as it is."""
+
+
+class Passing(Unavailable):
+    """The server is away or has too much to do: the same call may go through later."""
+
+
+class Unanswered(GiveUp):
+    """The call ended without an answer, or by a fault of the server."""
+
+
+class Server:
+    """The door as one command calls it; made by `open_server`."""
+
+    def __init__(self, address: str, stub: Any, token: str, timeout: float | None) -> None:
+        self.address = address
+        self.stub = stub
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._timeout = timeout
+
+    def ask(self, rpc: Callable[..., T], request: object) -> T:
+        """Call an rpc of `stub` that has one answer. Raises WrongCall, Passing or Unanswered."""
+        try:
+            return rpc(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_of(error, self.address) from error
+
+    def stream(self, rpc: Callable[..., Any], request: object) -> Iterator[Any]:
+        """Call an rpc that answers with a stream. Raises as `ask`."""
+        call = rpc(request, timeout=self._timeout, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise error_of(error, self.address) from error
+        finally:
+            call.cancel()
+
+
+@contextmanager
+def open_server(args: argparse.Namespace) -> Iterator[Server]:
+    """The door that the flags name. Raises WrongCall where a file cannot be read."""
+    options = [("grpc.max_receive_message_length", MOST_BYTES)]
+    token = os.environ.get(TOKEN, "")
+    if args.token_file is not None:
+        token = _read("--token-file", args.token_file).decode(errors="replace").strip()
+    credentials = _credentials(args)
+    channel = (
+        grpc.insecure_channel(args.server, options)
+        if credentials is None
+        else grpc.secure_channel(args.server, credentials, options)
+    )
+    with channel:
+        stub = OttoscalerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        yield Server(args.server, stub, token, args.timeout)
+
+
+def error_of(error: grpc.RpcError, address: str) -> OttoscalerError:
+    """The error of a call as a sentence; gRPC's is the call, too, and has its code and details."""
+    code, said = error.code().name, error.details() or ""
+    wrong = [violation.description or violation.field for violation in _violations(error)]
+    if wrong:
+        return WrongCall("\n".join(wrong))
+    if code in WRONG:
+        return WrongCall(said or code)
+    if code in PASSING:
+        return Passing(f"{address}: {said or code}", address=address)
+    return Unanswered(f"{address}: {said} ({code})" if said else f"{address}: {code}")
+
+
+def _violations(error: grpc.RpcError) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """What `google.rpc.BadRequest` names, where the error carries one."""
+    trailer = next((item.value for item in error.trailing_metadata() or () if item.key == DETAILS), b"")
+    found = error_details_pb2.BadRequest()
+    try:
+        for detail in status_pb2.Status.FromString(trailer).details:
+            if detail.Unpack(found):
+                return list(found.field_violations)
+    except DecodeError:
+        pass
+    return []
+
+
+def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    if (args.cert is None) != (args.key is None):
+        raise WrongCall("--cert and --key are given together, or not at all")
+    if not (args.tls or args.ca or args.cert):
+        return None
+    ca = _read("--ca", args.ca) if args.ca else None
+    if args.cert is None:
+        return grpc.ssl_channel_credentials(ca)
+    return grpc.ssl_channel_credentials(ca, _read("--key", args.key), _read("--cert", args.cert))
+
+
+def _read(flag: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise WrongCall(f"{flag} is {str(file)!r}: {error.strerror}") from error
