@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ottoscaler.cli.check import Finding, look_at_kubernetes
 from ottoscaler.cli.playground import find_free_port
 from ottoscaler.settings import load_settings
-from tests.deploy.helm import CHART, objects_of
+from tests.deploy.helm import CHART, ROOT, objects_of
 from tests.process.bench import Place, open_bench
 
 pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(120)]
@@ -117,3 +117,11 @@ async def test_every_verb_that_is_missing_is_named(tmp_path: Path) -> None:
             assert bad[0].words.startswith(f"{verb} {resource} in namespace {place.namespace} is not allowed")
             assert bad[0].mend.startswith(f"add the verb {verb} on {resource} to the Role")
             assert bad[0].verdict == ("FAIL" if resource == "pods" else "warn")
+
+
+def test_every_right_is_explained() -> None:
+    """docs/security.md says of each right of the Role what it is for, and of no other."""
+    table = (ROOT / "docs" / "security.md").read_text().split("<!-- rights:")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[3:]]
+    assert [(resource, verb) for resource, verbs, _ in rows for verb in verbs.split(", ")] == RIGHTS
+    assert all(reason for _, _, reason in rows)
