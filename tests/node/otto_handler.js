@@ -1,0 +1,100 @@
+// An otto-handler in Node, as they are written: grpc-js, and our .proto files loaded at run time.
+//
+// One JSON object per line: commands come on stdin, what happens goes to stdout.
+//   {"id": 1, "rpc": "ScaleUp", "request": {...}, "deadline": 5000}   → {"id": 1, "answer": {...}}, or {"id": 1, "error": {...}}
+//   {"id": 2, "rpc": "ExecutePipeline", "request": {...}}             → {"id": 2, "news": {...}} ..., {"id": 2, "end": true}
+//   {"id": 2, "cancel": true}                                         → cancels a call
+//   {"serve": true}                                                   → {"port": 12345}, then {"entry": {...}} and {"status": {...}}
+//   {"answers": {"retry": 3}}                                         → every third entry is answered RETRY from now on
+'use strict';
+
+const path = require('path');
+const readline = require('readline');
+const modules = process.argv[2];
+const root = process.argv[3];
+const grpc = require(path.join(modules, '@grpc/grpc-js'));
+const loader = require(path.join(modules, '@grpc/proto-loader'));
+const protobuf = require(path.join(modules, 'protobufjs'));
+
+const files = ['scaling', 'pipeline', 'worker_logs', 'log_streaming'].map((name) => `ottoscaler/rpc/v1/${name}.proto`);
+const options = { keepCase: true, longs: String, enums: String, defaults: true, includeDirs: [root] };
+const { v1 } = grpc.loadPackageDefinition(loader.loadSync(files, options)).ottoscaler;
+
+// google.rpc.Status and BadRequest, which is how an error names the field that is wrong
+const details = protobuf.parse(`
+  syntax = "proto3";
+  message Any { string type_url = 1; bytes value = 2; }
+  message Status { int32 code = 1; string message = 2; repeated Any details = 3; }
+  message Violation { string field = 1; string description = 2; }
+  message BadRequest { repeated Violation field_violations = 1; }
+`, { keepCase: true }).root;
+
+const tell = (event) => process.stdout.write(JSON.stringify(event) + '\n');
+const calls = new Map();
+const answers = { retry: 0 };
+let client = null;
+let entries = 0;
+
+function errorOf(error) {
+  const found = { code: grpc.status[error.code], message: error.details, violations: [] };
+  for (const buffer of (error.metadata && error.metadata.get('grpc-status-details-bin')) || []) {
+    for (const detail of details.lookupType('Status').decode(buffer).details) {
+      if (detail.type_url.endsWith('/google.rpc.BadRequest')) {
+        found.violations.push(...details.lookupType('BadRequest').decode(detail.value).field_violations);
+      }
+    }
+  }
+  return found;
+}
+
+function call({ id, rpc, request, deadline }) {
+  const limits = deadline ? { deadline: Date.now() + deadline } : {};
+  if (rpc === 'ExecutePipeline') {
+    const stream = client.ExecutePipeline(request, limits);
+    calls.set(id, stream);
+    stream.on('data', (news) => tell({ id, news }));
+    stream.on('error', (error) => tell({ id, error: errorOf(error) }));
+    stream.on('end', () => tell({ id, end: true }));
+    return;
+  }
+  const unary = client[rpc](request, new grpc.Metadata(), limits, (error, answer) =>
+    tell(error ? { id, error: errorOf(error) } : { id, answer }));
+  calls.set(id, unary);
+}
+
+function serve() {
+  const server = new grpc.Server();
+  server.addService(v1.OttoHandlerLogService.service, {
+    ForwardWorkerLogs(stream) {
+      stream.on('data', (entry) => {
+        entries += 1;
+        const status = answers.retry && entries % answers.retry === 0 ? 'RETRY' : 'ACK';
+        tell({ entry, status });
+        stream.write({ status, sequence: entries });
+      });
+      stream.on('end', () => stream.end());
+      stream.on('error', () => {});
+    },
+    NotifyWorkerStatus({ request }, answer) {
+      tell({ status: request });
+      answer(null, { status: 'RECEIVED' });
+    },
+  });
+  server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => tell({ port, error }));
+}
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  const command = JSON.parse(line);
+  if (command.connect) {
+    client = new v1.OttoscalerService(command.connect, grpc.credentials.createInsecure());
+    tell({ connected: command.connect });
+  } else if (command.serve) {
+    serve();
+  } else if (command.answers) {
+    Object.assign(answers, command.answers);
+  } else if (command.cancel) {
+    calls.get(command.id).cancel();
+  } else {
+    call(command);
+  }
+}).on('close', () => process.exit(0));
