@@ -126,6 +126,10 @@ def _load_files(settings: Settings) -> tuple[Access, Templates, PolicyFile]:
         policy = PolicyFile(settings.policy_file)
     except SettingsError as error:
         problems += error.problems
+    if settings.grpc_enabled:
+        from ottoscaler.rpc.server import wrong_files
+
+        problems += wrong_files(settings)
     if problems:
         raise SettingsError(problems)
     return access, templates, policy

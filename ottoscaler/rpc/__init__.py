@@ -15,4 +15,6 @@ gRPC itself is imported by `server` and below it only, which a service without t
 
 import os
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at its import: its core writes to stderr in a form of its own
+# Read by gRPC when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr in a form of its own
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it aborts children: grpc/grpc #43055

@@ -75,16 +75,23 @@ def test_a_kubeconfig_that_is_not_there_is_a_wrong_setting(environ: dict[str, st
 
 @pytest.mark.process
 def test_all_wrong_files_are_named_at_once(environ: dict[str, str], tmp_path: Path) -> None:
-    """A wrong kubeconfig does not hide a wrong template, nor that a wrong retry policy."""
+    """A wrong kubeconfig does not hide a wrong template, nor that a wrong retry policy, nor that those of gRPC."""
     (tmp_path / "template.yaml").write_text("kind: Deployment")
     wrong = {
         "KUBECONFIG": "/nowhere/config",
         "WORKER_TEMPLATE": str(tmp_path / "template.yaml"),
         "RETRY_POLICY": '{"Nonsense": "own"}',
+        "GRPC_ENABLED": "true",
+        "GRPC_TOKENS_FILE": "/nowhere/tokens",
+        "GRPC_TLS_CERT": "/nowhere/cert",
     }
     done = subprocess.run(SERVE, capture_output=True, text=True, env={**environ, **wrong}, timeout=20)
     assert done.returncode == 2
-    for words in ("/nowhere/config", "template.yaml is Deployment, expected a v1 PodTemplate", "Nonsense"):
+    of_grpc = (
+        "GRPC_TOKENS_FILE is '/nowhere/tokens'",
+        "GRPC_TLS_CERT is '/nowhere/cert', expected GRPC_TLS_KEY with it",
+    )
+    for words in ("/nowhere/config", "template.yaml is Deployment, expected a v1 PodTemplate", "Nonsense", *of_grpc):
         assert words in done.stdout
 
 
