@@ -1,0 +1,54 @@
+"""What docs/install.md shows works as it stands there: values, settings, names of objects and of files."""
+
+from __future__ import annotations
+
+import re
+
+import kubernetes_validate
+import yaml
+
+from ottoscaler import __version__
+from ottoscaler.cli import COMMANDS
+from ottoscaler.settings import FIELDS
+from tests.deploy.helm import CHART, MANIFESTS, ROOT, objects_of, render
+
+PAGE = (ROOT / "docs" / "install.md").read_text()
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_values_of_the_page_are_taken() -> None:
+    """The production values render, and every object is valid."""
+    (shown,) = (text for language, text in BLOCKS if language == "yaml")
+    values = yaml.safe_load(shown)
+    for (kind, _), each in render(values, "team-a").items():
+        if kind not in ("ServiceMonitor", "PrometheusRule"):
+            kubernetes_validate.validate(each, "1.36", strict=True)
+
+
+def test_what_the_page_names_is_there() -> None:
+    """Settings, chart values in backticks, commands, manifests, and the version of the image."""
+    for name in re.findall(r"`([A-Z][A-Z_]{4,})(?:=[^`]*)?`", PAGE):
+        assert name in FIELDS, name
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for path in re.findall(r"`(?:--set )?([a-z]\w+(?:\.\w+)+)(?:=[^`]*)?`", PAGE):
+        words = path.split(".")
+        if words[0] in values and words[0] not in ("settings", "secrets"):
+            found = values
+            for word in words:
+                assert word in found, path
+                found = found[word]
+    for page in (PAGE, README):
+        for command in re.findall(r"-- ottoscaler (\w+)", page):
+            assert command in COMMANDS
+        assert set(re.findall(r"deploy/\w+\.yaml", page)) <= {f"deploy/{name}" for name in MANIFESTS}
+        assert set(re.findall(r"ottoscaler:(\d+\.\d+\.\d+)", page)) == {__version__}
+
+
+def test_commands_find_their_objects() -> None:
+    """The Deployment and the Secret that are typed are those of the manifests."""
+    for name in MANIFESTS:
+        objects = objects_of((ROOT / "deploy" / name).read_text())
+        assert ("Deployment", "ottoscaler") in objects
+    assert set(re.findall(r"deployment/([\w-]+)", PAGE + README)) == {"ottoscaler"}
+    assert "create secret generic ottoscaler " in PAGE
