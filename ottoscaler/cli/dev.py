@@ -45,13 +45,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "Impatience") -> int:
-    from ottoscaler.cli.playground import find_free_port, open_playground
+    from contextlib import AsyncExitStack
+
+    from ottoscaler.cli.playground import find_free_port, open_handler, open_playground
 
     ours = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port())}
     settings = {**ours, "GRPC_ENABLED": "true", "GRPC_PORT": str(find_free_port()), **settings}
-    _show("starting Valkey, a local cluster and the scaler ...")
-    async with open_playground(nursery, settings, impatience, show=_show) as playground:
-        _show(instructions(playground.redis_port, playground.kubeconfig, http_port=int(settings["HTTP_PORT"])))
+    _show("starting Valkey, a local cluster, an otto-handler and the scaler ...")
+    async with AsyncExitStack() as opened:
+        if "OTTO_HANDLER_HOST" not in settings:  # else the lines of workers go to that one
+            handler = open_handler(nursery, show=_show, opened=impatience.note)
+            settings["OTTO_HANDLER_HOST"] = await opened.enter_async_context(handler)
+        playground = await opened.enter_async_context(open_playground(nursery, settings, impatience, show=_show))
+        http, grpc = int(settings["HTTP_PORT"]), int(settings["GRPC_PORT"])
+        _show(instructions(playground.redis_port, playground.kubeconfig, http_port=http, grpc_port=grpc))
         try:
             await playground.fail_when_ended()
         finally:
@@ -60,7 +67,12 @@ async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "I
 
 
 def instructions(
-    port: int, kubeconfig: Path, has_tool: Callable[[str], object] = shutil.which, *, http_port: int = 0
+    port: int,
+    kubeconfig: Path,
+    has_tool: Callable[[str], object] = shutil.which,
+    *,
+    http_port: int = 0,
+    grpc_port: int = 0,
 ) -> str:
     """The lines to copy into another shell, for kubectl, redis-cli and send; other ways where a tool is missing."""
     ours = f"{Path(sys.executable).parent / 'ottoscaler'}"
@@ -76,6 +88,7 @@ def instructions(
             f"  {watch}",
             f"  {redis_cli} -p {port} {add}" if redis_cli else f"  {by_bash}",
             f"  {reach} {ours} send scale_up --pods 3 --wait",
+            *([f"  {ours} call scale-up --server 127.0.0.1:{grpc_port} --workers 3 --wait"] if grpc_port else []),
             *([f"  metrics and probes: http://127.0.0.1:{http_port}/metrics, /livez, /readyz"] if http_port else []),
             "",
         )

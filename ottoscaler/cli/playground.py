@@ -5,6 +5,7 @@ in which they need each other, and ends them in the opposite one.
 """
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -23,6 +24,7 @@ Opened = Callable[[Program], None]
 OTTOSCALER = (sys.executable, "-m", "ottoscaler")
 VALKEY_READY = r"Ready to accept connections"
 CLUSTER_READY = r"\bready\b"
+HANDLER_READY = r"ready at ([\d.]+:\d+)$"
 SERVE_READY = r'\binfo +ready\b|"message": ?"ready"'
 
 
@@ -78,6 +80,25 @@ def open_cluster(
     """The local cluster with its pods below `folder`, on a free port; `kubeconfig` says how to reach it."""
     command = [*OTTOSCALER, "localcluster", "--kubeconfig", str(kubeconfig), "--data", str(folder), *options]
     return open_program(nursery, "localcluster", command, ready=CLUSTER_READY, show=show, opened=opened)
+
+
+@asynccontextmanager
+async def open_handler(
+    nursery: trio.Nursery, *options: str, show: Show | None = None, opened: Opened | None = None
+) -> AsyncIterator[str]:
+    """A small otto-handler on a free port of 127.0.0.1; its address. `show` gets what it prints."""
+    command = [*OTTOSCALER, "handler", "--port", "0", *options]
+    address = ""
+
+    def take(line: str) -> None:
+        nonlocal address
+        if not address and (ready := re.match(HANDLER_READY, line)):
+            address = ready[1]
+        elif show is not None:
+            show(line)
+
+    async with open_program(nursery, "handler", command, ready=HANDLER_READY, show=take, opened=opened):
+        yield address
 
 
 def open_serve(

@@ -37,6 +37,13 @@ def test_missing_tools_are_replaced() -> None:
     )
 
 
+def test_ports_are_named_where_they_are_served() -> None:
+    """With the doors open there is a line to call by gRPC and one with the address of the metrics."""
+    shown = instructions(7000, Path("/tmp/x/kubeconfig"), lambda tool: None, http_port=8, grpc_port=9)
+    assert "/ottoscaler call scale-up --server 127.0.0.1:9 --workers 3 --wait" in shown
+    assert "http://127.0.0.1:8/metrics" in shown
+
+
 def start_dev(folder: Path, **settings: str) -> tuple[subprocess.Popen[str], str]:
     """A `dev` that has printed its lines, and the line that sends an event."""
     process = subprocess.Popen(
@@ -82,3 +89,23 @@ def test_a_second_ctrl_c_ends_the_drain_now(tmp_path: Path) -> None:
     assert (process.returncode, stderr) == (0, "")
     assert psutil.wait_procs(children, timeout=1)[1] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+def test_the_lines_of_workers_are_seen(tmp_path: Path) -> None:
+    """`dev` runs an otto-handler, too, and shows what its workers write; a call by gRPC is answered."""
+    process, _ = start_dev(tmp_path, WORKER_COMMAND='["echo", "hello"]', OTTO_AGENT_IMAGE="busybox")
+    assert process.stdout is not None
+    call = next(line for line in process.stdout if " call scale-up " in line)
+    done = subprocess.run(call, shell=True, check=True, capture_output=True, text=True, timeout=30)
+    names = done.stdout.split()
+    assert len(names) == 3
+    wanted = {f"{name} | hello" for name in names}
+    for line in process.stdout:
+        wanted.discard(line.strip())
+        if not wanted:
+            break
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
