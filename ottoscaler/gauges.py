@@ -89,7 +89,7 @@ GAUGES = (
     Gauge("ottoscaler_pods", "Pods of this instance that the watch shows, whichever replica's.", _pods, "phase"),
     Gauge(
         "ottoscaler_leases_held",
-        "Events held here: working, settling (only deletes are left), or control (scale_down, cancel).",
+        "Events held here: working, settling (only deletes are left), control (scale_down, cancel), or pipelines.",
         lambda vitals, _: vitals.roster.statistics()._asdict(),
         "state",
     ),

@@ -15,7 +15,7 @@ import msgspec
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs, refusal
 from ottoscaler.calls.submission import submit
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import GiveUp, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.rpc.door import PipelineCall, PipelineNews, RequestMismatch
@@ -35,7 +35,8 @@ class ExecutePipeline:
     async def run(self, call: PipelineCall) -> AsyncGenerator[PipelineNews]:
         """Begin the pipeline or join it; returns after its last news, whatever its stages did.
 
-        Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch` (the id stands for another pipeline), `Unavailable`.
+        Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch` (the id stands for another pipeline), `Unavailable`,
+        and `GiveUp` where it became a dead letter for no fault of the call.
         """
         pairs = pipeline_pairs(call, self._limits, self._site.now())
         try:
@@ -68,5 +69,8 @@ class ExecutePipeline:
         if ending is None:
             raise Unavailable(f"pipeline {event_id} is lost: its entry was trimmed unread, or Redis was emptied")
         where, fields = ending
+        reason = fields.get("reason", "its dead letter was removed since")
+        if where == "dlq" and reason.startswith("field "):
+            raise refusal(fields["cause"], reason)
         if where == "dlq":
-            raise refusal(fields.get("cause", ""), fields.get("reason", "its dead letter was removed since"))
+            raise GiveUp(f"pipeline {event_id} was not carried out: {reason}")

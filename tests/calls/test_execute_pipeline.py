@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.calls.pipeline_entry import pipeline_pairs
+from ottoscaler.errors import GiveUp
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.rpc.door import (
     InvalidCall,
@@ -21,6 +22,7 @@ from ottoscaler.rpc.door import (
     StageCall,
 )
 from ottoscaler.spec import Retry, Spec
+from ottoscaler.stream.base import Claim, Closing
 from tests.calls.house import Replica, open_house
 from tests.spine.world import Plan, World
 
@@ -249,3 +251,27 @@ def test_what_is_given_reaches_the_stage() -> None:
     assert (first.worker_count, first.type, first.config) == (3, "build", {"k": "v"})
     assert second.spec == Spec()
     assert event.metadata == (("triggered_by", "me"),)
+
+
+async def test_a_pipeline_that_became_a_dead_letter_says_why(autojump_clock: MockClock) -> None:
+    """Refused on the stream the call names the field; given up for another reason it says so, and so does a repeat."""
+    stage = "field otto.pipeline.stages[0] makes an event that is refused"
+    reasons = {
+        f"{stage}: field otto.spec.image is 'x', expected one of y": PolicyRefused,
+        "its handling broke 3 times, expected fewer than 3": GiveUp,
+    }
+    async with open_house() as house:
+        one = await house.open()
+        for number, (reason, kind) in enumerate(reasons.items()):
+            asked = call(StageCall(stage_id="a", worker_count=1, config={"n": str(number)}), pipeline_id=f"p{number}")
+            with trio.move_on_after(0.5):
+                await follow(one, asked)
+            (event_id,) = (id_ for id_, each in house.server.progress.items() if each["lane"] == "pipelines")
+            owner = house.server.progress[event_id]
+            claim = Claim(event_id, owner["owner"], int(owner["epoch"]))
+            fields = (("event_id", event_id), ("cause", "PolicyRefused"), ("reason", reason), ("entry", "[]"))
+            await one.scaler.stream.close(Closing(event_id, "dlq", fields, claim))
+            with pytest.raises(kind):
+                await follow(one, asked)
+            with pytest.raises(kind):
+                await follow(one, asked)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ottoscaler.events import BadEntry, Event, Limits, parse_entry
@@ -183,6 +183,7 @@ some_stage = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a busy machine breaks no promise
 @given(st.lists(some_stage, max_size=4) | json_values, st.text(max_size=4) | json_values)
 def test_any_json_is_a_pipeline_or_says_why_not(stages: object, pipeline_id: object) -> None:
     """Whatever stands in the field, the entry is an event or a dead letter with a reason."""
@@ -191,6 +192,7 @@ def test_any_json_is_a_pipeline_or_says_why_not(stages: object, pipeline_id: obj
     assert isinstance(made, Event) or (made.cause and made.reason)
 
 
+@settings(deadline=None)  # a busy machine breaks no promise
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_pipeline_or_say_why_not(raw: bytes) -> None:
     """The same for bytes that are no JSON."""
