@@ -68,7 +68,7 @@ class Reporter:
         names: Sequence[str],
     ) -> StageNews:
         """A stage whose event stands so; `names` of its first pods where all are there."""
-        again = f", {standing.retried} attempts failed and are followed by others" if standing.retried else ""
+        again = f"; failed attempts that are followed by others: {standing.retried}" if standing.retried else ""
         message = f"{standing.ended} of {stage.worker_count} workers have ended{again}"
         return msgspec.structs.replace(
             self._news(stage, state, message, now),

@@ -42,8 +42,8 @@ class Track:
         """
         done, is_complete = percentage(standing.ended, standing.planned), standing.created >= standing.planned
         is_new = done > self.percentage or (is_complete and not self.is_complete)
-        if standing.retried > self.retried and not is_new:
-            is_new, self.state = self.state != "retrying", "retrying"
+        if standing.retried > self.retried:
+            is_new, self.state = is_new or self.state != "retrying", "retrying"
         elif is_new:
             self.state = "running"
         self.percentage, self.is_complete, self.retried = done, is_complete, standing.retried

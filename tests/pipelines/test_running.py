@@ -127,7 +127,7 @@ async def test_failed_workers_of_a_stage_are_retried_by_its_own_policy(autojump_
     assert Counter(index for _, index, _ in theatre.world.runs) == {1: 3, 2: 3}
     assert changes(news, "flaky") == ["pending", "running", "retrying", "failed"]
     (retrying,) = (each for each in news if each["status"] == "retrying")
-    assert retrying["message"] == "0 of 2 workers have ended, 2 attempts failed and are followed by others"
+    assert retrying["message"] == "0 of 2 workers have ended; failed attempts that are followed by others: 2"
 
 
 async def test_a_cancelled_pipeline_ends_what_runs_and_begins_nothing(autojump_clock: MockClock) -> None:
