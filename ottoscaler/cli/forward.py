@@ -75,7 +75,6 @@ def _follow(pid: int, out: int, err: int, environ: dict[str, str], flush_seconds
 
     from ottoscaler.client import handler_from, worker_from
 
-    sys.setswitchinterval(0.0005)  # gRPC's threads must not keep the command's output waiting
     handler, worker = handler_from(environ), worker_from(environ)
     if handler is None:
         _say("OTTO_HANDLER_HOST is not set: the output is not sent anywhere", 0)

@@ -12,9 +12,8 @@ import grpc
 YES = {"1", "true", "yes", "on"}
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # every channel a connection of its own: no memory of the last failure
-    ("grpc.keepalive_time_ms", 20_000),  # a handler whose machine is gone is noticed
+    ("grpc.keepalive_time_ms", 30_000),  # a handler whose machine is gone is noticed
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
 )
 
 

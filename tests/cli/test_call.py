@@ -270,6 +270,21 @@ def test_a_cut_call_joins_again_and_repeats_nothing() -> None:
         list(news_of(server, PipelineRequest(), said.append, lambda seconds: None))
 
 
+def test_ctrl_c_leaves_the_pipeline_and_says_how_to_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends the command only; what it says names the id with which the same call joins again."""
+
+    class Interrupted(Cutting):
+        def stream(self, rpc: Any, request: object) -> Iterator[PipelineProgress]:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "p.yaml"
+    file.write_text(PIPELINE)
+    server: Any = Interrupted([])
+    with pytest.raises(KeyboardInterrupt):
+        call_pipeline.run_pipeline(server, file, "", ends_with_call=False)
+    assert capsys.readouterr().err == "ottoscaler: pipeline p-1 goes on; to see it again: --id p-1\n"
+
+
 def test_the_live_table_has_a_row_per_stage() -> None:
     """Stages that nobody spoke of are pending; the newest change of each is what is shown, never as markup."""
     stages = Stages(PipelineRequest(stages=[PipelineStage(stage_id="build"), PipelineStage(stage_id="[red]test")]))
