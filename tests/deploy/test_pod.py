@@ -24,8 +24,14 @@ NOT_SETTINGS = ("KUBECONFIG", "NAMESPACE", "INSTANCE_NAME", "LOG_FORMAT", "REDIS
 def values_for(place: Place) -> Values:
     """The chart's values by which it works at a place."""
     settings = {name: value for name, value in settings_of(place).items() if name not in NOT_SETTINGS}
-    settings |= {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port()), "GRPC_ENABLED": "false"}
+    doors = {f"{door}_{what}": value for door in ("HTTP", "GRPC") for what, value in open_at(find_free_port()).items()}
+    settings |= doors | {"GRPC_ENABLED": "true"}
     return {"name": place.namespace, "settings": settings, "secrets": {"REDIS_URL": place.environ["REDIS_URL"]}}
+
+
+def open_at(port: int) -> dict[str, str]:
+    """Host and port of a door."""
+    return {"HOST": "127.0.0.1", "PORT": str(port)}
 
 
 async def start_account(place: Place, role: Object, folder: Path) -> Path:
@@ -72,6 +78,9 @@ async def test_the_pod_works_as_shipped(image: Image, folder: Path) -> None:
         assert "FAIL" not in done.stdout
         assert "warn  permission" not in done.stdout
         async with open_container(place, pod, environ) as program:
+            for door in ("HTTP", "GRPC"):
+                async with await trio.open_tcp_stream("127.0.0.1", int(environ[f"{door}_PORT"])):
+                    pass
             place.send(pods=2)
             await place.judge()
             assert await program.stop(10) == 0

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -60,16 +61,19 @@ async def open_place(tmp_path: Path) -> AsyncIterator[Place]:
 
 async def test_the_role_suffices(tmp_path: Path) -> None:
     """With exactly these rights: events to their end, a scale_down, a takeover after a kill, pods deleted one by one
-    and together, warnings watched; the API refuses nothing, and `check` is content.
+    and together, logs followed, warnings watched; the API refuses nothing, and `check` is content.
     """
     accounts = tmp_path / "accounts"
     accounts.mkdir()
     port = find_free_port()
     async with open_place(tmp_path) as place:
+        (script,) = json.loads(place.environ["WORKER_ARGS"])
         place.environ |= {
             "KUBECONFIG": await bind(place, ROLE, accounts),
             "HTTP_HOST": "127.0.0.1",
             "HTTP_PORT": str(port),
+            "LOG_SINK": "stdout",
+            "WORKER_ARGS": json.dumps([f"echo a line of the log; {script}"]),
         }
         async with place.serve() as first:
             await place.start_workers(3)
@@ -84,6 +88,8 @@ async def test_the_role_suffices(tmp_path: Path) -> None:
             await place.wait_results(3, 20)
             await place.judge_rest()
             asked = await requests_of(port)
+            await second.hear("a line of the log")
+            assert not [line for line in first.lines + second.lines if "orbidden" in line]
         assert {verb for verb, _ in asked} >= {"create", "list", "delete", "deletecollection"}
         assert {code for _, code in asked} & {"401", "403"} == set()
         findings = await check(place)
