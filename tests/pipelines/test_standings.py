@@ -1,0 +1,80 @@
+"""One look for all pipelines: each waiter hears of what is new to it, and Redis is asked once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import trio
+from trio.testing import MockClock
+
+from ottoscaler.backoff import Backoff
+from ottoscaler.errors import Unavailable
+from ottoscaler.ledger import Ledger
+from ottoscaler.standings import Standings
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from ottoscaler.stream.requests import Standing
+
+
+class Scripted(MemoryStream):
+    """A stream whose events stand as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryServer(), "one")
+        self.stands: dict[str, Standing] = {}
+        self.looks: list[list[str]] = []
+        self.is_away = False
+
+    async def look(self, event_ids: Collection[str]) -> dict[str, Standing]:
+        """What was said."""
+        await trio.lowlevel.checkpoint()
+        self.looks.append(sorted(event_ids))
+        if self.is_away:
+            raise Unavailable("away", address="memory://")
+        return {event_id: self.stands.get(event_id, Standing("waiting")) for event_id in event_ids}
+
+
+async def test_many_wait_and_one_look_is_made(autojump_clock: MockClock) -> None:
+    """A hundred waiters cost one question each period; those whose event stands otherwise are told, the rest wait."""
+    stream = Scripted()
+    standings = Standings(Ledger(stream, Backoff(0.1, 1.0)))
+    told: list[str] = []
+
+    async def wait(event_id: str) -> None:
+        found = await standings.wait_change({event_id: Standing("waiting")})
+        told.extend(found)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(standings.run)
+        for number in range(100):
+            nursery.start_soon(wait, f"1-{number}")
+        await trio.sleep(2)
+        assert 4 <= len(stream.looks) <= 10
+        assert {len(look) for look in stream.looks[1:]} == {100}
+        stream.stands["1-7"] = Standing("live", 1)
+        await trio.sleep(1)
+        assert told == ["1-7"]
+        assert len(stream.looks[-1]) == 99
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_it_rests_while_nobody_waits_and_outlasts_an_outage(autojump_clock: MockClock) -> None:
+    """Without a waiter nothing is asked; where Redis is away the waiter is told later. What is unknown is told."""
+    stream = Scripted()
+    standings = Standings(Ledger(stream, Backoff(0.1, 1.0)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(standings.run)
+        await trio.sleep(10)
+        assert stream.looks == []
+        assert await standings.wait_change({"1-1": None}) == {"1-1": Standing("waiting")}
+        stream.is_away = True
+        with trio.move_on_after(5) as limit:
+            await standings.wait_change({"1-2": None, "1-3": None})
+        assert limit.cancelled_caught
+        await trio.sleep(1)
+        stream.is_away = False
+        assert len(await standings.wait_change({"1-2": None, "1-3": None})) == 2
+        await trio.sleep(1)
+        count = len(stream.looks)
+        await trio.sleep(10)
+        assert len(stream.looks) == count
+        nursery.cancel_scope.cancel(reason="the test is over")
