@@ -283,7 +283,7 @@ class Place:
     def leftovers(self) -> list[str]:
         """Keys that must not be there when all events have ended."""
         names = [name.decode().removeprefix(f"{self.prefix}:") for name in self.command("KEYS", f"{self.prefix}:*")]
-        stay = ("events", "results", "dlq", "done", "era", "sessions", "marker", "tended", "fences")
+        stay = ("events", "results", "dlq", "done", "era", "sessions", "marker", "tended", "fences", "news", "request")
         return [name for name in names if name.split(":")[0] not in stay]
 
     def processes(self) -> list[int]:
