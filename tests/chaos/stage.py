@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,14 +92,14 @@ class Life:
         self._log = stage.run.folder / f"{name}.log"
         with self._log.open("wb") as log:
             command = [*DIE_WITH_PARENT, sys.executable, "-m", "ottoscaler", "serve"]
-            self.process = subprocess.Popen(
-                command,
-                env=stage.environ | {"REDIS_CONSUMER": name},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_block_signals,
-            )
+            with _blocked_signals():
+                self.process = subprocess.Popen(
+                    command,
+                    env=stage.environ | {"REDIS_CONSUMER": name},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
 
     @property
     def is_over(self) -> bool:
@@ -137,9 +139,17 @@ class Life:
             self._stage.run.exits.append(f"{self.name} took {took:.1f} s to end after SIGTERM")
 
 
-def _block_signals() -> None:
-    """`serve` unblocks them when its handler stands: no SIGTERM comes too early."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """What is started in the block inherits it; `serve` unblocks when its handler stands, so no SIGTERM is too early.
+
+    Not by `preexec_fn`: code that runs between fork and exec hangs where another thread held a lock at the fork.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stage:
