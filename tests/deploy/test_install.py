@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import kubernetes_validate
 import yaml
@@ -10,7 +12,7 @@ import yaml
 from ottoscaler import __version__
 from ottoscaler.cli import COMMANDS
 from ottoscaler.settings import FIELDS
-from tests.deploy.helm import CHART, MANIFESTS, ROOT, objects_of, render
+from tests.deploy.helm import CHART, MANIFESTS, ROOT, Values, objects_of, render, run_helm
 
 PAGE = (ROOT / "docs" / "install.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -52,3 +54,36 @@ def test_commands_find_their_objects() -> None:
         assert ("Deployment", "ottoscaler") in objects
     assert set(re.findall(r"deployment/([\w-]+)", PAGE + README)) == {"ottoscaler"}
     assert "create secret generic ottoscaler " in PAGE
+
+
+NOTES_AS_OBJECT = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+data:
+  notes: |
+    {{- tpl (.Files.Get "NOTES.txt") . | nindent 4 }}
+"""
+
+
+def notes(folder: Path, values: Values, namespace: str) -> str:
+    """What helm shows after an installation, which it renders for a cluster only: so as an object's text."""
+    chart = folder / "chart"
+    shutil.copytree(CHART, chart, dirs_exist_ok=True)
+    shutil.copy(CHART / "templates" / "NOTES.txt", chart)
+    (chart / "templates" / "notes.yaml").write_text(NOTES_AS_OBJECT)
+    text = run_helm("template", "ottoscaler", str(chart), "--namespace", namespace, values=values)
+    return str(objects_of(text)["ConfigMap", "notes"]["data"]["notes"])
+
+
+def test_the_notes_say_what_to_type_next(tmp_path: Path) -> None:
+    """They name the release's own objects, where its Redis is expected, and what is only for trying out."""
+    plain = notes(tmp_path, {"name": "mine", "settings": {"NAMESPACE": "workers"}}, "team-a")
+    assert "kubectl -n team-a exec deployment/mine -- ottoscaler check" in plain
+    assert "kubectl -n workers get pods -l managed-by=ottoscaler" in plain
+    assert "Redis is expected at redis:6379" in plain
+    assert "gRPC is in plain text" in plain
+    tried = notes(tmp_path, {"valkey": {"enabled": True}, "grpc": {"tls": {"existingSecret": "mine"}}}, "default")
+    assert "not for production" in tried
+    assert "plain text" not in tried
+    assert "is expected" not in tried
