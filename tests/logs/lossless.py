@@ -283,8 +283,7 @@ def _judge_worker(
             verdict.missing += 1
             if not _is_covered(number, first, gaps):
                 verdict.complaints.append(f"{worker}: line {number} is missing, and no gap says so")
-    order = [int(row.number) for row in first.values()]
-    if order != sorted(order):
+    if list(first) != sorted(first):
         verdict.complaints.append(f"{worker}: lines out of order")
 
 
