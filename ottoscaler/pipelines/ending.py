@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ottoscaler.events import Event
 from ottoscaler.outcomes import RESULT_VERSION, OutcomeWord, WorkerOutcome, rfc3339
 from ottoscaler.pipelines.graph import StageState, status_of
 from ottoscaler.stages import Pipeline
@@ -114,21 +115,15 @@ def worker_names(ending: Ending | None) -> tuple[str, ...]:
 
 
 def pipeline_result(
-    event_id: str,
-    task_id: str,
-    pipeline: Pipeline,
-    ends: Sequence[StageEnd],
-    *,
-    started: float | None,
-    completed: float,
+    event: Event, pipeline: Pipeline, ends: Sequence[StageEnd], *, started: float | None, completed: float
 ) -> tuple[tuple[str, str], ...]:
     """The entry for the results stream; its numbers are of stages, skipped ones are those that the others leave."""
     states = [end.state for end in ends]
-    return (
+    pairs = (
         ("v", RESULT_VERSION),
-        ("event_id", event_id),
-        ("type", "pipeline"),
-        ("task_id", task_id),
+        ("event_id", event.id),
+        ("type", event.type),
+        ("task_id", event.task_id),
         ("status", status_of(states)),
         ("requested", str(len(ends))),
         ("succeeded", str(states.count("completed"))),
@@ -140,3 +135,4 @@ def pipeline_result(
         ("pipeline_id", pipeline.pipeline_id),
         ("stages", msgspec.json.encode([end.shown() for end in ends]).decode()),
     )
+    return (*pairs, ("replay_of", event.replay_of)) if event.replay_of else pairs

@@ -235,14 +235,8 @@ class PipelineRun:
 
     async def _close(self) -> None:
         started = min((track.started for track in self._tracks if track.started is not None), default=None)
-        pairs = pipeline_result(
-            self._event.id,
-            self._event.task_id,
-            self._pipeline,
-            self._tracks.ends(),
-            started=started,
-            completed=self._site.now(),
-        )
+        ends, now = self._tracks.ends(), self._site.now()
+        pairs = pipeline_result(self._event, self._pipeline, ends, started=started, completed=now)
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
         log.info("pipeline closed", **self._facts(), **figures(pairs))
 

@@ -14,6 +14,7 @@ from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.pipelines.running import PipelineRun
 from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim, Closing, Registration
+from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.progress import Progress
 from tests.pipelines.theatre import FAILING, LONG, Theatre, changes, stage, states, text_of
 from tests.spine.scaler import Scaler
@@ -253,3 +254,56 @@ async def test_stages_need_no_room_that_their_pipelines_take(autojump_clock: Moc
         results = [await theatre.wait_result(event_id) for event_id in ids]
         nursery.cancel_scope.cancel(reason="the test is over")
     assert {result["status"] for result in results} == {"succeeded"}
+
+
+async def test_a_pipeline_whose_stage_waits_for_room_is_cancelled(autojump_clock: MockClock) -> None:
+    """A stage whose event nobody began ends at once, and no worker of it ever runs."""
+    theatre = Theatre()
+    theatre.plans[""] = LONG
+    async with trio.open_nursery() as nursery:
+        await nursery.start(theatre.world.run)
+        nursery.start_soon(Scaler(theatre.world, theatre.server, "one", max_events="1", drain_seconds="1").run)
+        await theatre.producer.add_event([("type", "scale_up"), ("pod_count", "1")], "long")
+        await trio.sleep(2)
+        event_id = await theatre.send(stage("a", workers=3), stage("b", "a"))
+        await trio.sleep(5)
+        await theatre.producer.add_event([("type", "cancel"), ("event_id", event_id)], "cancel")
+        result = await theatre.wait_result(event_id)
+        assert states(result) == {"a": "cancelled", "b": "cancelled"}
+        assert (result["status"], len(theatre.world.runs)) == ("terminated", 1)
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_pipeline_id_stands_for_one_pipeline(autojump_clock: MockClock) -> None:
+    """A second entry of the same content repeats the first, one of other content is refused; neither runs anything."""
+    theatre = Theatre()
+    async with playing(theatre):
+        ids = []
+        for number, name in enumerate(("a", "a", "b")):
+            pairs = [("type", "pipeline"), ("otto.pipeline", text_of(stage(name)))]
+            ids.append(await theatre.producer.add_event(pairs, str(number)))
+            await trio.sleep(20)
+        endings = [await theatre.producer.read_ending(event_id) for event_id in ids]
+    (first, _), (second, repeated), (third, refused) = (ending for ending in endings if ending)
+    assert (first, second, third) == ("results", "results", "dlq")
+    assert (repeated["status"], repeated["original"]) == ("already_processed", ids[0])
+    assert refused["cause"] == "RequestMismatch"
+    assert len(theatre.world.runs) == 1
+
+
+async def test_a_refused_pipeline_can_be_replayed(autojump_clock: MockClock) -> None:
+    """A dead letter that is replayed is a pipeline again, under the id that it had, and its result says of what."""
+    theatre = Theatre()
+    async with playing(theatre):
+        pairs = [("type", "pipeline"), ("otto.pipeline", text_of(stage("a"))), ("otto.none", "x")]
+        event_id = await theatre.producer.add_event(pairs, "p")
+        await trio.sleep(5)
+        letter = await theatre.producer.dead_letter_of(event_id)
+        assert letter
+        theatre.server.dead_letters.entries[parse_id(letter)] = tuple(
+            (name, value.replace(b',["otto.none","x"]', b"")) if name == b"entry" else (name, value)
+            for name, value in theatre.server.dead_letters.entries[parse_id(letter)]
+        )
+        (replayed,) = await theatre.producer.replay_dead_letters([letter])
+        result = await theatre.wait_result(replayed.event_id)
+    assert (result["status"], result["replay_of"]) == ("succeeded", event_id)
