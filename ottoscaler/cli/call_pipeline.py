@@ -127,10 +127,11 @@ def line_of(news: PipelineProgress) -> str:
 
 
 class PlainView:
-    """One line per change."""
+    """One line per change that can be seen in one."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
+        self._lines: dict[str, str] = {}
 
     def say(self, text: str) -> None:
         """Tell what concerns the whole."""
@@ -139,7 +140,10 @@ class PlainView:
     def show(self, news: PipelineProgress) -> None:
         """Show a change."""
         self._stages.take(news)
-        self.say(line_of(news))
+        line = line_of(news)
+        if self._lines.get(news.stage_id) != line:
+            self._lines[news.stage_id] = line
+            self.say(line)
 
 
 class LiveView:

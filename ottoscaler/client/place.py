@@ -10,11 +10,10 @@ from pathlib import Path
 import grpc
 
 YES = {"1", "true", "yes", "on"}
-OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # every channel a connection of its own: no memory of the last failure
-    ("grpc.keepalive_time_ms", 30_000),  # a handler whose machine is gone is noticed
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
+OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+"""Every channel has a connection of its own, without the memory of the last failure. No keepalive: servers that are not
+told otherwise end a connection with "too many pings" when nothing else is sent; lines without an answer tell as much.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_ends_the_drain_now(tmp_path: Path) -> None:
 @pytest.mark.slow_clock
 @pytest.mark.process
 def test_the_lines_of_workers_are_seen(tmp_path: Path) -> None:
-    """`dev` runs an otto-handler, too, and shows what its workers write; a call by gRPC is answered."""
+    """`dev` runs an otto-handler, too, and shows what its workers write; calls by gRPC are answered."""
     process, _ = start_dev(tmp_path, WORKER_COMMAND='["echo", "hello"]', OTTO_AGENT_IMAGE="busybox")
     assert process.stdout is not None
     call = next(line for line in process.stdout if " call scale-up " in line)
@@ -106,6 +106,17 @@ def test_the_lines_of_workers_are_seen(tmp_path: Path) -> None:
         wanted.discard(line.strip())
         if not wanted:
             break
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "stages: [{stage_id: a, type: test, worker_count: 1}, {stage_id: b, worker_count: 1, depends_on: [a]}]"
+    )
+    ours, server = call.split(" call ")[0], call.split("--server ")[1].split()[0]
+    for words in (f"pipeline {file}", "status --state succeeded"):
+        line = f"{ours} call {words} --server {server}"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+    assert done.stderr == "5 workers, 0 pending, 0 running, 5 succeeded, 0 failed, 0 terminated\n"
+    file.unlink()
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")

@@ -266,6 +266,22 @@ def test_an_error_of_the_program_stays_itself(stage: Stage, backend: str) -> Non
     assert stage.messages == ["before"]
 
 
+@BOTH
+def test_a_cancelled_program_still_sends_what_it_said(stage: Stage, backend: str) -> None:
+    """When the block is cancelled its lines go all the same, and the cancel goes on where it belongs."""
+    stage.open()
+
+    async def program() -> bool:
+        with anyio.move_on_after(0.1) as scope:
+            async with open_log_stream(stage.address, WORKER) as logs:
+                logs.send_nowait("last words")
+                await anyio.sleep(30)
+        return scope.cancelled_caught
+
+    assert anyio.run(program, backend=backend)
+    assert stage.messages == ["last words"]
+
+
 def test_tls_and_a_token(stage: Stage, tmp_path: Path) -> None:
     """With an authority of one's own and a token the lines arrive; without them the reason is told."""
     authority = trustme.CA()
