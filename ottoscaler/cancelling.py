@@ -9,7 +9,7 @@ import trio
 from ottoscaler.events import BadEntry
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.stages import parse_pipeline
-from ottoscaler.stream.progress import Progress
+from ottoscaler.stream.progress import VERSION, Progress
 
 UNKNOWN_FOR_SECONDS = 5.0
 """An id is unknown when it stays so for this long: its entry may have been delivered and not yet registered."""
@@ -38,6 +38,10 @@ class Cancel(ScaleDown):
         with trio.move_on_after(UNKNOWN_FOR_SECONDS):
             while True:
                 progress = await ledger.insist(lambda: ledger.stream.read_progress(target))
+                if progress is not None and progress.version > VERSION:
+                    return self._refuse(
+                        "an event that no newer version began; replay this once all replicas are upgraded"
+                    )
                 if progress is not None and progress.lane in ("work", "pipelines"):
                     return progress
                 ending = await ledger.insist(lambda: ledger.stream.read_ending(target))
@@ -46,7 +50,10 @@ class Cancel(ScaleDown):
                     self._note = f"event {target} had ended at {ended_at} ({ending[1].get('status', ending[0])})"
                     return None
                 await trio.sleep(0.5)
-        reason = f"field event_id is {target!r}, expected the id of an event that waits, runs or ended within a day"
+        return self._refuse("the id of an event that waits, runs or ended within a day")
+
+    def _refuse(self, expected: str) -> BadEntry:
+        reason = f"field event_id is {self._event.target!r}, expected {expected}"
         pairs = tuple((name.encode(), value.encode()) for name, value in self._event.entry)
         return BadEntry(self._event.id, "UnknownEvent", reason, pairs)
 

@@ -1,17 +1,27 @@
-"""Whether our keys hold what is ours: a key of another type under one of our names stops every script that meets it."""
+"""Whether our keys can hold what is ours: a key of another type under one of our names stops every script that meets
+it, and so does a cluster that scatters our keys over its nodes.
+"""
 
 from __future__ import annotations
+
+import re
 
 from redis.exceptions import ResponseError
 
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.link import Exchange
 
+HASH_TAG = re.compile(r"\{[^}]+\}")
+"""Keys that share the text in the first braces are in one slot:
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+"""
 MEND = "set another REDIS_STREAM, or delete that key"
 
 
 def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
-    """A sentence on each key that holds another type; empty, too, where the user may not ask (TYPE is optional)."""
+    """A sentence on each key that cannot be ours; empty, too, where the user may not ask (TYPE is optional)."""
+    if b"cluster_enabled:1" in exchange("INFO", "cluster") and not HASH_TAG.search(keys.stream):
+        return (f"key {keys.stream} is one of many on a cluster, expected a hash tag, such as {{otto:scale}}:events",)
     expected = {
         keys.stream: "stream",
         keys.results: "stream",

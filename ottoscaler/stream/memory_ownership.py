@@ -9,6 +9,7 @@ from ottoscaler.stream.entry_id import format_id, parse_id
 from ottoscaler.stream.memory_log import Group
 from ottoscaler.stream.memory_requests import judge_request
 from ottoscaler.stream.memory_state import MemoryServer, text_of
+from ottoscaler.stream.progress import VERSION
 
 PAGE = 500  # at most so many values are handled or unpacked at once
 
@@ -53,7 +54,7 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
         return refused
     epoch = 0 if registration.offer else 1
     server.progress[event_id] = {
-        "v": "1",
+        "v": str(VERSION),
         "lane": registration.lane,
         "owner": "" if registration.offer else session,
         "epoch": str(epoch),

@@ -8,11 +8,12 @@ from ottoscaler.stream.base import Entry, Fence, Lane, Tending
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_ownership import PAGE, forget_session, hold, offer_all, unregistered
 from ottoscaler.stream.memory_state import MemoryServer, Tended, due
-from ottoscaler.stream.progress import Progress, read_progress
+from ottoscaler.stream.progress import Progress, is_newer, read_progress
 
 STRAYS = 100  # entries claimed from dead sessions in one call
 FENCES = 100  # fences lent in one call
 FENCE_LOAN = 10_000  # ms
+SEEN = 5000  # offered events of a lane looked at in one call, to get past those of a newer version
 Offer = tuple[Lane, str]
 
 
@@ -61,17 +62,25 @@ def _take(server: MemoryServer, session: str, call: int, rooms: Mapping[Lane, in
 
 
 def _look_through(server: MemoryServer, lane: Lane, room: int) -> tuple[list[Offer], list[Offer]]:
-    """What of a lane may be taken: at most `room` events that never broke, and those that did."""
-    healthy, suspects = list[Offer](), list[Offer]()
-    for event_id in due(server.offered[lane], server.now(), PAGE):
-        if len(healthy) >= room:
+    """What of a lane may be taken: at most `room` events that never broke, and those that did. Another page is looked
+    at only where a newer version's stand in the way.
+    """
+    healthy, suspects, newer = list[Offer](), list[Offer](), 1
+    for start in range(0, SEEN if room > 0 else 0, PAGE):
+        if newer == 0 or len(healthy) >= room:
             break
-        if event_id not in server.progress:
-            del server.offered[lane][event_id]
-        elif _failures(server.progress[event_id]):
-            suspects.append((lane, event_id))
-        else:
-            healthy.append((lane, event_id))
+        newer = 0
+        for event_id in due(server.offered[lane], server.now(), start + PAGE)[start:]:
+            if len(healthy) >= room:
+                break
+            if event_id not in server.progress:
+                del server.offered[lane][event_id]
+            elif is_newer(server.progress[event_id]):
+                newer += 1
+            elif _failures(server.progress[event_id]):
+                suspects.append((lane, event_id))
+            else:
+                healthy.append((lane, event_id))
     return healthy, suspects
 
 

@@ -22,7 +22,7 @@ from ottoscaler.stream.entry_id import Id, parse_id
 from ottoscaler.stream.memory_pipelines import end_news, tell
 from ottoscaler.stream.memory_requests import count, end_request, list_not_created, was_created
 from ottoscaler.stream.memory_state import MemoryServer, text_of
-from ottoscaler.stream.progress import encode_accepted, indices
+from ottoscaler.stream.progress import encode_accepted, indices, is_newer
 
 DAY = 86_400_000  # ms
 TRIMMED = 100  # results removed by one close
@@ -86,7 +86,7 @@ def survey(server: MemoryServer, task_id: str) -> list[LiveEvent]:
     found = []
     for event_id in server.live_ids():
         fields = server.progress[event_id]
-        if fields["lane"] == "work" and task_id in ("", fields["task_id"]):
+        if fields["lane"] == "work" and not is_newer(fields) and task_id in ("", fields["task_id"]):
             found.append(
                 LiveEvent(
                     event_id=event_id,
@@ -134,7 +134,7 @@ def mark_victims(
 
 def _mark(server: MemoryServer, asker: str, candidate: Candidate, cause: str) -> bool:
     progress, index = server.progress.get(candidate.event_id), candidate.index
-    if progress is None or f"o:{index}" in progress or f"s:{index}" in progress:
+    if progress is None or is_newer(progress) or f"o:{index}" in progress or f"s:{index}" in progress:
         return False
     if progress["epoch"] == "0":
         progress[f"o:{index}"] = candidate.outcome

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ottoscaler.stream.base import Accepted
 
 VERSION = 1
+"""What is newer is left to those who know it: of such a progress only who holds it is read, and nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,21 @@ class Progress:
     marks: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
+def is_newer(hash_: Mapping[str, str]) -> bool:
+    """Whether a version wrote it that is newer than this one."""
+    return int(hash_.get("v", VERSION)) > VERSION
+
+
 def read_progress(event_id: str, hash_: Mapping[str, str]) -> Progress:
     """Decode the hash of one event; fields this version does not know are left alone."""
+    lane, owner, epoch = hash_.get("lane", "work"), hash_.get("owner", ""), int(hash_.get("epoch", 0))
+    if is_newer(hash_):
+        return Progress(event_id, lane, owner, epoch, entry=(), task_id="", planned=0, version=int(hash_["v"]))
     progress = Progress(
         event_id=event_id,
-        lane=hash_.get("lane", "work"),
-        owner=hash_.get("owner", ""),
-        epoch=int(hash_.get("epoch", 0)),
+        lane=lane,
+        owner=owner,
+        epoch=epoch,
         entry=tuple((name, value) for name, value in _json(hash_.get("entry", "[]"))),
         task_id=hash_.get("task_id", ""),
         planned=int(hash_.get("planned", 0)),

@@ -47,6 +47,9 @@ class Backend(Protocol):
     def disown(self, event_id: str, owner: str) -> None:
         """Let an event belong to a session that there is not."""
 
+    def set_version(self, event_id: str, version: int) -> None:
+        """Let another version have written an event's progress, with a field that we do not know."""
+
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
 
@@ -105,6 +108,10 @@ class MemoryBackend:
         former = self.server.progress[event_id]["owner"]
         self.server.held[former].discard(event_id)
         self.server.progress[event_id]["owner"] = owner
+
+    def set_version(self, event_id: str, version: int) -> None:
+        """Let another version have written an event's progress."""
+        self.server.progress[event_id] |= {"v": str(version), "a:x": "?"}
 
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""
@@ -189,6 +196,10 @@ class RedisBackend:
         former = self.server.command("HGET", self.keys.progress(event_id), "owner")
         self.server.command("SREM", self.keys.held(former.decode()), event_id)
         self.server.command("HSET", self.keys.progress(event_id), "owner", owner)
+
+    def set_version(self, event_id: str, version: int) -> None:
+        """Let another version have written an event's progress."""
+        self.server.command("HSET", self.keys.progress(event_id), "v", version, "a:x", "?")
 
     def add_group(self, name: str) -> None:
         """Another consumer group on the event stream."""

@@ -30,8 +30,8 @@ end
 
 local function mark(id, index, outcome)
   local progress = key('progress', id)
-  local fields = redis.call('HMGET', progress, 'owner', 'epoch', 'planned', 'o:' .. index, 's:' .. index)
-  if not fields[1] or fields[4] or fields[5] then
+  local fields = redis.call('HMGET', progress, 'owner', 'epoch', 'planned', 'o:' .. index, 's:' .. index, 'v')
+  if not fields[1] or fields[4] or fields[5] or is_newer(fields[6]) then
     return false
   end
   if fields[2] == '0' then

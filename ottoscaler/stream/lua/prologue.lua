@@ -4,6 +4,7 @@ local stream, prefix, group, me = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local args = cjson.decode(ARGV[4])
 local LANES = { 'work', 'control', 'pipelines' }
 local PAGE = 500 -- at most so many values are handled or unpacked at once
+local VERSION = 1 -- of progress; what a newer version wrote is left to those who know it
 
 local function key(...)
   return table.concat({ prefix, ... }, ':')
@@ -30,6 +31,11 @@ end
 local function is_held(id, session, epoch)
   local stands = redis.call('HMGET', key('progress', id), 'owner', 'epoch')
   return stands[1] == session and stands[2] == epoch
+end
+
+-- Whether a newer version wrote a progress, given its field `v`.
+local function is_newer(v)
+  return tonumber(v or VERSION) > VERSION
 end
 
 -- Hold an event; an unknown session becomes one that has expired, so that others look at it.

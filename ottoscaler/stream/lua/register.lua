@@ -35,7 +35,7 @@ local function register(id, lane, entry, task_id, planned, offer, request_id, co
     return refused
   end
   local epoch = offer and 0 or 1
-  redis.call('HSET', progress, 'v', '1', 'lane', lane, 'owner', offer and '' or me, 'epoch', epoch,
+  redis.call('HSET', progress, 'v', VERSION, 'lane', lane, 'owner', offer and '' or me, 'epoch', epoch,
     'entry', entry, 'task_id', task_id, 'planned', planned, 'registered', text(now()))
   redis.call('ZADD', key('live'), time_in(id), id)
   if offer then

@@ -4,8 +4,8 @@ local MOST = 20000 -- names and values read; the event that reaches it is the la
 local read = 0
 
 local function facts_of(id)
-  local of = redis.call('HMGET', key('progress', id), 'lane', 'task_id')
-  if of[1] ~= 'work' or (args.task_id ~= '' and of[2] ~= args.task_id) then
+  local of = redis.call('HMGET', key('progress', id), 'lane', 'task_id', 'v')
+  if of[1] ~= 'work' or is_newer(of[3]) or (args.task_id ~= '' and of[2] ~= args.task_id) then
     return nil
   end
   local flat, fields = redis.call('HGETALL', key('progress', id)), {}

@@ -4,6 +4,7 @@ local STRAYS = 100 -- entries claimed from dead sessions in one call
 local FENCES = 100 -- fences lent in one call
 local FENCE_LOAN = 10000 -- ms
 local SESSIONS = 20 -- expired sessions looked at in one call
+local SEEN = 5000 -- offered events of a lane looked at in one call, to get past those of a newer version
 local MOST = 20000 -- names and values of taken events in one call; the event that reaches it is the last
 local at, read = now(), 0
 local taken, taken_ids, notices, strays = {}, {}, {}, {}
@@ -109,23 +110,30 @@ local function take_one(id, progress)
   redis.call('HDEL', progress, 'clean')
 end
 
--- What of a lane may be taken: at most `room` events that never broke, and the first that did.
+-- What of a lane may be taken: at most `room` events that never broke, and the first that did. Another page is looked at
+-- only where a newer version's stand in the way.
 local is_alone = false
 local function look_through(lane, room, healthy)
-  local suspect, found = nil, 0
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('offered', lane), '-inf', at, 'LIMIT', 0, room > 0 and PAGE or 0)) do
-    local progress = key('progress', id)
-    if found >= room then
-      break
-    elseif redis.call('EXISTS', progress) == 0 then
-      redis.call('ZREM', key('offered', lane), id)
-    elseif failures_of(progress) > 0 then
-      suspect = suspect or { lane, id, progress }
-    else
-      found = found + 1
-      healthy[#healthy + 1] = { lane, id, progress }
+  local suspect, found, from, newer = nil, 0, 0, 0
+  repeat
+    local ids = redis.call('ZRANGEBYSCORE', key('offered', lane), '-inf', at, 'LIMIT', from, room > 0 and PAGE or 0)
+    from, newer = from + PAGE, 0
+    for _, id in ipairs(ids) do
+      local progress = key('progress', id)
+      if found >= room then
+        break
+      elseif redis.call('EXISTS', progress) == 0 then
+        redis.call('ZREM', key('offered', lane), id)
+      elseif is_newer(redis.call('HGET', progress, 'v')) then
+        newer = newer + 1
+      elseif failures_of(progress) > 0 then
+        suspect = suspect or { lane, id, progress }
+      else
+        found = found + 1
+        healthy[#healthy + 1] = { lane, id, progress }
+      end
     end
-  end
+  until newer == 0 or found >= room or from >= SEEN
   return suspect
 end
 
