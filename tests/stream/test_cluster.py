@@ -1,5 +1,4 @@
-"""Redis Cluster: keys that would be scattered over its nodes are refused at the start; a hash tag keeps them together.
-"""
+"""Redis Cluster: keys that would be scattered over its nodes are refused at the start; a hash tag keeps them together."""
 
 import re
 from pathlib import Path
@@ -22,7 +21,7 @@ async def test_a_cluster_wants_a_hash_tag(tmp_path: Path) -> None:
     try:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         with trio.fail_after(10):
-            while b"cluster_state:ok" not in server.command("CLUSTER", "INFO"):
+            while b"cluster_state:ok" not in server.command("CLUSTER", "INFO"):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.05)
         backend = RedisBackend(server)
         words = f"key {backend.keys.stream} is one of many on a cluster, expected a hash tag, such as "
