@@ -1,6 +1,6 @@
 """Workers that have ended: from the progress of events that go on, and from results, the newest first.
 
-Results are read back as far as a question may cost: what lies further back is not shown, though it may still be kept.
+Results are read back as far as a question may cost: what lies further back is not shown, and the answer says so.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,18 +24,29 @@ PAGE = 500
 FIRST_PAGE = 20
 
 
-async def ended_workers(ledger: Ledger, task_id: str) -> list[Ended]:
+class EndedWorkers(NamedTuple):
+    """Those read; `is_truncated`: there is more that was not read, of these tasks or of others."""
+
+    workers: list[Ended]
+    is_truncated: bool
+
+
+async def ended_workers(ledger: Ledger, task_id: str) -> EndedWorkers:
     """Of one task, or (empty) of all; at most `MOST_WORKERS`."""
     found: dict[tuple[str, int], Ended] = {}
     async with aclosing(_all(ledger, task_id)) as ends:
         async for ended in ends:
-            found.setdefault((ended.event_id, ended.outcome["index"]), ended)  # one may close while we read
-            if len(found) >= MOST_WORKERS:
-                break
-    return list(found.values())
+            if ended is None:
+                return EndedWorkers(list(found.values()), is_truncated=True)
+            worker = (ended.event_id, ended.outcome["index"])
+            if worker not in found and len(found) == MOST_WORKERS:
+                return EndedWorkers(list(found.values()), is_truncated=True)
+            found.setdefault(worker, ended)  # one may close while we read
+    return EndedWorkers(list(found.values()), is_truncated=False)
 
 
-async def _all(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
+async def _all(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended | None]:
+    """None, at last, stands for what is not read."""
     async with aclosing(_of_live_events(ledger, task_id)) as live:
         async for ended in live:
             yield ended
@@ -54,7 +66,7 @@ async def _of_live_events(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]
                 yield Ended(event_id, standing.task_id, outcome)
 
 
-async def _of_results(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
+async def _of_results(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended | None]:
     before, count, entries, size = "", FIRST_PAGE, 0, 0
     while entries < MOST_RESULTS and size < MOST_BYTES:
         page = await ledger.insist(partial(ledger.stream.read_results_back, before, count))
@@ -66,3 +78,5 @@ async def _of_results(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]:
                 for outcome in msgspec.json.decode(fields.get("workers", "[]")):
                     yield Ended(fields["event_id"], fields.get("task_id", ""), outcome)
         count = max(1, min(PAGE, PAGE_BYTES * entries // max(size, 1)))
+    if await ledger.insist(partial(ledger.stream.read_results_back, before, 1)):
+        yield None

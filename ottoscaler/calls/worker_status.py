@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import trio
 
-from ottoscaler.calls.ended_workers import ended_workers
-from ottoscaler.calls.worker_rows import Ended, Row, page_token, place_of, row_of_outcome, row_of_pod
+from ottoscaler.calls.ended_workers import EndedWorkers, ended_workers
+from ottoscaler.calls.worker_rows import Row, page_token, place_of, row_of_outcome, row_of_pod
 from ottoscaler.errors import Unavailable
 from ottoscaler.fleet import PodRecord
 from ottoscaler.rpc.door import StatusAnswer, StatusQuestion, WorkerStatus
@@ -26,7 +26,7 @@ AT_ONCE = 500
 async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
     """Count and list the workers asked for. Raises `InvalidCall` for a page token that is none, `Unavailable`."""
     after = place_of(question.page_token) if question.page_token else None
-    ended = await _read_ended(site, question.task_id)
+    ended, is_truncated = await _read_ended(site, question.task_id)
     newest = _newest_attempts(site.fleet.records)
     rows = {
         (one.event_id, one.outcome["index"]): row_of_outcome(one, site.fleet.records.get(one.outcome["name"]))
@@ -51,10 +51,11 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
         terminated_count=counts["terminated"],
         workers=tuple(page),
         next_page_token="" if is_last else page_token(shown[start + len(page) - 1].place),
+        is_truncated=is_truncated,
     )
 
 
-async def _read_ended(site: Site, task_id: str) -> list[Ended]:
+async def _read_ended(site: Site, task_id: str) -> EndedWorkers:
     """Unknown is never zero: where Redis or the API has not answered in time, the question has no answer."""
     with trio.move_on_after(PATIENCE_SECONDS):
         await site.fleet.wait_synced()

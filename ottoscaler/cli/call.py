@@ -161,7 +161,8 @@ def _status(args: argparse.Namespace, server: Server) -> int:
         if not token:
             break
     counts = [(answer.total_count, "workers"), *((getattr(answer, f"{state}_count"), state) for state in STATES)]
-    print(", ".join(f"{count} {name}" for count, name in counts), file=sys.stderr, flush=True)
+    older = "; older ones were not read back" if answer.is_truncated else ""
+    print(", ".join(f"{count} {name}" for count, name in counts) + older, file=sys.stderr, flush=True)
     return 0
 
 

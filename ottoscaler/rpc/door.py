@@ -119,6 +119,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     terminated_count: int = 0
     workers: tuple[WorkerStatus, ...] = ()
     next_page_token: str = ""
+    is_truncated: bool = False  # there are older results than one question reads back
 
 
 class RetryCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,6 +95,7 @@ def write_status_answer(answer: StatusAnswer) -> bytes:
         terminated_count=answer.terminated_count,
         workers=map(_worker, answer.workers),
         next_page_token=answer.next_page_token,
+        is_truncated=answer.is_truncated,
     ).SerializeToString()
 
 

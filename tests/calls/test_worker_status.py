@@ -161,9 +161,32 @@ async def test_ten_thousand_workers_fit(autojump_clock: MockClock, events: int, 
         one = await house.open()
         add_results(house, events, workers)
         pages = await pages_of(one, 0)
-        assert [page.total_count for page in pages] == [10_000] * len(pages)
+        assert {(page.total_count, page.is_truncated) for page in pages} == {(10_000, False)}
         assert len({worker.pod_name for page in pages for worker in page.workers}) == 10_000
         assert max(len(page.workers) for page in pages) < 10_000
+
+
+@pytest.mark.parametrize(("events", "workers"), [(10_001, 1), (11, 1000), (2, 5_001)])
+async def test_more_than_is_read_back_is_said(autojump_clock: MockClock, events: int, workers: int) -> None:
+    """One worker or result too many: the newest 10,000 are there, and the answer says that there are more."""
+    async with open_house() as house:
+        one = await house.open()
+        add_results(house, events, workers)
+        answer = await one.status()
+        assert (answer.total_count, answer.is_truncated) == (10_000, True)
+        names = {worker.pod_name for page in await pages_of(one, 0) for worker in page.workers}
+        assert f"old-{events - 1}-1" in names
+
+
+async def test_results_too_large_to_read_back_are_said(autojump_clock: MockClock) -> None:
+    """What lies behind 32 MiB of results is not counted, and the answer says so."""
+    async with open_house() as house:
+        one = await house.open()
+        add_results(house, 40, 200)
+        for number in range(20):
+            huge = {"event_id": f"{5000 + number}-0", "type": "scale_up", "workers": "[]", "failures": "x" * 2**21}
+            house.server.results.add([(n.encode(), v.encode()) for n, v in huge.items()], 5000 + number)
+        assert (await one.status()).is_truncated
 
 
 async def test_a_silent_redis_is_not_zero_workers(autojump_clock: MockClock) -> None:

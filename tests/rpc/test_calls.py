@@ -134,6 +134,7 @@ async def test_worker_status_has_counts_workers_and_pages() -> None:
             terminated_count=5,
             workers=(worker,),
             next_page_token="more",
+            is_truncated=True,
         )
         question = scaling_pb2.WorkerStatusRequest(task_id="t", status_filter="FAILED", page_size=1, page_token="p")
         answer = await call(scene.stub.GetWorkerStatus, question)
@@ -159,6 +160,7 @@ async def test_worker_status_has_counts_workers_and_pages() -> None:
             terminated_count=5,
             workers=[found],
             next_page_token="more",
+            is_truncated=True,
         )
 
 

@@ -23,7 +23,7 @@ CONTRACT = {
     "ScaleResponse": "1 status 2 message 3 processed_count 4 worker_pod_names 5 started_at 6 completed_at",
     "WorkerStatusRequest": "1 task_id 2 worker_pod_name 3 status_filter 101 page_size 102 page_token",
     "WorkerStatusResponse": "1 total_count 2 running_count 3 pending_count 4 succeeded_count 5 failed_count 6 workers "
-    "100 terminated_count 101 next_page_token",
+    "100 terminated_count 101 next_page_token 102 is_truncated",
     "WorkerPodStatus": "1 pod_name 2 task_id 3 status 4 created_at 5 started_at 6 completed_at 7 node_name 8 pod_ip "
     "9 labels 10 error_message",
     "WorkerLogEntry": "1 worker_id 2 task_id 3 timestamp 4 level 5 source 6 message 7 pod_metadata 8 metadata",
@@ -51,7 +51,7 @@ NOT_TEXT = {
     "max_attempts retry_delay_seconds progress_percentage duration_seconds successful_workers failed_workers "
     "total_workers",
     FieldDescriptor.TYPE_INT64: "sequence",
-    FieldDescriptor.TYPE_BOOL: "include_metadata",
+    FieldDescriptor.TYPE_BOOL: "include_metadata is_truncated",
     FieldDescriptor.TYPE_FLOAT: "avg_cpu_usage avg_memory_mb",
     FieldDescriptor.TYPE_MESSAGE: "build_config metadata labels workers pod_metadata config stages retry_policy "
     "metrics",

@@ -83,7 +83,7 @@ class WorkerStatusRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., worker_pod_name: _Optional[str] = ..., status_filter: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class WorkerStatusResponse(_message.Message):
-    __slots__ = ("total_count", "running_count", "pending_count", "succeeded_count", "failed_count", "workers", "terminated_count", "next_page_token")
+    __slots__ = ("total_count", "running_count", "pending_count", "succeeded_count", "failed_count", "workers", "terminated_count", "next_page_token", "is_truncated")
     TOTAL_COUNT_FIELD_NUMBER: _ClassVar[int]
     RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
     PENDING_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class WorkerStatusResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     TERMINATED_COUNT_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    IS_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     total_count: int
     running_count: int
     pending_count: int
@@ -100,7 +101,8 @@ class WorkerStatusResponse(_message.Message):
     workers: _containers.RepeatedCompositeFieldContainer[WorkerPodStatus]
     terminated_count: int
     next_page_token: str
-    def __init__(self, total_count: _Optional[int] = ..., running_count: _Optional[int] = ..., pending_count: _Optional[int] = ..., succeeded_count: _Optional[int] = ..., failed_count: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerPodStatus, _Mapping]]] = ..., terminated_count: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    is_truncated: bool
+    def __init__(self, total_count: _Optional[int] = ..., running_count: _Optional[int] = ..., pending_count: _Optional[int] = ..., succeeded_count: _Optional[int] = ..., failed_count: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerPodStatus, _Mapping]]] = ..., terminated_count: _Optional[int] = ..., next_page_token: _Optional[str] = ..., is_truncated: _Optional[bool] = ...) -> None: ...
 
 class WorkerPodStatus(_message.Message):
     __slots__ = ("pod_name", "task_id", "status", "created_at", "started_at", "completed_at", "node_name", "pod_ip", "labels", "error_message")

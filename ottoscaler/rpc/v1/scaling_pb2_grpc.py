@@ -29,9 +29,9 @@ if _version_not_supported:
 class OttoscalerServiceStub:
     """Served by Ottoscaler (GRPC_PORT, 9090).
 
-    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED and PERMISSION_DENIED
-    are about the token; FAILED_PRECONDITION is a refusal by policy; ALREADY_EXISTS is the id of an earlier call with
-    other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
+    token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
+    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
     """
 
     def __init__(self, channel):
@@ -65,9 +65,9 @@ class OttoscalerServiceStub:
 class OttoscalerServiceServicer:
     """Served by Ottoscaler (GRPC_PORT, 9090).
 
-    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED and PERMISSION_DENIED
-    are about the token; FAILED_PRECONDITION is a refusal by policy; ALREADY_EXISTS is the id of an earlier call with
-    other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
+    token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
+    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
     """
 
     def ScaleUp(self, request, context):
@@ -134,9 +134,9 @@ def add_OttoscalerServiceServicer_to_server(servicer, server):
 class OttoscalerService:
     """Served by Ottoscaler (GRPC_PORT, 9090).
 
-    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED and PERMISSION_DENIED
-    are about the token; FAILED_PRECONDITION is a refusal by policy; ALREADY_EXISTS is the id of an earlier call with
-    other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
+    token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
+    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
     """
 
     @staticmethod
