@@ -1,4 +1,4 @@
-"""Redis Cluster: keys that would be scattered over its nodes are refused at the start; a hash tag keeps them together."""
+"""Redis Cluster: keys that it would scatter are refused at the start; a hash tag keeps them together."""
 
 import re
 from pathlib import Path
