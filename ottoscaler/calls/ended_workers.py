@@ -48,8 +48,8 @@ async def ended_workers(ledger: Ledger, task_id: str) -> EndedWorkers:
 async def _all(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended | None]:
     """None, at last, stands for what is not read."""
     async with aclosing(_of_live_events(ledger, task_id)) as live:
-        async for ended in live:
-            yield ended
+        async for early in live:
+            yield early
     async with aclosing(_of_results(ledger, task_id)) as results:
         async for ended in results:
             yield ended
