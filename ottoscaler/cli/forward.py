@@ -125,7 +125,7 @@ def _teller(logs: "LogStream", source: str) -> "Tell":
     from ottoscaler.client.stream import stamp_now
 
     def tell(lines: bytes, goes_on: bool) -> None:
-        metadata = {"more": "true"} if goes_on else None
+        metadata = {"continued": "true"} if goes_on else None
         logs.add_block(Block(lines, stamp_now(), source=source, metadata=metadata, is_part=goes_on))
 
     return tell

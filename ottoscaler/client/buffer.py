@@ -78,10 +78,14 @@ class Block:
     def pop(self) -> Line:
         """Take the first line."""
         end = self.data.index(b"\n", self._start)
-        text = self.data[self._start : end].decode(errors="replace")
+        data, metadata = self.data[self._start : end], self.metadata
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:  # a message takes nothing else
+            text, metadata = data.decode(errors="backslashreplace"), {**(metadata or {}), "escaped": "true"}
         self._start = end + 1
         self.lines -= 1
-        return Line(text, self.timestamp, self.level, self.source, self.metadata, is_part=self.is_part)
+        return Line(text, self.timestamp, self.level, self.source, metadata, is_part=self.is_part)
 
     def skip(self, lines: int) -> None:
         """Leave out the first lines."""
@@ -117,7 +121,7 @@ class Buffer:
         self._sent_bytes = 0
         self._order = 0
         self._gap = 0
-        self._gap_from = ""
+        self._gap_from = self._gap_to = ""
         self._acknowledged = self._dropped = self._left_out = 0
 
     def __len__(self) -> int:
@@ -230,7 +234,7 @@ class Buffer:
         text, rest = self.limits.cut(line.text)
         if not rest:
             return line
-        first = replace(line, text=text, metadata={**(line.metadata or {}), "more": "true"}, is_part=True)
+        first = replace(line, text=text, metadata={**(line.metadata or {}), "continued": "true"}, is_part=True)
         line.text = rest
         self._first.appendleft(line)
         self._bytes += OVERHEAD
@@ -268,11 +272,14 @@ class Buffer:
         self._left_out += lines
         self._gap += lines + told
         self._gap_from = self._gap_from or since
+        self._gap_to = since
 
     def _gap_line(self) -> Line:
-        count, since = self._gap, self._gap_from
+        """What goes in the place of lines that are missing, with the words that the scaler has for gaps."""
+        count, begin, end = self._gap, self._gap_from, self._gap_to
         self._gap, self._gap_from = 0, ""
-        text = f"[{count} lines from {since} on are missing here: there was no room to hold them back]"
-        line = Line(text, since, "warning", "ottoscaler", {"missing": str(count)}, missing=count)
+        text = f"{count} lines are missing between {begin} and {end}: there was no room to hold them back"
+        metadata = {"gap": "NoRoom", "lines": str(count), "from": begin, "to": end, "certain": "true"}
+        line = Line(text, end, "warn", "ottoscaler", metadata, missing=count)
         self._bytes += line.weight
         return line

@@ -69,7 +69,8 @@ def test_what_was_under_way_goes_first_again() -> None:
 def test_the_oldest_gives_way_and_a_line_says_how_many() -> None:
     """Beyond the limit the oldest waiting lines go; one line in their place says how many, and since when."""
     buffer = filled("1", "2", "3", "4", "5", limits=Limits(lines=2))
-    said = "[3 lines from 2026-01-02T03:04:05Z on are missing here: there was no room to hold them back]"
+    stamp = "2026-01-02T03:04:05Z"
+    said = f"3 lines are missing between {stamp} and {stamp}: there was no room to hold them back"
     texts = sent(buffer)
     while not buffer.is_empty:
         buffer.take_answer("ACK", 0.0)
@@ -90,8 +91,8 @@ def test_a_long_line_goes_in_parts() -> None:
     buffer = filled("ääääöä", "b", limits=Limits(line_bytes=5))
     parts = [buffer.next(0.0) for _ in range(4)]
     assert [(part.text, part.metadata) for part in parts if part] == [
-        ("ää", {"more": "true"}),
-        ("ää", {"more": "true"}),
+        ("ää", {"continued": "true"}),
+        ("ää", {"continued": "true"}),
         ("öä", None),
         ("b", None),
     ]
