@@ -4,7 +4,10 @@
 //   {"id": 1, "rpc": "ScaleUp", "request": {...}, "deadline": 5000}   → {"id": 1, "answer": {...}}, or {"id": 1, "error": {...}}
 //   {"id": 2, "rpc": "ExecutePipeline", "request": {...}}             → {"id": 2, "news": {...}} ..., {"id": 2, "end": true}
 //   {"id": 2, "cancel": true}                                         → cancels a call
-//   {"serve": true}                                                   → {"port": 12345}, then {"entry": {...}} and {"status": {...}}
+//   {"hammer": [{"rpc": "ScaleUp", "request": {...}}]}                 → each again and again, "#" in it being a number
+//   {"rest": true}                                                    → {"hammered": [12], "errors": []} when all are answered
+//   {"serve": true}                                                   → {"port": 12345}, then {"entry": {...}}, {"status": {...}}
+//                                                                       and {"registered": {...}}
 //   {"answers": {"retry": 3}}                                         → every third entry is answered RETRY from now on
 'use strict';
 
@@ -34,6 +37,7 @@ const calls = new Map();
 const answers = { retry: 0 };
 let client = null;
 let entries = 0;
+let hammering = false;
 
 function errorOf(error) {
   const found = { code: grpc.status[error.code], message: error.details, violations: [] };
@@ -62,22 +66,55 @@ function call({ id, rpc, request, deadline }) {
   calls.set(id, unary);
 }
 
+// every call of `rounds` without pause, the next when the one before has ended, until told to rest
+function hammer(rounds) {
+  hammering = true;
+  const hammered = rounds.map(() => 0);
+  const errors = [];
+  let busy = rounds.length;
+  rounds.forEach(({ rpc, request }, round) => {
+    const next = () => {
+      if (!hammering) {
+        busy -= 1;
+        if (!busy) tell({ hammered, errors });
+        return;
+      }
+      const numbered = JSON.parse(JSON.stringify(request).replaceAll('#', hammered[round]));
+      client[rpc](numbered, new grpc.Metadata(), { deadline: Date.now() + 20000 }, (error) => {
+        hammered[round] += 1;
+        if (error) errors.push({ rpc, ...errorOf(error) });
+        setImmediate(next);
+      });
+    };
+    next();
+  });
+}
+
+function take(stream) {
+  stream.on('data', (entry) => {
+    entries += 1;
+    const status = answers.retry && entries % answers.retry === 0 ? 'RETRY' : 'ACK';
+    tell({ entry, status });
+    stream.write({ status, sequence: entries });
+  });
+  stream.on('end', () => stream.end());
+  stream.on('error', () => {});
+}
+
 function serve() {
   const server = new grpc.Server();
   server.addService(v1.OttoHandlerLogService.service, {
-    ForwardWorkerLogs(stream) {
-      stream.on('data', (entry) => {
-        entries += 1;
-        const status = answers.retry && entries % answers.retry === 0 ? 'RETRY' : 'ACK';
-        tell({ entry, status });
-        stream.write({ status, sequence: entries });
-      });
-      stream.on('end', () => stream.end());
-      stream.on('error', () => {});
-    },
+    ForwardWorkerLogs: take,
     NotifyWorkerStatus({ request }, answer) {
       tell({ status: request });
       answer(null, { status: 'RECEIVED' });
+    },
+  });
+  server.addService(v1.LogStreamingService.service, {
+    StreamLogs: take,
+    RegisterWorker({ request }, answer) {
+      tell({ registered: request });
+      answer(null, { status: 'SUCCESS', session_id: 's-1', config: { max_message_size: 8, include_metadata: true } });
     },
   });
   server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => tell({ port, error }));
@@ -92,6 +129,10 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
     serve();
   } else if (command.answers) {
     Object.assign(answers, command.answers);
+  } else if (command.hammer) {
+    hammer(command.hammer);
+  } else if (command.rest) {
+    hammering = false;
   } else if (command.cancel) {
     calls.get(command.id).cancel();
   } else {

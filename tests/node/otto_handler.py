@@ -49,11 +49,12 @@ def _install(folder: Path) -> None:
 
 
 class NodeHandler:
-    """The process. `entries` and `statuses` are what it was brought as a handler, in the order of arrival."""
+    """The process. `entries`, `statuses` and `registered` are what it was brought as a handler, in that order."""
 
     def __init__(self, process: trio.Process) -> None:
         self.entries: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
+        self.registered: list[dict[str, Any]] = []
         self._process = process
         self._told: list[dict[str, Any]] = []
         self._news = trio.Event()
@@ -73,6 +74,8 @@ class NodeHandler:
             self.entries.append(told["entry"] | {"answer": told["status"]})
         elif "status" in told:
             self.statuses.append(told["status"])
+        elif "registered" in told:
+            self.registered.append(told["registered"])
         else:
             self._told.append(told)
         self._news.set()
@@ -96,7 +99,7 @@ class NodeHandler:
         await self.wait(lambda: {"connected": address} in self._told)
 
     async def serve(self) -> str:
-        """Serve OttoHandlerLogService; the address."""
+        """Serve OttoHandlerLogService and LogStreamingService; the address."""
         await self.command(serve=True)
         told = await self.wait(lambda: [told for told in self._told if "port" in told])
         return f"127.0.0.1:{told[0]['port']}"
@@ -116,6 +119,16 @@ class NodeHandler:
         ends = ("answer", "error", "end")
         found = await self.wait(lambda: [told for told in self.told_of(number) if any(end in told for end in ends)])
         return dict(found[0])
+
+    async def hammer(self, *rounds: dict[str, Any]) -> None:
+        """Call without pause from now on: each of these (`rpc`, `request`) again as soon as it has ended."""
+        await self.command(hammer=rounds)
+
+    async def rest(self) -> tuple[list[int], list[dict[str, Any]]]:
+        """End that; how often each was called, and all errors."""
+        await self.command(rest=True)
+        (told,) = await self.wait(lambda: [told for told in self._told if "hammered" in told])
+        return told["hammered"], told["errors"]
 
     def told_of(self, number: int) -> list[dict[str, Any]]:
         """All that was told of a call so far."""
