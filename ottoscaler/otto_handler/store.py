@@ -73,18 +73,6 @@ class Told:
         self.take = tell
 
 
-class Both:
-    """Two sinks, the first first."""
-
-    def __init__(self, first: Sink, second: Sink) -> None:
-        self._sinks = (first, second)
-
-    def take(self, rpc: str, record: Record) -> None:
-        """Hand the record to both."""
-        for sink in self._sinks:
-            sink.take(rpc, record)
-
-
 def _in_words(rpc: str, record: Record) -> str:
     worker = record["worker_id"]
     match rpc:
