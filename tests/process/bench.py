@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.01
 Ending = dict[str, str]
 
 
-async def wait_until(condition: Callable[[], Any], seconds: float = 10, *, about: Callable[[], str] = str) -> Any:
+async def wait_until(condition: Callable[[], Any], seconds: float = 25, *, about: Callable[[], str] = str) -> Any:
     """Return what `condition` gives (or its await) once it is true; AssertionError with its place where it never is."""
     with trio.move_on_after(seconds):
         while True:
