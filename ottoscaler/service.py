@@ -45,6 +45,7 @@ from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Part
+from ottoscaler.termination_log import write_termination_log
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
 from ottoscaler.web.pages import open_http_door
@@ -81,6 +82,7 @@ def _complain(errors: ExceptionGroup[Any], code: int) -> int:
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     log.error("cannot serve", reason=str(first))
+    write_termination_log(str(first))
     for line in str(first).splitlines():
         print(f"ottoscaler: {line}", file=sys.stderr)
     return code

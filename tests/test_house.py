@@ -19,7 +19,7 @@ LAYERS = (
     # words and tools: know nothing of the rest
     "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes spec stages "
     "retries verdicts pod_warnings repeats "
-    "startup drain supervisor throttle metrics",
+    "startup drain supervisor throttle metrics termination_log",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine

@@ -3,7 +3,9 @@
 import argparse
 
 from ottoscaler.cli.flags import add_setting_flags, settings_from
+from ottoscaler.errors import SettingsError
 from ottoscaler.settings import FIELDS
+from ottoscaler.termination_log import write_termination_log
 
 HANDLES_SIGNALS = True
 
@@ -16,7 +18,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the settings, begin to log, and run the service to its end."""
-    settings = settings_from(args)
+    try:
+        settings = settings_from(args)
+    except SettingsError as error:
+        write_termination_log(str(error))
+        raise
     from ottoscaler.log import start_logging
     from ottoscaler.service import run as run_service
 
