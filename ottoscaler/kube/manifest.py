@@ -195,8 +195,13 @@ def _fill_container(
     if chosen.get("privileged"):
         confined = {}  # the API refuses a privileged container that may not escalate
     container["securityContext"] = confined | chosen
-    theirs = [each for each in container.get("env") or () if not str(each.get("name", "")).startswith("OTTO_")]
+    theirs = [each for each in container.get("env") or () if not _is_ours(str(each.get("name", "")))]
     container["env"] = environment(worker) + theirs
+
+
+def _is_ours(variable: str) -> bool:
+    """Whether only we may set it; where `ottoscaler forward` finds otto-handler is for the template to say."""
+    return variable.startswith("OTTO_") and not variable.startswith("OTTO_HANDLER_")
 
 
 def _command(container: Json, defaults: WorkerDefaults, is_templated: bool, asked: Spec) -> tuple[list[str], list[str]]:

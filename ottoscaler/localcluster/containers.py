@@ -120,6 +120,7 @@ def _plan(pod: PodWorker, container: Json) -> ProcessPlan:
         container.get("workingDir", ""),
         pod.directory / container["name"],
         pod.state.containers[container["name"]].next_run,
+        pod.name,
     )
 
 

@@ -42,7 +42,7 @@ class StartError(Exception):
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
     """What to run: `words` (command and args), the pod's `environment`, `working_dir` as the pod names it ("" =
-    none), the container's own `directory`, and the number of the `run`.
+    none), the container's own `directory`, the number of the `run`, and the pod's `host_name`.
     """
 
     words: list[str]
@@ -50,6 +50,7 @@ class ProcessPlan:
     working_dir: str
     directory: Path
     run: int = 0
+    host_name: str = ""
 
     @property
     def mark(self) -> str:
@@ -57,8 +58,11 @@ class ProcessPlan:
         return f"{self.directory}:{self.run}"
 
     def full_environment(self) -> dict[str, str]:
-        """The pod's variables, PATH and HOME where it sets none, and the mark that says whose process it is."""
-        return {"PATH": DEFAULT_PATH, "HOME": str(self.directory), **self.environment, MARK: self.mark}
+        """The pod's variables; PATH, HOME and HOSTNAME, as a runtime gives them, where it sets none; and the mark that
+        says whose process it is.
+        """
+        given = {"PATH": DEFAULT_PATH, "HOME": str(self.directory), "HOSTNAME": self.host_name}
+        return {**given, **self.environment, MARK: self.mark}
 
 
 class ContainerProcess:

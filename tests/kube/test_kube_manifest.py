@@ -265,12 +265,13 @@ def test_what_the_template_says_wins_over_the_settings() -> None:
 
 
 def test_identity_is_always_ours() -> None:
-    """Name, identity labels, OTTO_* and restartPolicy cannot be changed by a template."""
+    """Name, identity labels, OTTO_* and restartPolicy cannot be changed by a template; where otto-handler is, it says."""
     given = template(
         {
             "env": [
                 {"name": "OTTO_EVENT_ID", "value": "x"},
                 {"name": "OTTO_META_X", "value": "x"},
+                {"name": "OTTO_HANDLER_HOST", "value": "otto-handler:8080"},
                 {"name": "A", "value": "a"},
             ]
         },
@@ -289,6 +290,7 @@ def test_identity_is_always_ours() -> None:
     assert "ottoscaler/task-id" not in pod["metadata"]["annotations"]
     assert variables(pod)["OTTO_EVENT_ID"] == EVENT
     assert "OTTO_META_X" not in variables(pod)
+    assert variables(pod)["OTTO_HANDLER_HOST"] == "otto-handler:8080"
     assert variables(pod)["A"] == "a"
     assert pod["spec"]["restartPolicy"] == "Never"
 

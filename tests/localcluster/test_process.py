@@ -71,7 +71,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_output_exit_code_and_environment(tmp_path: Path) -> None:
-    """A process gets the pod's variables, PATH, HOME and a working directory, and nothing else of ours."""
+    """A process gets the pod's variables, PATH, HOME, HOSTNAME and a working directory, and nothing else of ours."""
     os.environ["LEAKS"] = "yes"
     try:
         code, text = await run(tmp_path, plan(tmp_path, "sh", "-c", "env; pwd; exit 3", NAME="value"))
@@ -81,7 +81,7 @@ async def test_output_exit_code_and_environment(tmp_path: Path) -> None:
     lines = text.decode().splitlines()
     names = {line.partition("=")[0] for line in lines[:-1]}
     assert code == 3
-    assert names <= {"NAME", "PATH", "HOME", "LOCALCLUSTER_CONTAINER", "PWD", "SHLVL", "_", "OLDPWD"}
+    assert names <= {"NAME", "PATH", "HOME", "HOSTNAME", "LOCALCLUSTER_CONTAINER", "PWD", "SHLVL", "_", "OLDPWD"}
     assert {"NAME=value", f"HOME={home}"} <= set(lines)
     assert lines[-1] == str(home)
 
