@@ -265,7 +265,7 @@ def test_what_the_template_says_wins_over_the_settings() -> None:
 
 
 def test_identity_is_always_ours() -> None:
-    """Name, identity labels, OTTO_* and restartPolicy cannot be changed by a template; where otto-handler is, it says."""
+    """Name, identity labels, OTTO_* and restartPolicy cannot be changed by a template; OTTO_HANDLER_* is for it."""
     given = template(
         {
             "env": [
