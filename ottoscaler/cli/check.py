@@ -26,7 +26,9 @@ OLDEST_REDIS = (6, 2)
 
 
 class Finding(NamedTuple):
-    """What one look found: `ok`, `warn` (it works, with a risk) or `FAIL`; `mend` says what to do about it."""
+    """What one look found: `ok`, `note` (it may be meant so), `warn` (it works, with a risk) or `FAIL`; `mend` says
+    what to do about it.
+    """
 
     verdict: str
     subject: str
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def main() -> int:
         failed = show_all([Finding("ok", "settings", f"all {len(FIELDS)} are valid, {given} of them given")])
-        for look in (look_at_templates, look_at_redis, look_at_kubernetes):
+        for look in (look_at_templates, look_at_policy, look_at_grpc, look_at_ports, look_at_redis, look_at_kubernetes):
             async for finding in look(settings):
                 failed |= show_all([finding])
         return failed
@@ -95,6 +97,71 @@ async def look_at_templates(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("FAIL", "templates", problem)
     else:
         yield Finding("ok", "templates", f"{settings.worker_template} can be used")
+
+
+async def look_at_policy(settings: Settings) -> AsyncIterator[Finding]:
+    """The policy, where there is one."""
+    if settings.policy_file is None:
+        return
+    from ottoscaler.policy_file import PolicyFile
+
+    try:
+        PolicyFile(settings.policy_file)
+    except SettingsError as error:
+        for problem in error.problems:
+            yield Finding("FAIL", "policy", problem)
+    else:
+        yield Finding("ok", "policy", f"{settings.policy_file} can be used")
+
+
+async def look_at_grpc(settings: Settings) -> AsyncIterator[Finding]:
+    """The files of the gRPC door, where it is opened and they are given."""
+    files = (settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca, settings.grpc_tokens_file)
+    if not settings.grpc_enabled or not any(files):
+        return
+    from ottoscaler.rpc.server import wrong_files
+
+    problems = wrong_files(settings)
+    for problem in problems:
+        yield Finding("FAIL", "grpc", problem)
+    if not problems:
+        yield Finding("ok", "grpc", f"{', '.join(filter(None, files))} can be used")
+
+
+async def look_at_ports(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the doors' ports are free: in the scaler's own pod they are in use, by the scaler."""
+    if settings.http_port:
+        yield await try_port("HTTP", settings.http_host, settings.http_port)
+    if settings.grpc_enabled:
+        host = settings.grpc_host.strip("[]")
+        yield await try_port("GRPC", host, settings.grpc_port)
+        if not (settings.grpc_tls_cert or settings.grpc_insecure or host == "localhost" or host.startswith("127.")):
+            words = "gRPC is served on 127.0.0.1 only, as its calls are plain text"
+            yield Finding("note", "port", words, "give GRPC_TLS_CERT, or allow it with GRPC_INSECURE=true")
+
+
+async def try_port(door: str, host: str, port: int) -> Finding:
+    """Listen for a moment at the port of the door whose settings begin with `door`."""
+    import errno
+
+    import trio
+
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            return Finding(
+                "note", "port", f"{door}_PORT {port} on {host} is in use: by a scaler that runs here, or not"
+            )
+        if error.errno == errno.EACCES:
+            words = f"{door}_PORT is '{port}', expected a port that this user may open ({reason})"
+        else:
+            words = f"{door}_HOST is {host!r}, expected an address of this machine ({reason})"
+        return Finding("FAIL", "port", words)
+    for listener in listeners:
+        await listener.aclose()
+    return Finding("ok", "port", f"{door}_PORT {port} on {host} is free")
 
 
 async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
@@ -158,7 +225,8 @@ async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:
     try:
         with trio.fail_after(LIMIT_SECONDS):
             async with open_kube_of(settings) as kube:
-                findings = await ask_api(kube, kube.address, settings.namespace)
+                follows = bool(settings.otto_handler_host) or settings.log_sink != "none"
+                findings = await ask_api(kube, kube.address, settings.namespace, follows_logs=follows)
     except SettingsError as error:
         findings = [Finding("FAIL", "kubernetes", problem) for problem in error.problems]
     except OttoscalerError as error:
@@ -169,8 +237,9 @@ async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def ask_api(kube: Api, address: str, namespace: str) -> list[Finding]:
-    """The API's version, and one finding per permission."""
+async def ask_api(kube: Api, address: str, namespace: str, *, follows_logs: bool = False) -> list[Finding]:
+    """The API's version, and one finding per permission; the right to read logs is needed where they are followed."""
+    needed = {name for name, _ in NEEDED} | ({"pods/log"} if follows_logs else set())
     findings = [Finding("ok", "kubernetes", f"{address} answers: {await kube.version()}")]
     for resource, verbs in (*NEEDED, *WANTED):
         for verb in verbs:
@@ -179,16 +248,15 @@ async def ask_api(kube: Api, address: str, namespace: str) -> list[Finding]:
             if is_allowed:
                 findings.append(Finding("ok", "permission", words))
             else:
-                findings.append(_miss(verb, resource, words, reason))
+                findings.append(_miss(verb, resource, words, reason, is_needed=resource in needed))
     return findings
 
 
-def _miss(verb: str, resource: str, words: str, reason: str) -> Finding:
+def _miss(verb: str, resource: str, words: str, reason: str, *, is_needed: bool) -> Finding:
     mend = f"add the verb {verb} on {resource} to the Role of the scaler's account"
     why = f"{words} is not allowed" + (f" ({reason})" if reason else "")
-    if resource in dict(NEEDED):
-        return Finding("FAIL", "permission", why, mend)
-    return Finding("warn", "permission", f"{why}: {LOST[resource]}", mend)
+    loss = f": {LOST[resource]}" if resource in LOST else ""
+    return Finding("FAIL" if is_needed else "warn", "permission", why + loss, mend)
 
 
 def _naming(address: str, sentence: str) -> str:

@@ -1,11 +1,27 @@
 """`check`: one line per finding, each failure with its mend."""
 
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
 import pytest
+import trio
 
 from ottoscaler import signals
 from ottoscaler.cli import main
-from ottoscaler.cli.check import NEEDED, WANTED, Finding, ask_api, judge_report, show_all
+from ottoscaler.cli.check import (
+    NEEDED,
+    WANTED,
+    Finding,
+    ask_api,
+    judge_report,
+    look_at_grpc,
+    look_at_policy,
+    look_at_ports,
+    show_all,
+)
+from ottoscaler.settings import Settings, load_settings
 from ottoscaler.stream.base import ServerReport
+from tests.stream.servers import free_port
 
 ADDRESS = "redis://localhost:6379/0"
 
@@ -101,6 +117,72 @@ async def test_the_right_to_read_logs_is_a_wish() -> None:
         "warn  permission   get pods/log in namespace team-a is not allowed (no rule): "
         "logs of workers cannot be forwarded; add the verb get on pods/log to the Role of the scaler's account"
     ]
+
+
+async def test_the_right_to_read_logs_is_needed_where_they_are_followed() -> None:
+    """With somewhere for logs to go, being unable to read them is a failure."""
+    findings = await ask_api(Api("get pods/log"), "https://api", "team-a", follows_logs=True)
+    assert lines([each for each in findings if each.verdict != "ok"]) == [
+        "FAIL  permission   get pods/log in namespace team-a is not allowed (no rule): "
+        "logs of workers cannot be forwarded; add the verb get on pods/log to the Role of the scaler's account"
+    ]
+
+
+async def found(look: Callable[[Settings], AsyncIterator[Finding]], **settings: str) -> list[str]:
+    """What one look would print."""
+    return lines([finding async for finding in look(load_settings({}, settings))])
+
+
+async def test_a_policy_is_read(tmp_path: Path) -> None:
+    """A policy that serve would refuse is named with its file; without one nothing is said."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("version: 1\n")
+    assert await found(look_at_policy) == []
+    assert await found(look_at_policy, POLICY_FILE=str(file)) == [f"ok    policy       {file} can be used"]
+    file.write_text("version: 2\nimage: [x]\n")
+    bad = await found(look_at_policy, POLICY_FILE=str(file))
+    assert len(bad) == 2
+    assert all(line.startswith("FAIL  policy       ") and str(file) in line for line in bad)
+
+
+async def test_the_files_of_grpc_are_read(tmp_path: Path) -> None:
+    """All of them are judged at once, unless the door stays shut."""
+    wrong = {"GRPC_TOKENS_FILE": "/nowhere/tokens", "GRPC_TLS_CERT": "/nowhere/cert"}
+    bad = await found(look_at_grpc, **wrong)
+    assert [line.split("'")[0] for line in bad] == [
+        "FAIL  grpc         GRPC_TOKENS_FILE is ",
+        "FAIL  grpc         GRPC_TLS_CERT is ",
+    ]
+    assert await found(look_at_grpc, GRPC_ENABLED="false", **wrong) == []
+    assert await found(look_at_grpc) == []
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(f"- {{name: one, sha256: {'a' * 64}, roles: [read]}}\n")
+    assert await found(look_at_grpc, GRPC_TOKENS_FILE=str(tokens)) == [f"ok    grpc         {tokens} can be used"]
+
+
+async def test_ports_are_tried() -> None:
+    """A free port is told, one in use is a note, an address of another machine fails."""
+    free = free_port()
+    asked = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(free), "GRPC_ENABLED": "false"}
+    assert await found(look_at_ports, **asked) == [f"ok    port         HTTP_PORT {free} on 127.0.0.1 is free"]
+    (listener,) = await trio.open_tcp_listeners(free, host="127.0.0.1")
+    async with listener:
+        assert await found(look_at_ports, **asked) == [
+            f"note  port         HTTP_PORT {free} on 127.0.0.1 is in use: by a scaler that runs here, or not"
+        ]
+    (away,) = await found(look_at_ports, **asked | {"HTTP_HOST": "192.0.2.1"})
+    assert away.startswith("FAIL  port         HTTP_HOST is '192.0.2.1', expected an address of this machine (")
+    assert await found(look_at_ports, HTTP_PORT="0", GRPC_ENABLED="false") == []
+
+
+async def test_a_grpc_door_that_only_this_machine_reaches_is_a_note() -> None:
+    """Plain text that was not allowed is served to this machine only, which may surprise."""
+    asked = {"HTTP_PORT": "0", "GRPC_PORT": str(free_port())}
+    assert (await found(look_at_ports, **asked))[1] == (
+        "note  port         gRPC is served on 127.0.0.1 only, as its calls are plain text; "
+        "give GRPC_TLS_CERT, or allow it with GRPC_INSECURE=true"
+    )
+    assert len(await found(look_at_ports, GRPC_INSECURE="true", **asked)) == 1
 
 
 def test_a_retry_policy_is_looked_at(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
