@@ -213,6 +213,7 @@ class Kube:
                 raise Unavailable(f"{request.target} has no log yet", address=self.address, status=204)
             pieces = response.aiter_raw()
             try:
+                yield b""  # the answer has begun, which a quiet log would not show
                 async for piece in pieces:
                     yield piece
             finally:

@@ -37,8 +37,10 @@ QUIET_SECONDS = 300.0
 """A stream that is silent for so long is opened again: it may have been cut without a word."""
 SEEK_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
-LATE_SECONDS = 10.0
-"""The kubelet looks for logs that are too large every 10 s: a log first opened later may have lost its beginning."""
+LATE_SECONDS = 2.0
+"""A log that was opened, and whose first line came, so long after it was last known to be empty (at the container's
+start, whose time has whole seconds) may have lost its beginning.
+"""
 END_SECONDS = 5.0
 """How long a stream may go on after the container's end, and the news of the end may come after the stream's."""
 
@@ -47,7 +49,7 @@ class ReadLog(Protocol):
     """`Kube.read_log` of one container."""
 
     def __call__(self, *, follow: bool, since: str = "", limit_bytes: int | None = None) -> AsyncGenerator[bytes, None]:
-        """The log in pieces."""
+        """The log in pieces; the first one, empty, comes when the answer begins."""
 
 
 class Following:
@@ -76,8 +78,8 @@ class Following:
         self._is_small = not mark.stamp
         self._size = 0
         self._unchecked = 0
-        self._verified = mark.stamp
         self._ended_at = 0.0
+        self._opened = self._empty_until = 0.0
         self._has_read = bool(mark.stamp)
         self._is_hurried = False
         self._may_have_run = True
@@ -131,6 +133,7 @@ class Following:
 
     async def _catch_up(self, since: str, *, is_last: bool = False) -> bool:
         """Read what there is, behind the mark; False where the mark is not there any more, which a gap then says."""
+        self._opened = self._now()
         seeker, reader = Seeker(self.position), LineReader()
         async with aclosing(self._read(follow=False, since=since)) as pieces:
             async for piece in pieces:
@@ -141,25 +144,31 @@ class Following:
             raise Unavailable(f"the kubelet says: {reader.unstamped.decode(errors='replace')}")
         if not seeker.found:
             await self._deliver([Gap(self.position.stamp, seeker.first, "LogRotated")])
-            self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head="")
+            self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head="", sure="")
         return seeker.found
 
     async def _follow(self) -> None:
         """One stream, until it ends, falls silent, or may have skipped something."""
-        since = self.position.since
+        since, is_open = self.position.since, False
+        self._opened = self._now()
         seeker, reader = Seeker(self.position), LineReader()
         with trio.CancelScope() as self._stream:
             self._limit(seeker)
             async with aclosing(self._read(follow=True, since=since)) as pieces:
-                async for piece in pieces:
-                    self._stream.deadline = float("inf")
-                    lines = reader.feed(piece)
-                    if not await self._hand_on(seeker, lines, len(piece), is_whole=not since):
-                        return
-                    if lines and seeker.is_beyond(lines[-1]):
-                        return
-                    self._limit(seeker)
-            self._ended_at = self._now()
+                try:
+                    async for piece in pieces:
+                        is_open = True
+                        self._stream.deadline = float("inf")
+                        lines = reader.feed(piece)
+                        if not await self._hand_on(seeker, lines, len(piece), is_whole=not since):
+                            return
+                        if lines and seeker.is_beyond(lines[-1]):
+                            return
+                        self._limit(seeker)
+                    self._ended_at = self._now()
+                finally:
+                    if is_open and not self._has_read and self._opened - self._known_empty() <= LATE_SECONDS:
+                        self._empty_until = self._now()
 
     def _limit(self, seeker: Seeker) -> None:
         patience = END_SECONDS if self._is_hurried else QUIET_SECONDS if seeker.found else SEEK_SECONDS
@@ -193,16 +202,19 @@ class Following:
 
     async def _begin_file(self, head: str) -> None:
         """A file is read from its first line."""
-        if self.position.head:
+        if self.position.head:  # known to an owner before us who took no line
+            await self._compare_head(head)
             return
-        record = self._pod.record
-        if not self._has_read and record is not None and record.started_at is not None:
-            is_late = self._now() - record.started_at > LATE_SECONDS
-            if is_late and _seconds(head) - record.started_at > LATE_SECONDS:
-                await self._deliver([Gap("", head, "OpenedLate", certain=False)])
+        if not self._has_read and min(_seconds(head), self._opened) - self._known_empty() > LATE_SECONDS:
+            await self._deliver([Gap("", head, "OpenedLate", certain=False)])
         self._has_read = True
-        self._verified = head
-        self.position = msgspec.structs.replace(self.position, head=head)
+        self.position = msgspec.structs.replace(self.position, head=head, sure=head)
+
+    def _known_empty(self) -> float:
+        """Until when the log surely had no line."""
+        record = self._pod.record
+        started = record.started_at if record is not None else None
+        return max(started or self._now(), self._empty_until)
 
     # -- whether the kubelet has begun a new file
 
@@ -218,12 +230,12 @@ class Following:
 
     async def _compare_head(self, head: str) -> bool:
         """False where the file is a new one and the stream has not come to it yet."""
-        known, self._verified, since = self.position.head, self.position.stamp, self._verified
+        known, since = self.position.head, self.position.sure
         if known and head != known:
-            if _seconds(head) > _seconds(self.position.stamp):
+            if self.position.stamp and _seconds(head) > _seconds(self.position.stamp):
                 return False  # the mark will not be found, and a gap says so
             await self._deliver([Gap(since, head, "LogRotated", certain=False)])
-        self.position = msgspec.structs.replace(self.position, head=head)
+        self.position = msgspec.structs.replace(self.position, head=head, sure=self.position.stamp)
         return True
 
     # -- the end

@@ -20,7 +20,8 @@ from ottoscaler.logs.lines import LogLine
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last line that is done with, and what else is known of the log up to it.
 
-    `head`: stamp of the first line of the kubelet's file, by which a new file is told from the old one; `line`: the
+    `head`: stamp of the first line of the kubelet's file, by which a new file is told from the old one, and `sure`: the
+    stamp up to which that was looked at; `line`: the
     number of the marked line; `told`: how many status changes were notified; `ended`: nothing more will come. A mark
     without a stamp stands before the first line.
     """
@@ -30,6 +31,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     nth: int = 0
     line: int = 0
     head: str = ""
+    sure: str = ""
     told: int = 0
     ended: bool = False
 

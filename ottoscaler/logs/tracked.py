@@ -95,8 +95,10 @@ class Tracked:
     @property
     def mark(self) -> Mark:
         """How far the log is forwarded and the states are told, now."""
-        head = self.following.position.head if self.following else self.written.head
-        return msgspec.structs.replace(self.outbox.mark, head=head, told=self.told, ended=self.is_ended)
+        file = self.following.position if self.following else self.written
+        return msgspec.structs.replace(
+            self.outbox.mark, head=file.head, sure=file.sure, told=self.told, ended=self.is_ended
+        )
 
     def end(self, outcome: WorkerOutcome, grace: float) -> None:
         """The attempt has ended; `grace`: seconds from now for which its log is waited for."""

@@ -67,6 +67,7 @@ class FakeKubelet:
         self._cuts.append(scope)
         self.nursery.start_soon(pump)
         try:
+            yield b""
             async for piece in receive:
                 yield piece
         finally:

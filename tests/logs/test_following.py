@@ -352,5 +352,6 @@ async def test_generators_are_closed(tmp_path: Path, autojump_clock: MockClock, 
     kubelet = FakeKubelet(nursery, tmp_path)
     kubelet.log.feed("stdout", b"one\n")
     async with aclosing(kubelet.read(follow=True)) as pieces:
+        assert await anext(pieces) == b""
         assert (await anext(pieces)).endswith(b"one\n")
     kubelet.log.close()
