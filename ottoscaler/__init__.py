@@ -8,8 +8,8 @@ The map of the house; each room imports its own line or those above it, and a te
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
     spine       poller → handler → scaling → creation, worker, diagnosis            an event's way to its result
                 scaledown                                                           and the way back
-                pipelines/ standings                                                stages that wait for each other
-                taker ledger roster site policy (policy_file, patterns) rings       what the spine shares, and the rings
+                pipelines/                                                          stages that wait for each other
+                taker ledger standings roster site policy (policy_file, patterns)   what the spine shares, and the rings
     doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged

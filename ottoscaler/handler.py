@@ -27,7 +27,6 @@ from ottoscaler.roster import Roster
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.scaling import Scaling
 from ottoscaler.site import Site
-from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 
@@ -66,8 +65,7 @@ class Work(Protocol):
 class Handler:
     """Starts the work on each event and keeps the roster of it.
 
-    `work` is the nursery of the work ring; every event's task lives there, whatever becomes of this handler. Pipelines
-    wait by `standings`, which must be running.
+    `work` is the nursery of the work ring; every event's task lives there, whatever becomes of this handler.
     """
 
     def __init__(
@@ -79,11 +77,9 @@ class Handler:
         events: trio.MemoryReceiveChannel[Progress],
         work: trio.Nursery,
         *,
-        standings: Standings,
         max_failures: int = 3,
     ) -> None:
         self._site = site
-        self._standings = standings
         self._guard = guard
         self._max_failures = max_failures
         self._roster = roster
@@ -221,7 +217,7 @@ class Handler:
         if isinstance(event, BadEntry):
             return event
         if event.type == "pipeline":
-            return PipelineRun(self._site, self._roster, self._standings, event, progress, claim)
+            return PipelineRun(self._site, self._roster, event, progress, claim)
         if event.type != "scale_up":
             kind = Cancel if event.type == "cancel" else ScaleDown
             return kind(self._site, self._roster, event, progress, claim)

@@ -35,7 +35,6 @@ from ottoscaler.poller import Poller
 from ottoscaler.roster import Roster
 from ottoscaler.settings import Settings
 from ottoscaler.site import Site
-from ottoscaler.standings import Standings
 from ottoscaler.startup import Startup
 from ottoscaler.stream.base import Claim, Era, GroupLost
 from ottoscaler.stream.progress import Progress
@@ -96,7 +95,6 @@ class Rings:
             site, self.roster, session, self._supervisor, self._poller, watch=WatchState(), drain=drain
         )
         self._guard = Guard(site, settings.lease_seconds)
-        self._standings = Standings(site.ledger)
         self._handler: Handler | None = None
         self._doors = doors or Doors()
         self._door_closed = trio.Event()
@@ -116,7 +114,6 @@ class Rings:
                     self._name,
                     self._receive,
                     work,
-                    standings=self._standings,
                     max_failures=self._settings.event_max_failures,
                 )
                 self._handler = handler
@@ -161,7 +158,7 @@ class Rings:
         await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
         await outer.start(self._keep, "warnings", warn)
         await outer.start(self._keep, "guard", self._guard.run)
-        await outer.start(self._keep, "standings", self._standings.run)
+        await outer.start(self._keep, "standings", site.standings.run)
         if self._settings.max_workers_total:
             total = self._settings.max_workers_total
             bound = Bound(site.ledger.stream, site.slots, self._settings.max_workers, total)

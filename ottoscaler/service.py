@@ -40,6 +40,7 @@ from ottoscaler.retries import RetryPolicy, policy_of_template
 from ottoscaler.rings import Doors, Rings
 from ottoscaler.settings import Settings
 from ottoscaler.site import Patience, Site
+from ottoscaler.standings import Standings
 from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
@@ -242,10 +243,12 @@ def _build_site(
         of_now = replace(defaults, timeout_seconds=longest) if longest else defaults
         return build_pod(identity, of_now, templates.choose(event.template), event.spec)
 
+    ledger = Ledger(stream, STEADY_BACKOFF)
     return Site(
         kube=kube,
         fleet=Fleet(),
-        ledger=Ledger(stream, STEADY_BACKOFF),
+        ledger=ledger,
+        standings=Standings(ledger),
         namespace=settings.namespace,
         instance=instance,
         era=era.id,

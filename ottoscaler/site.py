@@ -24,6 +24,7 @@ from ottoscaler.log import log
 from ottoscaler.pod_warnings import PodWarnings
 from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.retries import RetryPolicy
+from ottoscaler.standings import Standings
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
 from ottoscaler.worker_logs import NO_LOGS, WorkerLogs
@@ -52,6 +53,7 @@ class Site:
     kube: Kube
     fleet: Fleet
     ledger: Ledger
+    standings: Standings
     namespace: str
     instance: str
     era: str

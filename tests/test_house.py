@@ -24,8 +24,8 @@ LAYERS = (
     "stream kube",
     # the spine
     "patterns policy_file policy "
-    "worker_logs ledger site fences cleanup attempts roster creation diagnosis worker scaling scaledown cancelling "
-    "standings pipelines "
+    "worker_logs ledger standings site fences cleanup attempts roster creation diagnosis worker scaling scaledown "
+    "cancelling pipelines "
     "handler poller taker bound sweeper gauges health rings web",
     # doors for programs
     "rpc calls logs",

@@ -12,7 +12,6 @@ import trio
 from ottoscaler.calls.execute_pipeline import ExecutePipeline
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.scale import Scale
-from ottoscaler.calls.watching import Watching
 from ottoscaler.calls.worker_status import worker_status
 from ottoscaler.events import Limits
 from ottoscaler.rpc.door import (
@@ -31,16 +30,14 @@ class Calls:
     """What calls may ask of one process."""
 
     def __init__(self, site: Site, limits: Limits) -> None:
-        self.watching = Watching(site.ledger.stream)
         self.following = Following(site.ledger.stream)
         self._site = site
-        self._scale = Scale(site, limits, self.watching)
+        self._scale = Scale(site, limits)
         self._pipelines = ExecutePipeline(site, limits, self.following)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the events and pipelines that calls wait for, until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.watching.run)
             await nursery.start(self.following.run)
             task_status.started()
 

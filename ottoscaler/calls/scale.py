@@ -20,7 +20,6 @@ from ottoscaler.calls.endings import (
     stopped_answer,
 )
 from ottoscaler.calls.submission import submit
-from ottoscaler.calls.watching import Watching
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.rpc.door import ScaleAnswer, ScaleDownCall, ScaleUpCall
@@ -31,11 +30,10 @@ from ottoscaler.stream.requests import Request, Requested, Standing
 class Scale:
     """The two calls that change the number of workers."""
 
-    def __init__(self, site: Site, limits: Limits, watching: Watching) -> None:
+    def __init__(self, site: Site, limits: Limits) -> None:
         self._site = site
         self._stream = site.ledger.stream
         self._limits = limits
-        self._watching = watching
 
     async def up(self, call: ScaleUpCall) -> ScaleAnswer:
         """Answer when every pod was accepted or never will be, or, if that was asked for, when all have ended.
@@ -46,7 +44,7 @@ class Scale:
         requested = await submit(self._stream, pairs, call.request_id)
         _log_call("ScaleUp", call, requested)
         is_enough = _has_ended if call.wait_completed else _is_answered
-        standing = await self._watching.wait(requested.event_id, is_enough)
+        standing = await self._site.standings.wait(requested.event_id, is_enough)
         return _of_repeat(requested, await self._answer_up(requested.event_id, standing, call))
 
     async def down(self, call: ScaleDownCall) -> ScaleAnswer:
@@ -55,7 +53,7 @@ class Scale:
         requested = await submit(self._stream, pairs, call.request_id)
         _log_call("ScaleDown", call, requested)
         event_id = requested.event_id
-        await self._watching.wait(event_id, _has_ended)
+        await self._site.standings.wait(event_id, _has_ended)
         answer = await self._answer_unless_result(event_id, None)
         return _of_repeat(requested, answer if isinstance(answer, ScaleAnswer) else stopped_answer(event_id, answer))
 

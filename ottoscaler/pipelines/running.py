@@ -28,7 +28,6 @@ from ottoscaler.roster import Roster
 from ottoscaler.scaling import figures
 from ottoscaler.site import Site
 from ottoscaler.stages import stage_entry
-from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Candidate, Claim, Closing, Outcome
 from ottoscaler.stream.pipelines import News
 from ottoscaler.stream.progress import Progress
@@ -46,15 +45,12 @@ class PipelineRun:
     is_clean = True
     queued = 0
 
-    def __init__(
-        self, site: Site, roster: Roster, standings: Standings, event: Event, progress: Progress, claim: Claim
-    ) -> None:
+    def __init__(self, site: Site, roster: Roster, event: Event, progress: Progress, claim: Claim) -> None:
         if event.pipeline is None:
             raise ValueError(f"event {event.id} is no pipeline")
         self.claim = claim
         self._site = site
         self._roster = roster
-        self._standings = standings
         self._event = event
         self._pipeline = event.pipeline
         self._tracks = Tracks(event.pipeline)
@@ -161,7 +157,8 @@ class PipelineRun:
         running, found = self._tracks.running(), dict[str, Standing]()
 
         async def look() -> None:
-            found.update(await self._standings.wait_change({id_: track.standing for id_, track in running.items()}))
+            known = {id_: track.standing for id_, track in running.items()}
+            found.update(await self._site.standings.wait_change(known))
 
         await trio_util.wait_any(self._noticed.wait, look)
         if self._noticed.is_set():

@@ -142,7 +142,7 @@ async def test_a_deadline_ends_the_waiting_alone(autojump_clock: MockClock) -> N
         with trio.move_on_after(10) as limit:
             await one.up(2, request_id="r", wait_completed=True)
         assert limit.cancelled_caught
-        assert len(one.calls.watching) == 0
+        assert len(one.scaler.rings._site.standings) == 0
         answer = await one.up(2, request_id="r", wait_completed=True)
         assert answer.status == "already_processed"
         assert "(success)" in answer.message
@@ -154,14 +154,14 @@ async def test_many_calls_cost_one_look(autojump_clock: MockClock) -> None:
     async with open_house(long_world()) as house:
         one = await house.open()
         looks = 0
-        look = one.calls.watching._stream.look
+        look = one.scaler.stream.look
 
         async def counted(ids: list[str]) -> object:
             nonlocal looks
             looks += 1
             return await look(ids)
 
-        one.calls.watching._stream.look = counted  # type: ignore[method-assign,assignment]
+        one.scaler.stream.look = counted  # type: ignore[method-assign,assignment]
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for _ in range(200):

@@ -12,7 +12,6 @@ from trio.testing import MockClock
 
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.pipelines.running import PipelineRun
-from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim, Closing, Registration
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.progress import Progress
@@ -180,10 +179,9 @@ def pipeline_run(stage_: Stage, progress: Progress, nursery: trio.Nursery) -> Pi
     """The work on a pipeline, as the handler makes it."""
     event = parse_entry(progress.event_id, tuple((n.encode(), v.encode()) for n, v in progress.entry), Limits())
     assert isinstance(event, Event)
-    standings = Standings(stage_.ledger)
-    nursery.start_soon(standings.run)
+    nursery.start_soon(stage_.site.standings.run)
     claim = Claim(event.id, stage_.session, progress.epoch)
-    return PipelineRun(stage_.site, stage_.roster, standings, event, progress, claim)
+    return PipelineRun(stage_.site, stage_.roster, event, progress, claim)
 
 
 async def test_a_stage_whose_event_is_refused_has_failed(autojump_clock: MockClock) -> None:

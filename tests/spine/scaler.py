@@ -17,6 +17,7 @@ from ottoscaler.rings import Rings
 from ottoscaler.service import _build_policy
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.site import Patience, Site
+from ottoscaler.standings import Standings
 from ottoscaler.startup import Startup
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session
@@ -52,10 +53,12 @@ class Scaler:
             on_lost=lambda lost: self.rings.lose(lost),
         )
         self.kube._may_write = session.check
+        ledger = Ledger(self.stream, BACKOFF)
         site = Site(
             kube=self.kube,  # type: ignore[arg-type]  # the twin has the methods that the spine uses
             fleet=Fleet(),
-            ledger=Ledger(self.stream, BACKOFF),
+            ledger=ledger,
+            standings=Standings(ledger),
             namespace=NAMESPACE,
             instance=INSTANCE,
             era=era.id,

@@ -21,6 +21,7 @@ from ottoscaler.roster import Roster
 from ottoscaler.scaledown import ScaleDown
 from ottoscaler.scaling import Scaling
 from ottoscaler.site import Patience, Site
+from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim, Entry, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress
@@ -66,6 +67,7 @@ class Stage:
             kube=self.kube,  # type: ignore[arg-type]  # the twin has the methods that the spine uses
             fleet=self.fleet,
             ledger=self.ledger,
+            standings=Standings(self.ledger),
             namespace=NAMESPACE,
             instance=INSTANCE,
             era=ERA,

@@ -13,7 +13,6 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.events import BadEntry
 from ottoscaler.handler import Handler, Work
 from ottoscaler.pods import PodRecord
-from ottoscaler.standings import Standings
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.memory import MemoryStream
 from ottoscaler.stream.progress import Progress
@@ -59,10 +58,7 @@ class Desk:
         self.send, receive = trio.open_memory_channel[Progress](10)
         self.spans: list[tuple[int, float, float]] = []
         self.roster = stage.roster
-        standings = Standings(stage.ledger)
-        self.handler = Handler(
-            *(stage.site, stage.guard, stage.roster, stage.session, receive, nursery), standings=standings
-        )
+        self.handler = Handler(stage.site, stage.guard, stage.roster, stage.session, receive, nursery)
         self.handler._make = self._make  # type: ignore[method-assign]  # slow
         nursery.start_soon(Supervisor(5, Backoff(0.1, 1.0, jitter=0.0)).run, "handler", self.handler.run)
 
