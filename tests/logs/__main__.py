@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bursts", type=int, default=100)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between the bursts of a worker")
-    parser.add_argument("--harms", type=int, default=4, help="kills of the scaler, of the handler, cuts, rotations")
+    parser.add_argument(
+        "--harms", type=int, default=4, help="kills and drains of the scaler, kills of the handler, cuts, rotations"
+    )
     parser.add_argument("--folder", type=Path, help="where everything is kept; else a folder that is removed")
     args = parser.parse_args()
     plan = Plan(
@@ -31,6 +33,7 @@ def main() -> int:
         burst=max(1, args.lines // args.workers // args.bursts),
         pause=args.pause,
         scaler_kills=args.harms,
+        scaler_drains=args.harms,
         handler_kills=args.harms,
         cuts=args.harms,
         rotations=args.harms,

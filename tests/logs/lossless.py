@@ -42,6 +42,7 @@ class Plan:
     burst: int = 25
     pause: float = 0.2
     scaler_kills: int = 1
+    scaler_drains: int = 0
     handler_kills: int = 1
     cuts: int = 2
     rotations: int = 2
@@ -113,6 +114,7 @@ class Stage:
             "WORKER_ARGS": json.dumps([plan.script]),
             "LEASE_SECONDS": "0.6",
             "LOG_GRACE_SECONDS": "3600",
+            "DRAIN_SECONDS": "0.3",
             "GRPC_ENABLED": "false",
             "HTTP_PORT": "0",
             "LOG_FORMAT": "json",
@@ -151,6 +153,14 @@ class Stage:
         self.harms.append(time.time())
         self.scaler.kill()
         self.scaler.wait()
+        self.start_scaler()
+
+    async def drain_scaler(self) -> None:
+        """SIGTERM, and another one when it has ended."""
+        self.harms.append(time.time())
+        self.scaler.terminate()
+        await wait_until(lambda: self.scaler.poll() is not None, 15)
+        self.harms.append(time.time())
         self.start_scaler()
 
     async def kill_handler(self) -> None:
@@ -227,6 +237,7 @@ async def _harm(stage: Stage, say: Callable[[str], None]) -> None:
     dice = random.Random(plan.seed)
     kinds: dict[Callable[[], Awaitable[Any]], int] = {
         stage.kill_scaler: plan.scaler_kills,
+        stage.drain_scaler: plan.scaler_drains,
         stage.kill_handler: plan.handler_kills,
         stage.cut: plan.cuts,
         stage.rotate_one: plan.rotations,
