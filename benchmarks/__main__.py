@@ -17,6 +17,7 @@ from rich.status import Status
 
 from benchmarks import (
     adoption,
+    calls,
     cost,
     handover,
     holding,
@@ -24,7 +25,9 @@ from benchmarks import (
     large_event,
     latency,
     leaving,
+    logs,
     replicas,
+    scale_up,
     takeover,
     throughput,
 )
@@ -44,6 +47,9 @@ BENCHMARKS = {
     "takeover": takeover,
     "handover": handover,
     "replicas": replicas,
+    "scale_up": scale_up,
+    "calls": calls,
+    "logs": logs,
 }
 FOLDER = Path("build/bench")
 

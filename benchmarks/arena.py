@@ -61,10 +61,11 @@ class Arena:
                 error.add_note("\n".join(("the scaler said last:", *serve.tail)))
                 raise
 
-    def meter(self, *serves: Program) -> Meter:
+    def meter(self, *serves: Program, **others: Program) -> Meter:
         """Measure CPU from now on, of all programs and of this one; several scalers are `serve`, `serve 2`, ..."""
         names = ["serve", *(f"serve {number}" for number in range(2, len(serves) + 1))]
         programs = dict(zip(names, serves, strict=False)) | {"cluster": self.cluster, "valkey": self.valkey}
+        programs |= others
         return Meter({name: program.process.pid for name, program in programs.items()} | {"benchmark": os.getpid()})
 
     async def send(self, pods: int) -> tuple[str, float]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 import trio
 
-from benchmarks import cost, takeover
+from benchmarks import cost, scale_up, takeover
 from benchmarks.figures import Figure, median_figures, percentile
+from benchmarks.forwarding import Handler
 from benchmarks.meter import Usage
+from benchmarks.records import Records
 from benchmarks.report import shown, write_result
+from benchmarks.scale_up import Asked
+from ottoscaler.cli.programs import Program
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,3 +85,24 @@ def test_any_of_several_scalers_may_be_the_limit() -> None:
 def test_what_could_not_be_measured_is_a_dash() -> None:
     """Nothing to measure is shown as such, never as a number."""
     assert [shown(value) for value in (math.nan, 1234.5, 0.1234, 3.0)] == ["–", "1,234", "0.123", "3"]
+
+
+def test_lines_a_second_are_counted_from_the_first_note_to_the_last(tmp_path: Path) -> None:
+    """A note that is not whole yet is left out, and of one note alone there is no rate."""
+    records = tmp_path / "lines"
+    handler = Handler(program=cast("Program", None), records=records)
+    records.write_text("10.0 5\n")
+    assert (handler.lines(), math.isnan(handler.rate())) == (5, True)
+    records.write_text("10.0 5\n12.0 205\n12.1 3")
+    assert (handler.lines(), handler.rate()) == (205, 100)
+
+
+def test_an_event_is_accepted_with_its_last_post(tmp_path: Path) -> None:
+    """Calls and events are judged alike, by the POSTs of their own pods; what lacks one is not counted as fast."""
+    records = Records(tmp_path / "records")
+    records.created = {"a1": 1.01, "a2": 1.03, "b1": 2.005}
+    asked = Asked(calls=[(1.0, ["a1", "a2"])], events=[(2.0, ["b1"]), (3.0, ["c1"])], answered=[40.0])
+    figures = {figure.name: figure.value for figure in scale_up.figures_of(records, asked)}
+    assert figures["ScaleUp to accepted, p50"] == pytest.approx(30)
+    assert figures["XADD to accepted, p99"] == pytest.approx(5)
+    assert figures["events without all of their POSTs"] == 1

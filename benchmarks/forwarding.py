@@ -1,0 +1,60 @@
+"""An otto-handler that counts beside the arena, and how many lines have reached it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.arena import ROOT, Arena
+from ottoscaler.cli.playground import HANDLER_READY
+from ottoscaler.cli.programs import Program, open_program
+
+COUNTING_HANDLER = (sys.executable, "-m", "benchmarks.counting_handler")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """The running handler; `address` is what OTTO_HANDLER_HOST has to be."""
+
+    program: Program
+    records: Path
+
+    @property
+    def address(self) -> str:
+        """Host and port, as it told them in its first line."""
+        return self.program.tail[0].rpartition(" ")[2]
+
+    def lines(self) -> int:
+        """How many have come, as of a tenth of a second ago."""
+        notes = self._notes()
+        return notes[-1][1] if notes else 0
+
+    def rate(self) -> float:
+        """Lines a second from the first note to the last one."""
+        notes = self._notes()
+        if len(notes) < 2:
+            return float("nan")
+        (begun, before), (ended, after) = notes[0], notes[-1]
+        return (after - before) / (ended - begun)
+
+    def _notes(self) -> list[tuple[float, int]]:
+        whole = self.records.read_text().rpartition("\n")[0]
+        pairs = (line.split(" ") for line in whole.splitlines())
+        return [(float(moment), int(lines)) for moment, lines in pairs]
+
+
+@asynccontextmanager
+async def open_counting_handler(arena: Arena) -> AsyncIterator[Handler]:
+    """A handler of its own process, until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="ottoscaler-bench-") as name:
+        records = Path(name) / "lines"
+        records.touch()
+        command = [*COUNTING_HANDLER, "--records", str(records)]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        async with open_program(arena.nursery, "handler", command, ready=HANDLER_READY, environ=environ) as program:
+            yield Handler(program, records)
