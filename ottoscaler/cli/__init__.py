@@ -24,6 +24,7 @@ COMMANDS = {
     "forward": "run a command and send its output to otto-handler, too",
     "handler": "run a small otto-handler that prints or stores what it receives",
     "send": "send an event and, if wanted, wait for its result",
+    "status": "show a running installation on one screen",
     "workers": "list the worker pods",
     "logs": "show or follow what the workers of an event wrote",
     "results": "list the results of events",
