@@ -77,7 +77,7 @@ def show_as(
 
 
 async def count_workers(settings: "Settings", namespace: str) -> Counter[str]:
-    """The worker pods of the installation in its namespace by their state, in kubectl's words. Raises `OttoscalerError`."""
+    """The worker pods of the installation in its namespace by state, in kubectl's words. Raises `OttoscalerError`."""
     import trio
 
     from ottoscaler.cli.following import list_records, status_of
