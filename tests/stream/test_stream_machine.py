@@ -45,6 +45,8 @@ request_id = st.sampled_from(["", "", "r", "s"])
 content = st.sampled_from(["c", "c", "d"])
 epoch = st.sampled_from(["right"] * 8 + [1, 2])
 TIME = re.compile(r"\b1\d{12}\b")
+# Times of what is done: such a one may fall into the millisecond of an id, on one side and not on the other.
+DONE_AT = re.compile(r"\b(at|registered|started)(\W{2,8})1\d{12}\b")
 
 
 class Side:
@@ -61,7 +63,7 @@ class Side:
 
     def neutral(self, value: Any) -> Any:
         """A value with this side's ids replaced by their numbers and its times by a word."""
-        text = repr(value)
+        text = DONE_AT.sub(r"\1\2<time>", repr(value))
         for number, event_id in enumerate(self.ids):
             text = text.replace(event_id, f"<event {number}>")
             text = text.replace(event_id.partition("-")[0], f"<time of {number}>")
