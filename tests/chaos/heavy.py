@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from tests.chaos.callers import ask_all, ask_last, note_added
 from tests.chaos.harms import do_harm
 from tests.chaos.script import write_script
 from tests.chaos.stage import BOUND, NAMESPACE, PREFIX, Run, Stage
@@ -32,6 +33,7 @@ async def run(seed: int, folder: Path, *, seconds: float = 6.0) -> Run:
             stage.start(place)
         await stage.wait_ready()
         await _play(stage)
+        await ask_last(stage)
         await _settle(stage)
         await _end(stage)
     made.seconds = time.monotonic() - begun
@@ -66,6 +68,7 @@ async def _play(stage: Stage) -> None:
     """Events and harm, each at its time; then all harm ends."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send_all, stage)
+        nursery.start_soon(ask_all, stage)
         for harm in stage.run.script.harms:
             nursery.start_soon(do_harm, stage, harm)
     await stage.cluster.client.delete("/faults")
@@ -154,6 +157,7 @@ async def _end(stage: Stage) -> None:
         await trio.sleep(0.02)
     await trio.sleep(0.1)
     _read(stage)
+    note_added(run)
     _take_stock(stage, await _pods_left(stage))
 
 
@@ -162,7 +166,21 @@ async def _pods_left(stage: Stage) -> list[str]:
     return [name for name in names if name not in stage.run.stripped]
 
 
-STAYS = ("events", "results", "dlq", "done", "era", "marker", "slots", "token", "sessions", "tended", "notices")
+STAYS = (
+    "events",
+    "results",
+    "dlq",
+    "done",
+    "era",
+    "marker",
+    "slots",
+    "token",
+    "sessions",
+    "tended",
+    "notices",
+    "request",
+    "news",
+)
 """Keys that may be there when every process has ended.
 
 A session whose leaving was cut off by a busy machine expires by itself, and the next replica forgets it with all

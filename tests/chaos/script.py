@@ -5,6 +5,7 @@ Pure: the same seed gives the same script. What the harm meets still depends on 
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,6 +47,12 @@ HARMS = {
 """Each kind of harm and how often it comes, beside an emptied Redis, which comes at most once in a script."""
 
 
+FORGETTING = frozenset(("Redis emptied", "stream trimmed"))
+"""Harm that takes events out of Redis: what was added by replicas could not be told from what was lost."""
+CALLS_SHARE = 0.5
+"""Of the scripts without that harm so many have calls and pipelines."""
+
+
 class Send(NamedTuple):
     """An entry to add: when (s after the start), its fields, and for a cancel which of the events before is meant
     (0 to 1).
@@ -54,6 +61,18 @@ class Send(NamedTuple):
     at: float
     fields: dict[str, str]
     target: float = 0.0
+
+
+class Ask(NamedTuple):
+    """A client with a request of its own: when it asks first, the plan of the workers that it asks for, how long it
+    waits for an answer each time that it asks (s), and a number from 0 to 1 that chooses whom it asks first.
+    """
+
+    at: float
+    request_id: str
+    plan: str
+    patience: tuple[float, ...]
+    whom: float
 
 
 class Harm(NamedTuple):
@@ -74,18 +93,21 @@ class Script:
     settings: dict[str, str]
     sends: tuple[Send, ...]
     harms: tuple[Harm, ...]
+    asks: tuple[Ask, ...] = ()
 
 
 def write_script(seed: int, *, seconds: float = 6.0) -> Script:
     """The script of a seed; harm and events come within `seconds`."""
     dice = random.Random(seed)
-    return Script(
-        seed,
-        dice.choices([1, 2, 3, 4], [2, 4, 2, 1])[0],
-        _settings(dice),
-        tuple(_sends(dice, seconds)),
-        tuple(_harms(dice, seconds)),
-    )
+    replicas, settings = dice.choices([1, 2, 3, 4], [2, 4, 2, 1])[0], _settings(dice)
+    sends, harms = _sends(dice, seconds), _harms(dice, seconds)
+    asks: list[Ask] = []
+    more = random.Random(f"calls and pipelines of {seed}")  # apart, as they do not come with every harm
+    if more.random() < CALLS_SHARE and not FORGETTING.intersection(harm.name for harm in harms):
+        asks = _asks(more, seconds)
+        sends = sorted([*sends, *_pipelines(more, seconds)], key=lambda send: send.at)
+        settings["GRPC_ENABLED"] = "true"
+    return Script(seed, replicas, settings, tuple(sends), tuple(harms), tuple(asks))
 
 
 def _settings(dice: random.Random) -> dict[str, str]:
@@ -118,13 +140,44 @@ def _sends(dice: random.Random, seconds: float) -> list[Send]:
 
 
 def _scale_up(dice: random.Random) -> dict[str, str]:
-    """The metadata `plan` says of each worker in turn how long it works and with which code it ends."""
-    plans = [
-        f"{dice.choice([0.05, 0.3, 1.0, 3.0])}:{dice.choice([0, 0, 0, 7])}:{dice.choice(['', '', '', 'deaf'])}"
-        for _ in range(dice.randint(1, 6))
-    ]
-    fields = {"type": "scale_up", "pod_count": str(len(plans)), "plan": " ".join(plans)}
+    plan = _plan(dice, 6)
+    fields = {"type": "scale_up", "pod_count": str(len(plan.split())), "plan": plan}
     return fields | ({"task_id": task} if (task := dice.choice(["a", "b", ""])) else {})
+
+
+def _plan(dice: random.Random, most: int) -> str:
+    """Of each worker in turn how long it works, with which code it ends, and whether it is deaf to SIGTERM."""
+    return " ".join(
+        f"{dice.choice([0.05, 0.3, 1.0, 3.0])}:{dice.choice([0, 0, 0, 7])}:{dice.choice(['', '', '', 'deaf'])}"
+        for _ in range(dice.randint(1, most))
+    )
+
+
+def _asks(dice: random.Random, seconds: float) -> list[Ask]:
+    return [
+        Ask(
+            dice.uniform(0.0, seconds),
+            f"call-{number}",
+            _plan(dice, 4),
+            tuple(dice.choice([0.05, 0.5, 3.0]) for _ in range(dice.randint(1, 4))),
+            dice.random(),
+        )
+        for number in range(dice.randint(1, 4))
+    ]
+
+
+def _pipelines(dice: random.Random, seconds: float) -> list[Send]:
+    """Pipelines of a few stages, each of which may need some of those before it."""
+    sends = []
+    for number in range(dice.randint(0, 2)):
+        names, stages = "abc"[: dice.randint(1, 3)], []
+        for at, name in enumerate(names):
+            plan, needs = _plan(dice, 2), dice.sample(names[:at], dice.randint(0, at))
+            asked = {"stage_id": name, "worker_count": len(plan.split()), "depends_on": needs, "config": {"plan": plan}}
+            stages.append(asked)
+        text = json.dumps({"pipeline_id": f"pipeline-{number}", "stages": stages})
+        sends.append(Send(dice.uniform(0.0, seconds), {"type": "pipeline", "otto.pipeline": text}))
+    return sends
 
 
 def _harms(dice: random.Random, seconds: float) -> list[Harm]:

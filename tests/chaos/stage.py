@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from typing import Any
 import trio
 import yaml
 
-from ottoscaler.cli.playground import without_settings
+from ottoscaler.cli.playground import find_free_port, without_settings
 from tests.chaos.script import Script
 from tests.process.bench import Cluster, wait_until
 from tests.stream.servers import DIE_WITH_PARENT, Server
@@ -70,6 +70,8 @@ class Run:
     dead: list[tuple[float, dict[str, str]]] = field(default_factory=list)
     journal: list[tuple[float, str, str, int, int]] = field(default_factory=list)
     """What the workers wrote: time, start or end, event, index, attempt."""
+    answers: defaultdict[str, list[tuple[int, tuple[str, ...]]]] = field(default_factory=lambda: defaultdict(list))
+    """What clients were told, by request id: status and names."""
     exits: list[str] = field(default_factory=list)
     """Ends of processes that are not as promised."""
     left: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Life:
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.name = name
+        self.port = find_free_port() if stage.has_doors else 0
         self.asked_at = 0.0
         self.is_killed = False
         self.is_asked_early = False
@@ -95,7 +98,7 @@ class Life:
             with _blocked_signals():
                 self.process = subprocess.Popen(
                     command,
-                    env=stage.environ | {"REDIS_CONSUMER": name},
+                    env=stage.environ | {"REDIS_CONSUMER": name} | ({"GRPC_PORT": str(self.port)} if self.port else {}),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -163,6 +166,7 @@ class Stage:
         self.lives: dict[int, Life] = {}
         self.is_over = False
         self.environ = _environ(run, valkey, cluster)
+        self.has_doors = self.environ["GRPC_ENABLED"] == "true"
         self._nursery = nursery
         self._numbers: Counter[int] = Counter()
 

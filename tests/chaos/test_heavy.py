@@ -12,7 +12,8 @@ from tests.chaos.script import write_script
 from tests.chaos.stage import Run
 from tests.chaos.verdict import judge
 
-SEEDS = (8, 9)
+SEEDS = (7, 8)
+"""The first has calls and a pipeline."""
 
 
 @pytest.mark.process
