@@ -11,9 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from ottoscaler import __version__
+from ottoscaler.logs.mark import Mark
+from ottoscaler.stream.base import Claim
+from ottoscaler.stream.marks import Marking
 from tests.pipelines.theatre import stage, text_of
 from tests.skew.replica import Replica, living_world
 from tests.skew.state import dump
@@ -23,6 +27,8 @@ from tests.stream.servers import Server, valkey_nine
 from tests.stream.steps import PAIRS, registration
 
 HERE = Path(__file__).parent
+MARK = Mark("2026-01-01T00:00:01.5Z", "00c0ffee00c0ffee", 1, 7, "2026-01-01T00:00:01Z", told=2)
+"""How far the log of one worker was done with; nothing follows logs here."""
 
 
 async def write(server: Server, world: World) -> dict[str, str]:
@@ -50,6 +56,9 @@ async def write(server: Server, world: World) -> dict[str, str]:
         await send("cancelling", 1.0, type="cancel", event_id=made["cancelled"])
         stages = text_of(stage("first", config={"worker_1": "stays"}), stage("second", "first"))
         await send("pipeline", 2.0, type="pipeline", otto__pipeline=stages)
+        place = msgspec.json.encode(MARK).decode()
+        claim = Claim(made["working"], "replica-1", 1)
+        assert await replica.stream.write_marks([Marking(claim, ((2, 1, place),))]) == [True]
         nursery.cancel_scope.cancel(reason="kill -9")
     await offer(replica.backend, made)
     made["unread"] = replica.backend.add(("type", "scale_up"), ("pod_count", "1"), ("task_id", "t-5"))

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from ottoscaler import __version__
+from ottoscaler.logs.mark import Mark
 from ottoscaler.pods import PodRecord
 from ottoscaler.stream.base import Registration
 from ottoscaler.stream.progress import VERSION, Progress, read_progress
@@ -22,6 +23,7 @@ from tests.stream.servers import Server, valkey_nine
 
 RELEASES = sorted(folder for folder in Path(__file__).parent.iterdir() if (folder / "keys.json").exists())
 PREFIX = "otto:scale"
+MARK = Mark("2026-01-01T00:00:01.5Z", "00c0ffee00c0ffee", 1, 7, "2026-01-01T00:00:01Z", told=2)
 
 
 class Release:
@@ -87,6 +89,7 @@ def test_progress_of_every_kind_is_read(release: Release) -> None:
     assert {index: each["outcome"] for index, each in working.outcomes.items()} == {1: "succeeded"}
     assert {key: each["cause"] for key, each in working.attempts.items()} == {(3, 1): "ExitCode"}
     assert {index: each["cause"] for index, each in working.troubles.items()} == {4: "RegistryUnreachable"}
+    assert {key: msgspec.json.decode(text, type=Mark) for key, text in working.marks.items()} == {(2, 1): MARK}
     for asked, victim, cause in (("stopping", "stopped", "Stopped"), ("cancelling", "cancelled", "Cancelled")):
         down, marked = release.progress(asked), release.progress(victim)
         assert (down.lane, down.victims, down.victims_chosen) == ("control", ((marked.event_id, 1),), True)
