@@ -79,6 +79,21 @@ def _watch_age(vitals: Vitals, _: Backlog | None) -> float | None:
     return age if age < float("inf") else None
 
 
+def _logs_followed(vitals: Vitals, _: Backlog | None) -> float | None:
+    logs = vitals.site.logs.statistics()
+    return logs and logs.workers
+
+
+def _logs_waiting(vitals: Vitals, _: Backlog | None) -> Mapping[str, float] | None:
+    logs = vitals.site.logs.statistics()
+    return logs and {"memory": logs.memory, "disk": logs.disk}
+
+
+def _logs_taken(vitals: Vitals, _: Backlog | None) -> float | None:
+    logs = vitals.site.logs.statistics()
+    return logs and logs.is_taken
+
+
 GAUGES = (
     Gauge(
         "ottoscaler_workers",
@@ -116,6 +131,24 @@ GAUGES = (
         "ottoscaler_api_reachable",
         "1 while the watch of pods is alive, else 0.",
         lambda vitals, _: not vitals.watch.trouble(),
+    ),
+    Gauge(
+        "ottoscaler_otto_handler_reachable",
+        "0 while otto-handler (with LOG_SINK=stdout: whoever reads it) is sent logs or states of workers and has "
+        "answered nothing for 5 s, else 1; absent where logs are not forwarded.",
+        _logs_taken,
+    ),
+    Gauge(
+        "ottoscaler_logs_followed",
+        "Workers whose logs are followed or still being forwarded; absent where logs are not forwarded.",
+        _logs_followed,
+    ),
+    Gauge(
+        "ottoscaler_logs_waiting_bytes",
+        "What was read of workers' logs and is not acknowledged yet, in memory or in the spool on disk; absent where "
+        "logs are not forwarded.",
+        _logs_waiting,
+        "place",
     ),
     Gauge(
         "ottoscaler_draining", "1 once a drain has begun, else 0.", lambda vitals, _: vitals.drain.requested.is_set()

@@ -23,7 +23,8 @@ ProcessCollector(registry=REGISTRY)
 
 STAGES = ("added", "read", "started", "accepted", "scheduled", "running", "ended", "recorded", "deleted", "closed")
 """The way of an event and its workers, in order. The first begins the way; each of the others ends a gap."""
-WATCH = "watch"
+STREAMS = ("watch", "follow")
+"""Verbs of requests that last as long as they last."""
 NO_ANSWER = "none"
 FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG = (*FAST, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
@@ -71,9 +72,16 @@ RELISTS = _counter("ottoscaler_watch_relists_total", "Lists of all pods after th
 ORPHANS = _counter("ottoscaler_orphans_deleted_total", "Pods deleted because their event is unknown.")
 DRAINS = _counter("ottoscaler_drains_total", "Drains begun.")
 PART_CRASHES = _counter("ottoscaler_part_crashes_total", "Crashes of long-lived parts, by part.", ("part",))
+LOG_LINES = _counter(
+    "ottoscaler_log_lines_total",
+    "Answers to lines of workers' logs: ack, drop (not wanted), or retry (sent again); gaps are lines, too.",
+    ("outcome",),
+)
+LOG_GAPS = _counter("ottoscaler_log_gaps_total", "Gaps in workers' logs, by reason.", ("reason",))
 API_REQUESTS = Histogram(
     "ottoscaler_api_request_seconds",
-    "Requests to the Kubernetes API, by verb and code (none = no answer); of watches only those that failed.",
+    "Requests to the Kubernetes API, by verb and code (none = no answer); of watches and followed logs only those that "
+    "failed.",
     ("verb", "code"),
     buckets=FAST,
     registry=REGISTRY,
@@ -118,8 +126,8 @@ _api_child = cache(API_REQUESTS.labels)
 
 
 def observe_request(verb: str, code: int | None, seconds: float) -> None:
-    """One request to the API; a watch lasts as long as it lasts, so only its failures count."""
-    if verb != WATCH or code is None or code >= 300:
+    """One request to the API; what lasts as long as it lasts counts where it fails only."""
+    if verb not in STREAMS or code is None or code >= 300:
         _api_child(verb, NO_ANSWER if code is None else str(code)).observe(seconds)
 
 

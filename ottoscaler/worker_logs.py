@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ottoscaler.events import Event
 from ottoscaler.outcomes import WorkerOutcome
@@ -32,11 +32,23 @@ class EventLogs(Protocol):
         """Return when no log of the event is needed any more; all its attempts have ended."""
 
 
+class LogStatistics(NamedTuple):
+    """A snapshot: workers looked after, bytes that wait in memory and on disk, whether somebody takes them."""
+
+    workers: int
+    memory: int
+    disk: int
+    is_taken: bool
+
+
 class WorkerLogs(Protocol):
     """Whoever forwards logs."""
 
     def open_event(self, event: Event, claim: Claim, progress: Progress) -> AbstractContextManager[EventLogs]:
         """Look after an event's logs for the time of the block, from the marks in its progress on."""
+
+    def statistics(self) -> LogStatistics | None:
+        """How it goes; None where nobody forwards logs."""
 
     async def hand_over(self) -> None:
         """Send nothing more, and write down how far everything is: others go on."""
@@ -61,6 +73,9 @@ class _NoLogs:
     def open_event(self, event: Event, claim: Claim, progress: Progress) -> Iterator[EventLogs]:
         """Nothing to look after."""
         yield self
+
+    def statistics(self) -> None:
+        """Nothing to tell."""
 
     async def hand_over(self) -> None:
         """Nothing to hand over."""

@@ -303,7 +303,7 @@ class Kube:
     ) -> httpx.Response:
         token = await self._access.credentials.token(fresh=fresh)
         self._certify()
-        accept = "*/*" if request.verb == "log" else "application/json"
+        accept = "*/*" if request.verb in ("log", "follow") else "application/json"
         headers = {"accept": accept, "user-agent": f"ottoscaler/{__version__}"}
         if request.body:
             headers["content-type"] = "application/json"

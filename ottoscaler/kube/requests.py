@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-Verb = Literal["create", "delete", "deletecollection", "get", "list", "watch", "log", "review", "version"]
+Verb = Literal["create", "delete", "deletecollection", "get", "list", "watch", "log", "follow", "review", "version"]
 WRITES = frozenset({"create", "delete", "deletecollection"})
 
 CREATE_TIMEOUT_SECONDS = 10
@@ -142,7 +142,7 @@ def read_log(
         "limitBytes": limit_bytes,
     }
     url = _path(namespace, f"pods/{quote(name, safe='')}/log", **query)
-    return Request("log", f"pod {namespace}/{name}", "GET", url, seconds=15.0)
+    return Request("follow" if follow else "log", f"pod {namespace}/{name}", "GET", url, seconds=15.0)
 
 
 def review_access(namespace: str, verb: str, resource: str, subresource: str, group: str) -> Request:

@@ -75,6 +75,11 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._memory) + len(self._blocks)
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes wait in memory."""
+        return self._weight
+
     async def close(self) -> None:
         """Give room and file back; what waits is forgotten."""
         self._room.workers -= 1

@@ -12,10 +12,11 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Backlog, Room
-from ottoscaler.logs.lane import Lane, LaneStatistics, OpenStream, Outage, Sender
+from ottoscaler.logs.lane import Lane, LaneStatistics, OpenStream, Sender
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Mark
 from ottoscaler.logs.messages import Who, Wording
+from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Outbox
 
 LANES = 4
@@ -68,8 +69,8 @@ class HandlerReceiver:
         self._wait_writable = wait_writable
         self._may_send = trio.Event()
         self._may_send.set()
-        outage = Outage()
-        self._lanes = [Lane(handler.open_log_stream, self._wait_open, outage=outage) for _ in range(lanes)]
+        self.lines, self.states = Outage(), Outage("states")
+        self._lanes = [Lane(handler.open_log_stream, self._wait_open, outage=self.lines) for _ in range(lanes)]
         self._calls = trio.CapacityLimiter(CALLS)
         self._farewells = _Farewells()
         self._last = Sender(Outbox(self._farewells, Mark()), self._farewells, _as_it_is, lambda: None)
@@ -119,10 +120,13 @@ class HandlerReceiver:
             await self._wait_open()
             try:
                 async with self._calls:
-                    if await self._handler.notify(notification):
-                        return
+                    self.states.ask()
+                    is_heard = await self._handler.notify(notification)
+                self.states.find()
+                if is_heard:
+                    return
             except Unavailable as error:
-                log.debug("a state is told again later", reason=str(error))
+                self.states.lose(error)
             await trio.sleep(next(delays))
 
 

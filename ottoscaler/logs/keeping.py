@@ -27,17 +27,23 @@ from ottoscaler.log import log
 from ottoscaler.logs.backlog import Room
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.mark import Entry, Gap, Mark
-from ottoscaler.logs.messages import Who, say_gap
+from ottoscaler.logs.messages import WHYS, Who, say_gap
+from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.tracked import Receiver, Tracked
+from ottoscaler.metrics import LOG_GAPS
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pods import WORKER_CONTAINER
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.marks import Marking
 from ottoscaler.stream.progress import Progress
-from ottoscaler.worker_logs import EventLogs
+from ottoscaler.worker_logs import EventLogs, LogStatistics
 
 MARK_SECONDS = 0.5
 CLOSE_SECONDS = 1.0
+SILENT_SECONDS = 5.0
+"""A receiver that was asked and says nothing for so long is reported as away."""
+for _why in WHYS:
+    LOG_GAPS.labels(_why)
 
 
 class LogApi(Protocol):
@@ -126,23 +132,44 @@ class LogKeeper:
         self._tracked.discard(tracked)
 
     async def wait(self, tracked: Tracked) -> None:
-        """Return when the log is settled, or was given up because its grace is over."""
-        with trio.move_on_at(tracked.needed_until):
-            await tracked.settled.wait()
-            return
-        self._give_up(tracked)
+        """Return when the log is settled, or was given up: its grace is over, or the receiver has not answered for as
+        long.
+        """
+        for done, outage in (tracked.forwarded, self.receiver.lines), (tracked.settled, self.receiver.states):
+            if not await self._wait_hopeful(done, outage, tracked.needed_until):
+                self._give_up(tracked)
+                return
+
+    async def _wait_hopeful(self, done: trio.Event, outage: Outage, until: float) -> bool:
+        """Whether it was done before `until`, and before the receiver had been silent for the whole grace."""
+        while not done.is_set():
+            limit = min(until, outage.silent_since + self.grace)
+            if limit <= trio.current_time():
+                return False
+            with trio.move_on_at(limit):
+                await done.wait()
+        return True
 
     def _give_up(self, tracked: Tracked) -> None:
-        """The grace is over: say what is missing, and let the pod go."""
+        """Nothing more is hoped for: say what is missing, and let the pod go."""
         who = tracked.who
         if not tracked.is_ended:
-            gap = Gap(tracked.outbox.mark.stamp, "", "GraceOver")
-            self.receiver.leave_behind(tracked.wording.encode(gap))
-            log.warning("log given up", event_id=who.event_id, worker=who.name, cause=gap.why, reason=say_gap(gap))
+            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "GraceOver", certain=tracked.has_lines))
         if tracked.told < len(_STATES):
             log.warning("states not told", event_id=who.event_id, worker=who.name, cause="GraceOver", told=tracked.told)
         tracked.is_ended, tracked.told = True, len(_STATES)
-        tracked.life.cancel(reason="LOG_GRACE_SECONDS are over")
+        tracked.life.cancel(reason="nobody took the log within LOG_GRACE_SECONDS")
+
+    def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
+        _note_gap(tracked, gap)
+        self.receiver.leave_behind(tracked.wording.encode(gap))
+
+    def statistics(self) -> LogStatistics:
+        """How much waits, and whether the receiver answers."""
+        open_ones = [tracked for tracked in self._tracked if not tracked.settled.is_set()]
+        memory = sum(tracked.backlog.weight + tracked.outbox.weight for tracked in open_ones)
+        silent = [each.is_silent_for(SILENT_SECONDS) for each in (self.receiver.lines, self.receiver.states)]
+        return LogStatistics(len(open_ones), memory, self.room.spooled, is_taken=not any(silent))
 
     # -- one worker
 
@@ -154,14 +181,16 @@ class LogKeeper:
                     nursery.start_soon(self._tell_states, tracked, pod)
                     if not tracked.is_ended:
                         await self._forward(tracked, pod)
+                    tracked.forwarded.set()
                 await self._write_through(tracked)
         except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the other logs go on
             log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
-            self.receiver.leave_behind(tracked.wording.encode(Gap(tracked.outbox.mark.stamp, "", "Broken")))
+            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "Broken", certain=tracked.has_lines))
         finally:
             self.receiver.detach(tracked.sender)
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await tracked.backlog.close()
+            tracked.forwarded.set()
             tracked.settled.set()
 
     async def _forward(self, tracked: Tracked, pod: Follow) -> None:
@@ -170,7 +199,7 @@ class LogKeeper:
         async def deliver(entries: Sequence[Entry]) -> None:
             for entry in entries:
                 if isinstance(entry, Gap):
-                    log.warning("log has a gap", worker=tracked.who.name, cause=entry.why, reason=say_gap(entry))
+                    _note_gap(tracked, entry)
             await tracked.deliver(entries, pod.record)
 
         read = partial(self._api.read_log, self.namespace, tracked.who.name, tracked.who.container)
@@ -242,6 +271,12 @@ class LogKeeper:
                 tracked.written = mark
             else:
                 self.forget(tracked, "NotOurs: the event was lost to another owner")
+
+
+def _note_gap(tracked: Tracked, gap: Gap) -> None:
+    LOG_GAPS.labels(gap.why).inc()
+    who = tracked.who
+    log.warning("log has a gap", event_id=who.event_id, worker=who.name, cause=gap.why, reason=say_gap(gap))
 
 
 _STATES = (LogKeeper.tell_created, LogKeeper.tell_running, LogKeeper.tell_ended)

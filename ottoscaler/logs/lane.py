@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, get_args
 
 import trio
 
@@ -21,7 +21,9 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Backlog
 from ottoscaler.logs.mark import Entry
+from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Item, Outbox, Status
+from ottoscaler.metrics import LOG_LINES
 
 RETRY = Backoff(0.1, 5.0)
 SMALLEST_FLIGHT, FIRST_FLIGHT, LARGEST_FLIGHT = 16, 64, 4096
@@ -34,6 +36,9 @@ GATHER_SECONDS = 0.002
 """News gather so long before they are looked at together."""
 STALL_SECONDS = 60.0
 """A stream on which an entry waits so long for its answer is opened again."""
+LOOK_SECONDS = 1.0
+"""While nothing may be sent, answers are looked at so often."""
+_ANSWERED = {status: LOG_LINES.labels(status.lower()) for status in get_args(Status)}
 
 
 class AnswerLike(Protocol):
@@ -87,27 +92,6 @@ class _Flight(NamedTuple):
     item: Item
     sent_at: float
     size: int
-
-
-class Outage:
-    """Says once that the receiver takes nothing, and once that it does again; shared by the lanes to one receiver."""
-
-    def __init__(self) -> None:
-        self._is_lost = False
-
-    def lose(self, errors: BaseException) -> None:
-        """A stream ended, or none could be opened."""
-        while isinstance(errors, BaseExceptionGroup):
-            errors = errors.exceptions[0]
-        if not self._is_lost:
-            self._is_lost = True
-            log.warning("otto-handler does not take logs", reason=str(errors))
-
-    def find(self) -> None:
-        """An answer came."""
-        if self._is_lost:
-            self._is_lost = False
-            log.info("otto-handler takes logs again")
 
 
 class LaneStatistics(NamedTuple):
@@ -179,14 +163,17 @@ class Lane:
         delays = self._retry.delays()
         while True:
             await self._wait_work()
+            failure: BaseException | None = None
             try:
                 async with self._open(self._news_came) as stream:
                     await self._converse(stream)
             except* Unavailable as errors:
-                self._outage.lose(errors)
+                failure = errors
             finally:
                 was_connected, self._is_connected = self._is_connected, False
                 self._lose()
+            if failure is not None and self._has_due():  # a stream that nobody needs may end
+                self._outage.lose(failure)
             if was_connected:
                 delays = self._retry.delays()
             await trio.sleep(next(delays))
@@ -202,17 +189,19 @@ class Lane:
     async def _converse(self, stream: StreamLike) -> None:
         while True:
             self._news = trio.Event()
-            for answer in stream.take():
-                self._settle(answer)
+            self._settle_all(stream.take())
+            if self._stalled_at() <= trio.current_time():
+                raise Unavailable(f"otto-handler answers nothing for {STALL_SECONDS:.0f} s")
             await self._refill()
-            await self._wait_open()
+            with trio.move_on_after(LOOK_SECONDS) as waiting:
+                await self._wait_open()
+            if waiting.cancelled_caught:
+                continue
             self._send_due(stream)
             limit = min(self._next_time(), self._stalled_at())
             with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
                 await self._news.wait()
                 await trio.sleep(GATHER_SECONDS)
-            if self._stalled_at() <= trio.current_time():
-                raise Unavailable(f"otto-handler answers nothing for {STALL_SECONDS:.0f} s")
 
     def _stalled_at(self) -> float:
         return self._flight[0].sent_at + STALL_SECONDS if self._flight else math.inf
@@ -234,6 +223,7 @@ class Lane:
                 continue
             entry = sender.encode(item.entry)
             stream.send(entry)
+            self._outage.ask()
             self._flight.append(_Flight(sender, item, now, len(entry)))
             self._flight_bytes += len(entry)
             self._ready.append(sender)
@@ -260,21 +250,30 @@ class Lane:
 
     # -- answers
 
-    def _settle(self, answer: AnswerLike) -> None:
+    def _settle_all(self, answers: Sequence[AnswerLike]) -> None:
+        if not answers:
+            return
+        self._outage.find()
+        for status, count in Counter(map(self._settle, answers)).items():
+            _ANSWERED[status].inc(count)
+        if self._flight:
+            self._outage.ask()
+
+    def _settle(self, answer: AnswerLike) -> Status:
+        status: Status = "ACK" if answer.status == "ACK" else "DROP" if answer.status == "DROP" else "RETRY"
         if not self._flight:
             log.warning("otto-handler answered more entries than it was sent")
-            return
+            return status
         sender, item, sent_at, size = self._flight.popleft()
         self._flight_bytes -= size
         now = trio.current_time()
         self._adapt(now - sent_at)
         self._is_connected = True
-        self._outage.find()
         if sender.lane is self:
-            status: Status = "ACK" if answer.status == "ACK" else "DROP" if answer.status == "DROP" else "RETRY"
             sender.outbox.answer(item, status, answer.throttle, now)
             sender.settled()
             self.stir(sender)
+        return status
 
     def _adapt(self, seconds: float) -> None:
         self._fastest = min(self._fastest * 1.001, seconds)
@@ -282,6 +281,11 @@ class Lane:
             self._limit = min(LARGEST_FLIGHT, self._limit + 1)
         else:
             self._limit = max(SMALLEST_FLIGHT, self._limit * 0.99)
+
+    def _has_due(self) -> bool:
+        """Whether there is something that would be sent now if that were possible."""
+        now = trio.current_time()
+        return any(sender.outbox.has_due(now) or sender.backlog.must_refill for sender in self._senders)
 
     def _lose(self) -> None:
         """The stream has ended: what it did not answer is to be sent again."""

@@ -23,7 +23,7 @@ WHYS = {
     "OpenedLate": "the log could first be read long after the worker's start",
     "PodGone": "the pod was gone before its log was read to the end",
     "EndNotSeen": "the end of the worker's container was never seen",
-    "GraceOver": "the lines were not taken within the grace after the worker's end",
+    "GraceOver": "nobody took the lines within the grace",
     "Broken": "following the log broke",
 }
 """Why lines are missing."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.kube.access import Access
-from ottoscaler.kube.client import open_kube
+from ottoscaler.kube.client import Kube, open_kube
 from ottoscaler.log import log
 from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.logs.tracked import Receiver
+from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
 from ottoscaler.site import Site
 
@@ -24,7 +25,7 @@ async def open_log_keeper(
 ) -> AsyncIterator[LogKeeper]:
     """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
     with _open_receiver(settings, site) as receiver:
-        async with open_kube(access, may_write=may_write) as kube:  # follows never share the connections of writes
+        async with _open_api(access, may_write) as kube:
             yield LogKeeper(
                 kube,
                 site.fleet,
@@ -35,6 +36,11 @@ async def open_log_keeper(
                 build_pod=site.build_pod,
                 now=site.now,
             )
+
+
+def _open_api(access: Access, may_write: Callable[[], None]) -> AbstractAsyncContextManager[Kube]:
+    """Connections of their own: follows never share those of writes."""
+    return open_kube(access, may_write=may_write, on_request=observe_request)
 
 
 @contextmanager

@@ -76,6 +76,11 @@ class Outbox:
         """Nothing is on its way, and nothing is at hand to be sent."""
         return not self._open and self._supply.peek() is None
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes are on their way."""
+        return self._bytes
+
     def next(self, now: float) -> Item | None:
         """The next entry that may be sent now; it counts as sent."""
         if now < self.not_before:
@@ -101,6 +106,11 @@ class Outbox:
         item = Item(self._supply.pop(), self._orders)
         self._open.append(item)
         return item
+
+    def has_due(self, now: float) -> bool:
+        """Whether something may be sent now, of what is in memory."""
+        is_retried = bool(self._again) and self._again[0].due <= now
+        return now >= self.not_before and (is_retried or self._supply.peek() is not None)
 
     def wake_at(self, now: float) -> float:
         """When `next` may have something that it does not have now, without any answer or line; infinity: never."""

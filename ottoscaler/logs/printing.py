@@ -16,6 +16,7 @@ from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.lane import Lane, Sender
 from ottoscaler.logs.mark import Entry, Gap
 from ottoscaler.logs.messages import Who, say_gap
+from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.words import read_words
 from ottoscaler.outcomes import WorkerOutcome
 
@@ -109,7 +110,8 @@ class PrintingReceiver:
         self._as_json = as_json
         self._descriptor = descriptor
         self._is_suspended = False
-        self._lane = Lane(self._open, self._wait_open)
+        self.lines, self.states = Outage(), Outage()
+        self._lane = Lane(self._open, self._wait_open, outage=self.lines)
 
     @asynccontextmanager
     async def _open(self, wake: Callable[[], None]) -> AsyncIterator[_Page]:

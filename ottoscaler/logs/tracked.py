@@ -15,6 +15,7 @@ from ottoscaler.logs.following import Following
 from ottoscaler.logs.lane import Sender
 from ottoscaler.logs.mark import Entry, Mark
 from ottoscaler.logs.messages import Who
+from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Outbox
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.stream.base import Claim
@@ -44,6 +45,14 @@ class WordingLike(Protocol):
 
 class Receiver(Protocol):
     """Where lines and states go."""
+
+    @property
+    def lines(self) -> Outage:
+        """Since when it answers no lines."""
+
+    @property
+    def states(self) -> Outage:
+        """Since when it answers no states."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled."""
@@ -83,7 +92,10 @@ class Tracked:
         self.following: Following | None = None
         self.outcome: WorkerOutcome | None = None
         self.has_outcome = trio.Event()
+        self.forwarded = trio.Event()
+        """No line of it is waited for any more."""
         self.settled = trio.Event()
+        """Neither a line nor a state is."""
         self.life = trio.CancelScope()
         self.needed_until = math.inf
         """When the grace after its end is over (clock of trio)."""
@@ -99,6 +111,11 @@ class Tracked:
         return msgspec.structs.replace(
             self.outbox.mark, head=file.head, sure=file.sure, told=self.told, ended=self.is_ended
         )
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether lines wait that were read."""
+        return bool(len(self.backlog)) or not self.outbox.is_empty
 
     def end(self, outcome: WorkerOutcome, grace: float) -> None:
         """The attempt has ended; `grace`: seconds from now for which its log is waited for."""
@@ -119,7 +136,7 @@ class Tracked:
 
     async def wait_empty(self) -> None:
         """Return when everything that was taken in is done with."""
-        while len(self.backlog) or not self.outbox.is_empty:
+        while self.has_lines:
             self._answered = trio.Event()
             await self._answered.wait()
 
