@@ -91,6 +91,8 @@ class FakeHandler:
     told: list[WorkerStatusNotification]
     refuses: int = 0
     """So many states are answered ERROR."""
+    is_deaf: bool = False
+    """It cannot be told states."""
 
     @property
     def open_log_stream(self) -> Any:
@@ -100,7 +102,7 @@ class FakeHandler:
     async def notify(self, notification: bytes) -> bool:
         """A state."""
         await trio.sleep(0.01)
-        if self.receiver.is_away:
+        if self.receiver.is_away or self.is_deaf:
             raise Unavailable("nobody listens")
         if self.refuses:
             self.refuses -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -13,7 +14,8 @@ from ottoscaler.events import Limits
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
 from ottoscaler.ledger import Ledger
-from ottoscaler.rings import Rings
+from ottoscaler.logs.keeping import LogKeeper
+from ottoscaler.rings import Doors, Rings
 from ottoscaler.service import _build_policy
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.site import Patience, Site
@@ -38,6 +40,8 @@ class Scaler:
         self.rings: Rings
         self.ready = trio.Event()
         self.kube = WorldKube(world)
+        self.open_keeper: Callable[[Site], LogKeeper] | None = None
+        """Who forwards the logs of workers, when somebody does."""
         self._name = session
 
     async def run(self, before: Callable[[Scaler], Any] = lambda scaler: None) -> None:
@@ -72,7 +76,11 @@ class Scaler:
             retries=_build_policy(self.settings),
             now=lambda: self.stream._server.now() / 1000,
         )
-        self.rings = Rings(self.settings, self.drain, site, session, self._name, era, Limits())
+        doors = Doors()
+        if self.open_keeper is not None:
+            keeper = self.open_keeper(site)
+            site, doors = replace(site, logs=keeper), Doors(parts={"logs": keeper.run})
+        self.rings = Rings(self.settings, self.drain, site, session, self._name, era, Limits(), doors)
         before(self)
         await self.rings.run(startup)
 
