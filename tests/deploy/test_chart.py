@@ -17,11 +17,12 @@ from ottoscaler import __version__
 from ottoscaler.cli.settings_table import SCHEMA, schema_with_settings
 from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod
 from ottoscaler.kube.templates import load_templates
+from ottoscaler.logs.backlog import SPOOL_BYTES
 from ottoscaler.policy_file import PolicyFile
 from ottoscaler.rpc.tokens import read_tokens
 from ottoscaler.settings import FIELDS, Settings, load_settings
 from tests.deploy.choices import DIGEST, MATRIX
-from tests.deploy.helm import CHART, MANIFESTS, HelmFailed, Object, Values, manifest, objects_of, render, run_helm
+from tests.deploy.helm import CHART, MANIFESTS, ROOT, HelmFailed, Object, Values, manifest, objects_of, render, run_helm
 
 MONITORING = ("ServiceMonitor", "PrometheusRule")
 every_choice = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
@@ -258,6 +259,22 @@ def test_workers_reach_all_but_the_metadata_address() -> None:
     assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
     blocks = [peer["ipBlock"] for rule in spec["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert {address for block in blocks for address in block["except"]} == {"169.254.169.254/32", "fd00:ec2::254/128"}
+
+
+def test_the_spool_of_logs_has_a_place() -> None:
+    """Beside a root that cannot be written, the folder for temporary files is a volume as large as the spool gets."""
+    pod = pod_of(render())["spec"]
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    ((limit, medium),) = [
+        (volumes[each["name"]]["emptyDir"]["sizeLimit"], volumes[each["name"]]["emptyDir"].get("medium"))
+        for each in pod["containers"][0]["volumeMounts"]
+        if each["mountPath"] == "/tmp"
+    ]
+    assert medium is None, "memory would count against the pod's limit"
+    assert limit.endswith("Mi")
+    assert SPOOL_BYTES * 1.2 < int(limit.removesuffix("Mi")) << 20 < SPOOL_BYTES * 2
+    assert "TMPDIR" not in environment({}).keys() | set(re.findall(r"\bTMPDIR\b", (ROOT / "Dockerfile").read_text()))
 
 
 def test_files_in_the_pod_can_be_read(tmp_path: Any) -> None:
