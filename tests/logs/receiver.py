@@ -24,6 +24,8 @@ class FakeReceiver:
 
     def __init__(self) -> None:
         self.got: list[tuple[float, bytes]] = []
+        self.taken: list[tuple[float, bytes, str]] = []
+        """The entries whose answers arrived, when, and what they said."""
         self.judge: Callable[[bytes], FakeAnswer] = lambda entry: FakeAnswer()
         self.delay = 0.001
         self.opened = 0
@@ -62,7 +64,7 @@ class FakeStream:
         self.wake = wake
         self._receiver = receiver
         self._inbox: deque[bytes] = deque()
-        self._answers: list[FakeAnswer] = []
+        self._answers: list[tuple[bytes, FakeAnswer]] = []
         self._arrived = trio.Event()
 
     def send(self, entry: bytes) -> None:
@@ -75,7 +77,8 @@ class FakeStream:
         if self.is_cut:
             raise Unavailable("cut by the test")
         answers, self._answers = self._answers, []
-        return answers
+        self._receiver.taken += [(trio.current_time(), entry, answer.status) for entry, answer in answers]
+        return [answer for _, answer in answers]
 
     async def work(self) -> None:
         """Answer one after the other."""
@@ -87,5 +90,5 @@ class FakeStream:
             await trio.sleep(self._receiver.delay)
             entry = self._inbox.popleft()
             self._receiver.got.append((trio.current_time(), entry))
-            self._answers.append(self._receiver.judge(entry))
+            self._answers.append((entry, self._receiver.judge(entry)))
             self.wake()
