@@ -124,9 +124,13 @@ def test_a_watch_is_timed_only_where_it_fails(grown: Values) -> None:
     name = "ottoscaler_api_request_seconds_count"
     observe_request("watch", 200, 30.0)
     observe_request("watch", 410, 0.1)
+    observe_request("follow", 200, 30.0)
+    observe_request("log", 200, 0.1)
     observe_request("create", None, 5.0)
     assert grown(name, verb="watch", code="200") == 0
     assert grown(name, verb="watch", code="410") == 1
+    assert grown(name, verb="follow", code="200") == 0
+    assert grown(name, verb="log", code="200") == 1
     assert grown(name, verb="create", code="none") == 1
 
 

@@ -357,13 +357,16 @@ async def test_every_request_is_reported() -> None:
         assert 0 <= seconds < 10
         seen.append((verb, code))
 
-    script = (Answer(201), Answer(404, STATUS), Broken(httpx.ReadTimeout("")))
+    script = (Answer(201), Answer(404, STATUS), Broken(httpx.ReadTimeout("")), Answer(200), Answer(404, STATUS))
     async with client(*script, on_request=note) as (kube, _):
         await create(kube)
         await delete(kube)
         with pytest.raises(Unavailable):
             await get(kube)
-    assert seen == [("create", 201), ("delete", 404), ("get", None)]
+        assert [piece async for piece in kube.read_log("otto", "p", "worker", follow=False)] == [b"", b"{}"]
+        with pytest.raises(NotFound):
+            await anext(kube.read_log("otto", "p", "worker", follow=True))
+    assert seen == [("create", 201), ("delete", 404), ("get", None), ("log", 200), ("follow", 404)]
 
 
 async def test_few_requests_are_in_flight_and_watches_do_not_count() -> None:

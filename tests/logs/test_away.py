@@ -5,14 +5,18 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
+from ottoscaler.errors import Unavailable
 from ottoscaler.gauges import exposition
+from ottoscaler.kube.access import Access
 from ottoscaler.logs.forwarding import HandlerReceiver
 from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.logs.lane import Lane
+from ottoscaler.logs.opening import _open_api
 from ottoscaler.logs.outage import Outage
 from ottoscaler.metrics import REGISTRY
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry
@@ -24,6 +28,7 @@ from tests.logs.test_keeping import names, run_event
 from tests.logs.test_lane import Worker, told
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan
+from tests.stream.servers import free_port
 
 GAUGES = ("ottoscaler_logs_followed", "ottoscaler_logs_waiting_bytes", "ottoscaler_otto_handler_reachable")
 
@@ -192,6 +197,17 @@ async def test_what_waits_and_what_became_of_it_is_counted(tmp_path: Path, autoj
         assert grown == {"ack": answered - 3, "drop": 1, "retry": 2}
         assert counted("ottoscaler_log_gaps_total", reason="GraceOver") - gaps == 1
         assert house.keeper.statistics()[:3] == (0, 0, 0)
+
+
+@pytest.mark.slow_clock
+async def test_requests_for_logs_are_timed() -> None:
+    """What the follower asks of the API counts like every other request."""
+    name, labels = "ottoscaler_api_request_seconds_count", {"verb": "log", "code": "none"}
+    before = REGISTRY.get_sample_value(name, labels) or 0.0
+    async with _open_api(Access(server=f"http://127.0.0.1:{free_port()}"), lambda: None) as kube:
+        with pytest.raises(Unavailable):
+            await anext(kube.read_log("otto", "p", "worker", follow=False))
+    assert (REGISTRY.get_sample_value(name, labels) or 0.0) - before == 1
 
 
 async def test_without_logs_nothing_is_said_of_them(tmp_path: Path, autojump_clock: MockClock) -> None:

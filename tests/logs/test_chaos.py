@@ -115,6 +115,8 @@ def judge(run: Run) -> None:
     assert run.world.logs
     for worker in run.world.logs:
         missing = set(range(1, LINES + 1)) - {number for _, number in got[worker]}
+        firsts = list(dict.fromkeys(number for _, number in got[worker]))
+        assert firsts == sorted(firsts), f"{worker}: lines came out of order"
         told = gaps[worker] or any(kill >= run.given_up.get(worker, 1e9) for kill in run.kills)
         assert not missing or told, f"{worker}: {sorted(missing)} are missing, and nothing says so"
         assert gaps[worker] <= {"GraceOver"}, f"{worker}: nothing happened that explains {gaps[worker]}"
