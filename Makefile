@@ -30,7 +30,7 @@ dev: setup ## Run Valkey, a local cluster and the scaler until Ctrl-C
 	@$(BIN)/ottoscaler dev
 
 test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadscope --no-loadscope-reorder
 
 check: setup lint types test ## Format, lint, types, then the tests
 

@@ -1,6 +1,10 @@
 """What holds for the whole suite."""
 
 import os
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 # Before anything imports gRPC: children that this process forks while it serves or calls would now and then abort
 # (https://github.com/grpc/grpc/issues/43055). Programs of ours have it from `ottoscaler.rpc`.
@@ -13,3 +17,28 @@ from hypothesis import settings
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("suite")
+
+TOGETHER = ("process", "deploy", "node")
+"""Folders whose tests share something costly. The first of them waits more than it works, so it begins first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits."""
+    items.sort(key=lambda item: _room(item.nodeid) != TOGETHER[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file, or one of these folders, in one process where several run the suite."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):  # type: ignore[misc]  # xdist tells no types
+        def _split_scope(self, nodeid: str) -> str:
+            return _room(nodeid)
+
+    return ByRoom(config, log)
+
+
+def _room(nodeid: str) -> str:
+    path = Path(nodeid.partition("::")[0])
+    return path.parts[1] if path.parts[1] in TOGETHER else str(path)
