@@ -11,7 +11,7 @@ RUN ["python", "-m", "pip", "--python", "/opt/build", "install", "--no-compile",
 COPY pyproject.toml README.md LICENSE ./
 COPY ottoscaler ottoscaler
 RUN ["python", "-m", "pip", "--python", "/opt/build", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", "/wheels", "."]
-RUN ["python", "-m", "pip", "--python", "/opt/ottoscaler", "install", "--no-compile", "--no-deps", "--no-index", "--find-links", "/wheels", "ottoscaler"]
+RUN ["python", "-m", "pip", "--python", "/opt/ottoscaler", "install", "--no-compile", "--no-deps", "--no-index", "/wheels/ottoscaler-0.1.0-py3-none-any.whl"]
 # bytecode that is never compared with its source: nothing can be written later, and without it the start takes 2 s instead of 0.6
 RUN ["python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/opt/ottoscaler/lib"]
 

@@ -136,7 +136,7 @@ def _run(image: Image, words: list[str], directory: Path, python: str) -> None:
         return
     if words[0] != "python":
         raise ValueError(f"RUN {words}: expected python, the one program that is sure to be there")
-    mapped = [str(image.place(word)) if word.startswith("/opt/") or word == "/wheels" else word for word in words[1:]]
+    mapped = [str(image.place(word)) if word.startswith(("/opt/", "/wheels")) else word for word in words[1:]]
     program = sys.executable if mapped[:2] == ["-m", "pip"] else python
     done = subprocess.run([program, *mapped], cwd=directory, capture_output=True, text=True, env=_environment())
     if done.returncode:
