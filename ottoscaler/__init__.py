@@ -6,10 +6,10 @@ The map of the house; each room imports its own line or those above it, and a te
     tools       log metrics signals backoff fair throttle fleet startup drain supervisor termination_log  time and ends
     boundaries  stream/   Redis Streams: the promise (base), Redis (redis, lua/), the twin in memory, the session
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
-    spine       poller → handler → scaling → creation, worker, diagnosis            an event's way to its result
-                scaledown                                                           and the way back
-                pipelines/                                                          stages that wait for each other
-                taker ledger standings roster site policy (policy_file, patterns)   what the spine shares, and the rings
+    policy      policy policy_file patterns                          what a caller may ask
+    spine       spine/      poller → handler → scaling → creation, worker, diagnosis: an event's way to its result;
+                            scaledown: the way back; taker, ledger, roster, site: what they share; rings: their shape
+                pipelines/  stages that wait for each other
     doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
@@ -20,7 +20,7 @@ The map of the house; each room imports its own line or those above it, and a te
     apart       localcluster/   a Kubernetes API of its own, pods as local processes; imports nothing of ours
     doors       cli/ __main__   commands, one file each
 
-Where to begin: `docs/design.md` for the promises, `rings.py` for the shape of the process, then the spine in its order.
+Where to begin: `docs/design.md` for the promises, `spine/rings.py` for the shape of the process, then the spine.
 """
 
 __version__ = "0.1.0"

@@ -20,9 +20,9 @@ from ottoscaler.drain import Drain
 from ottoscaler.kube.watch import WatchState
 from ottoscaler.metrics import REGISTRY, Meaning
 from ottoscaler.pods import PodRecord
-from ottoscaler.poller import Poller
-from ottoscaler.roster import Roster
-from ottoscaler.site import Site
+from ottoscaler.spine.poller import Poller
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.backlog import Backlog
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Supervisor

@@ -31,16 +31,16 @@ from ottoscaler.kube.access import Access, load_access
 from ottoscaler.kube.client import Kube, open_kube
 from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, instance_label, pod_name
 from ottoscaler.kube.templates import Templates, load_templates
-from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.metrics import observe_request
 from ottoscaler.policy import Policy
 from ottoscaler.policy_file import PolicyFile
 from ottoscaler.retries import RetryPolicy, policy_of_template
-from ottoscaler.rings import Doors, Rings
 from ottoscaler.settings import Settings
-from ottoscaler.site import Patience, Site
-from ottoscaler.standings import Standings
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.rings import Doors, Rings
+from ottoscaler.spine.site import Patience, Site
+from ottoscaler.spine.standings import Standings
 from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream

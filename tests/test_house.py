@@ -22,11 +22,8 @@ LAYERS = (
     "startup drain supervisor throttle metrics termination_log",
     # boundaries, which know nothing of each other
     "stream kube",
-    # the spine
-    "patterns policy_file policy "
-    "worker_logs ledger standings site fences cleanup attempts roster creation diagnosis worker scaling scaledown "
-    "cancelling pipelines "
-    "handler poller taker bound sweeper gauges health rings web",
+    # the spine, and what it is judged, counted and seen by
+    "patterns policy_file policy spine pipelines gauges health web",
     # doors for programs
     "rpc calls logs",
     # the root

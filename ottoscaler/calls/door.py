@@ -23,7 +23,7 @@ from ottoscaler.rpc.door import (
     StatusAnswer,
     StatusQuestion,
 )
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 
 
 class Calls:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ottoscaler.calls.worker_rows import Ended
-from ottoscaler.ledger import Ledger
+from ottoscaler.spine.ledger import Ledger
 
 MOST_WORKERS = 10_000
 MOST_RESULTS = 10_000

@@ -19,7 +19,7 @@ from ottoscaler.errors import GiveUp, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.rpc.door import PipelineCall, PipelineNews, RequestMismatch
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.stages import request_id_of
 
 

@@ -23,7 +23,7 @@ from ottoscaler.calls.submission import submit
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.rpc.door import ScaleAnswer, ScaleDownCall, ScaleUpCall
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.requests import Request, Requested, Standing
 
 

@@ -14,7 +14,7 @@ from ottoscaler.calls.worker_rows import Row, page_token, place_of, row_of_outco
 from ottoscaler.errors import Unavailable
 from ottoscaler.fleet import PodRecord
 from ottoscaler.rpc.door import StatusAnswer, StatusQuestion, WorkerStatus
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 
 PAGE_BYTES = 3 * 1024 * 1024
 """Of workers in one answer: gRPC clients take messages of up to 4 MiB unless they are told otherwise."""

@@ -22,7 +22,6 @@ import trio_util
 
 from ottoscaler.events import Event
 from ottoscaler.fleet import Fleet, Follow
-from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Room
 from ottoscaler.logs.following import Following
@@ -33,10 +32,11 @@ from ottoscaler.logs.tracked import Receiver, Tracked
 from ottoscaler.metrics import LOG_GAPS
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pods import WORKER_CONTAINER
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.worker_logs import EventLogs, LogStatistics
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.marks import Marking
 from ottoscaler.stream.progress import Progress
-from ottoscaler.worker_logs import EventLogs, LogStatistics
 
 MARK_SECONDS = 0.5
 CLOSE_SECONDS = 1.0

@@ -16,7 +16,7 @@ from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.logs.tracked import Receiver
 from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 
 
 @asynccontextmanager

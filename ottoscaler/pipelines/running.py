@@ -15,18 +15,18 @@ from functools import partial
 import trio
 import trio_util
 
-from ottoscaler.creation import STOPPED
 from ottoscaler.events import BadEntry, Event
-from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pipelines.ending import StageEnd, cancelled, ended, pipeline_result, skipped, worker_names
 from ottoscaler.pipelines.news import Reporter, StageNews
 from ottoscaler.pipelines.tracks import Track, Tracks
 from ottoscaler.pods import PodRecord
-from ottoscaler.roster import Roster
-from ottoscaler.scaling import figures
-from ottoscaler.site import Site
+from ottoscaler.spine.creation import STOPPED
+from ottoscaler.spine.ledger import NotOurs
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.scaling import figures
+from ottoscaler.spine.site import Site
 from ottoscaler.stages import stage_entry
 from ottoscaler.stream.base import Candidate, Claim, Closing, Outcome
 from ottoscaler.stream.pipelines import News

@@ -20,7 +20,7 @@ from ottoscaler.logs.opening import _open_api
 from ottoscaler.logs.outage import Outage
 from ottoscaler.metrics import REGISTRY
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.memory import MemoryServer
 from tests.logs.house import FakeHandler, LoggedWorld, open_house
 from tests.logs.receiver import FakeAnswer, FakeReceiver

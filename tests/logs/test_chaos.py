@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from ottoscaler.logs.keeping import MARK_SECONDS, LogKeeper
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.memory import MemoryServer
 from tests.logs.house import FakeHandler, LoggedWorld
 from tests.logs.receiver import FakeAnswer, FakeReceiver

@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.scaling import Scaling
+from ottoscaler.spine.scaling import Scaling
 from ottoscaler.stream.memory import MemoryServer
 from tests.logs.house import FakeHandler, House, LoggedWorld, logged_stage, open_house
 from tests.logs.receiver import FakeAnswer, FakeReceiver

@@ -33,11 +33,11 @@ from ottoscaler.localcluster.pod_security import restricted_violations
 from ottoscaler.localcluster.quantities import parse_quantity
 from ottoscaler.policy import Policy
 from ottoscaler.policy_file import PolicyFile
-from ottoscaler.rings import Rings
 from ottoscaler.service import _build_site
 from ottoscaler.settings import load_settings
-from ottoscaler.site import Site
 from ottoscaler.spec import Spec
+from ottoscaler.spine.rings import Rings
+from ottoscaler.spine.site import Site
 from ottoscaler.startup import Startup
 from ottoscaler.stream.base import Era
 from ottoscaler.stream.memory import MemoryServer, MemoryStream

@@ -13,9 +13,9 @@ from ottoscaler.drain import Drain
 from ottoscaler.events import Limits
 from ottoscaler.kube.templates import Templates
 from ottoscaler.policy_file import PolicyFile
-from ottoscaler.rings import Rings
 from ottoscaler.service import _build_site
 from ottoscaler.settings import Settings, load_settings
+from ottoscaler.spine.rings import Rings
 from ottoscaler.startup import Startup
 from ottoscaler.stream.redis import RedisStream
 from ottoscaler.stream.session import Session

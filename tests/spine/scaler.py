@@ -13,13 +13,13 @@ from ottoscaler.drain import Drain
 from ottoscaler.events import Limits
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
-from ottoscaler.ledger import Ledger
 from ottoscaler.logs.keeping import LogKeeper
-from ottoscaler.rings import Doors, Rings
 from ottoscaler.service import _build_policy
 from ottoscaler.settings import Settings, load_settings
-from ottoscaler.site import Patience, Site
-from ottoscaler.standings import Standings
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.rings import Doors, Rings
+from ottoscaler.spine.site import Patience, Site
+from ottoscaler.spine.standings import Standings
 from ottoscaler.startup import Startup
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session

@@ -11,17 +11,17 @@ import msgspec
 import trio
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.cancelling import Cancel
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.fair import FairLimiter
-from ottoscaler.fences import Guard
 from ottoscaler.fleet import Fleet
-from ottoscaler.ledger import Ledger
-from ottoscaler.roster import Roster
-from ottoscaler.scaledown import ScaleDown
-from ottoscaler.scaling import Scaling
-from ottoscaler.site import Patience, Site
-from ottoscaler.standings import Standings
+from ottoscaler.spine.cancelling import Cancel
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.scaledown import ScaleDown
+from ottoscaler.spine.scaling import Scaling
+from ottoscaler.spine.site import Patience, Site
+from ottoscaler.spine.standings import Standings
 from ottoscaler.stream.base import Claim, Entry, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress

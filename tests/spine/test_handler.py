@@ -11,8 +11,8 @@ from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.events import BadEntry
-from ottoscaler.handler import Handler, Work
 from ottoscaler.pods import PodRecord
+from ottoscaler.spine.handler import Handler, Work
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.memory import MemoryStream
 from ottoscaler.stream.progress import Progress

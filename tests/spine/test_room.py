@@ -7,7 +7,7 @@ from secrets import token_hex
 import trio
 from trio.testing import MockClock
 
-from ottoscaler import poller
+from ottoscaler.spine import poller
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World

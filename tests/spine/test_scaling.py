@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.ledger import NotOurs
 from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Outcome
 from tests.spine.stage import Stage, open_stage
 from tests.spine.world import Plan, World, ambiguous, lost

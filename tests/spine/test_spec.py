@@ -10,9 +10,9 @@ from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.events import BadEntry, Event, Limits, parse_entry
-from ottoscaler.handler import NO_LIMITS
 from ottoscaler.retries import RetryPolicy
 from ottoscaler.spec import Retry
+from ottoscaler.spine.handler import NO_LIMITS
 from ottoscaler.stream.memory import MemoryServer
 from tests.spine.scaler import Scaler
 from tests.spine.stage import open_stage

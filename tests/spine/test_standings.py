@@ -9,8 +9,8 @@ from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
-from ottoscaler.ledger import Ledger
-from ottoscaler.standings import Standings
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.standings import Standings
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.requests import Standing
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.ledger import NotOurs
+from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, open_stage
 from tests.spine.world import Plan, World

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ottoscaler.errors import Ambiguous, Conflict, Unavailable, WritesSuspended
-from ottoscaler.scaling import Scaling
+from ottoscaler.spine.scaling import Scaling
 from ottoscaler.throttle import LONGEST_OWN_PAUSE, LONGEST_PAUSE, Pace, Throttle
 from tests.spine.stage import open_stage
 from tests.spine.world import Plan, World

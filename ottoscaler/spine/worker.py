@@ -14,15 +14,15 @@ from typing import Any
 import trio
 import trio_util
 
-from ottoscaler.creation import STOPPED, Creation
-from ottoscaler.diagnosis import Diagnosis
 from ottoscaler.events import Event
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
 from ottoscaler.metrics import CAUSES_NAMED, StageClock, count_attempt
 from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
-from ottoscaler.site import Site
+from ottoscaler.spine.creation import STOPPED, Creation
+from ottoscaler.spine.diagnosis import Diagnosis
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import Accepted, Claim, Outcome
 from ottoscaler.verdicts import Verdict, has_started, is_waiting_for_volumes
 

@@ -14,7 +14,7 @@ from ottoscaler.events import Event
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
 from ottoscaler.outcomes import STOP_REASONS
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.verdicts import Verdict, judge_refusal
 
 QUIET_SECONDS = 5.0

@@ -19,15 +19,15 @@ from ottoscaler.events import Event
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
 from ottoscaler.kube.client import Kube
-from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.pod_warnings import PodWarnings
 from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.retries import RetryPolicy
-from ottoscaler.standings import Standings
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.standings import Standings
+from ottoscaler.spine.worker_logs import NO_LOGS, WorkerLogs
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
-from ottoscaler.worker_logs import NO_LOGS, WorkerLogs
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import partial
 import trio
 
 from ottoscaler.log import log
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import Fence
 
 

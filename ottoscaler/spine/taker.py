@@ -13,11 +13,11 @@ from contextlib import ExitStack, suppress
 import trio
 
 from ottoscaler.errors import Unavailable
-from ottoscaler.handler import Handler
 from ottoscaler.metrics import LEASES_CLAIMED
-from ottoscaler.poller import Poller
-from ottoscaler.roster import Roster
-from ottoscaler.site import Site
+from ottoscaler.spine.handler import Handler
+from ottoscaler.spine.poller import Poller
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import LANES, Fence, Tending
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.session import Session

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 import trio
 
-from ottoscaler.fences import Guard
 from ottoscaler.metrics import StageClock
 from ottoscaler.outcomes import WorkerOutcome
-from ottoscaler.site import Site
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.site import Site
+from ottoscaler.spine.worker_logs import NO_LOGS, EventLogs
 from ottoscaler.stream.base import Fence
-from ottoscaler.worker_logs import NO_LOGS, EventLogs
 
 COLLECTION_FROM = 10
 """With so many pods left at the end it pays to wait for their final phases and to delete them as one collection."""

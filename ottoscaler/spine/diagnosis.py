@@ -16,7 +16,7 @@ from ottoscaler.fleet import PodRecord
 from ottoscaler.log import Log
 from ottoscaler.pod_warnings import PodWarning
 from ottoscaler.retries import RetryPolicy
-from ottoscaler.site import Site
+from ottoscaler.spine.site import Site
 from ottoscaler.verdicts import Late, Stuck, Verdict, is_waiting_for_volumes, judge_end, judge_late, judge_stuck
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ottoscaler.handler import Work
+    from ottoscaler.spine.handler import Work
 
 CONTROL_ROOM = 200
 """Scale-downs at a time: each costs a few calls and a task; they never wait for a scaling."""

@@ -15,12 +15,12 @@ from contextlib import suppress
 import trio
 
 from ottoscaler.errors import Unavailable
-from ottoscaler.fences import Guard
 from ottoscaler.fleet import PodRecord
 from ottoscaler.log import log
 from ottoscaler.metrics import ORPHANS
-from ottoscaler.roster import Roster
-from ottoscaler.site import Site
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.site import Site
 
 PERIOD_SECONDS = 10.0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import trio
 
 from ottoscaler.events import BadEntry
-from ottoscaler.scaledown import ScaleDown
+from ottoscaler.spine.scaledown import ScaleDown
 from ottoscaler.stages import parse_pipeline
 from ottoscaler.stream.progress import VERSION, Progress
 

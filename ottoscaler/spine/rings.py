@@ -19,29 +19,29 @@ import trio
 import trio_util
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.bound import Bound
 from ottoscaler.drain import Drain
 from ottoscaler.errors import Answered, Unavailable
 from ottoscaler.events import Limits
-from ottoscaler.fences import Guard
 from ottoscaler.gauges import Vitals
-from ottoscaler.handler import Handler
 from ottoscaler.kube.warnings import watch_warnings
 from ottoscaler.kube.watch import WatchState, watch_fleet
 from ottoscaler.log import log
 from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.pods import INSTANCE_LABEL
-from ottoscaler.poller import Poller
-from ottoscaler.roster import Roster
 from ottoscaler.settings import Settings
-from ottoscaler.site import Site
+from ottoscaler.spine.bound import Bound
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.handler import Handler
+from ottoscaler.spine.poller import Poller
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.site import Site
+from ottoscaler.spine.sweeper import Sweeper
+from ottoscaler.spine.taker import Taker
 from ottoscaler.startup import Startup
 from ottoscaler.stream.base import Claim, Era, GroupLost
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Part, Supervisor, Unrecoverable
-from ottoscaler.sweeper import Sweeper
-from ottoscaler.taker import Taker
 
 GIVE_BACK_SECONDS = 0.3
 HAND_OVER_SECONDS = 0.4

@@ -17,12 +17,12 @@ import trio
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
 from ottoscaler.events import BadEntry, Event, Limits, parse_entry
-from ottoscaler.ledger import Ledger
 from ottoscaler.log import log
 from ottoscaler.metrics import POLLS, StageClock, count_ending
 from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.repeats import content_of, mismatch, repeated_pairs
-from ottoscaler.roster import Roster
+from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.roster import Roster
 from ottoscaler.stream.base import LANES, MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from ottoscaler.ledger import Ledger
+from ottoscaler.spine.ledger import Ledger
 from ottoscaler.stream.requests import Standing
 
 PERIOD_SECONDS = 0.1

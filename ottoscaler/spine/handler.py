@@ -13,20 +13,20 @@ from typing import Protocol
 
 import trio
 
-from ottoscaler.cancelling import Cancel
 from ottoscaler.errors import UnknownTemplate
 from ottoscaler.events import BadEntry, Limits, Pairs, parse_entry
-from ottoscaler.fences import Guard
-from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.metrics import LEASES_LOST
 from ottoscaler.outcomes import WorkerOutcome, dead_letter_pairs
 from ottoscaler.pipelines.running import PipelineRun
 from ottoscaler.pods import PodRecord
-from ottoscaler.roster import Roster
-from ottoscaler.scaledown import ScaleDown
-from ottoscaler.scaling import Scaling
-from ottoscaler.site import Site
+from ottoscaler.spine.cancelling import Cancel
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.ledger import NotOurs
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.scaledown import ScaleDown
+from ottoscaler.spine.scaling import Scaling
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 

@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 import trio
 
-from ottoscaler.attempts import Attempts
-from ottoscaler.cleanup import Cleanup
-from ottoscaler.creation import STOPPED
 from ottoscaler.events import BadEntry, Event
-from ottoscaler.fences import Guard
 from ottoscaler.log import log
 from ottoscaler.metrics import StageClock, count_attempt
 from ottoscaler.outcomes import WorkerOutcome, result_pairs
 from ottoscaler.pods import PodRecord
-from ottoscaler.site import Site
+from ottoscaler.spine.attempts import Attempts
+from ottoscaler.spine.cleanup import Cleanup
+from ottoscaler.spine.creation import STOPPED
+from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.site import Site
+from ottoscaler.spine.worker import Worker
+from ottoscaler.spine.worker_logs import NO_LOGS, EventLogs
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
-from ottoscaler.worker import Worker
-from ottoscaler.worker_logs import NO_LOGS, EventLogs
 
 
 class Scaling:

@@ -13,15 +13,15 @@ from itertools import islice
 
 import trio
 
-from ottoscaler.creation import STOPPED
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.fleet import PodRecord
-from ottoscaler.ledger import NotOurs
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
-from ottoscaler.roster import Roster
-from ottoscaler.scaling import figures
-from ottoscaler.site import Site
+from ottoscaler.spine.creation import STOPPED
+from ottoscaler.spine.ledger import NotOurs
+from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.scaling import figures
+from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import Candidate, Claim, Closing, LiveEvent
 from ottoscaler.stream.progress import Progress
 from ottoscaler.verdicts import judge_end
