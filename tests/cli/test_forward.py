@@ -98,9 +98,9 @@ def test_what_cannot_be_run_is_one_sentence(
 def test_signals_pass_through(stage: Stage) -> None:
     """The command gets each signal and may take its time; its own exit code is what counts."""
     names = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]
-    traps = "; ".join(f"trap 'echo {name}' {name}" for name in names)
+    traps = "; ".join(f"trap 'n=$((n + 1)); echo {name}' {name}" for name in names)
     process = stage.start(
-        *script(f"{traps}; echo ready; for n in 1 2 3 4 5 6; do sleep 9 & wait; kill $!; done; exit 9")
+        *script(f"n=0; {traps}; echo ready; while [ $n -lt 6 ]; do sleep 9 & wait; kill $!; done; exit 9")
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
