@@ -19,7 +19,7 @@ from ottoscaler.rpc.v1 import scaling_pb2, scaling_pb2_grpc
 
 CALL_SECONDS = 60.0
 AT_ONCE = 200
-"""Calls at a time; as many wait in the scaler at most (GRPC_MAX_WAITING_CALLS)."""
+"""Calls at a time. All are of one client, which may have half of the scaler's GRPC_MAX_WAITING_CALLS."""
 
 
 class Caller:
@@ -51,6 +51,7 @@ async def open_door(arena: Arena, **settings: str) -> AsyncIterator[tuple[Progra
     """A `serve` with its door on a free port, without a limit of calls a second, and a client that has called once."""
     port = find_free_port()
     door = {"GRPC_ENABLED": "true", "GRPC_PORT": str(port), "GRPC_CALLS_PER_SECOND": "0"}
+    door["GRPC_MAX_WAITING_CALLS"] = str(2 * AT_ONCE)
     async with arena.open_serve(**door, **settings) as serve:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             caller = Caller(channel)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,27 +23,34 @@ MOST_CLIENTS = 10_000
 
 
 class Lane:
-    """A pool for one sort of call; `limit` of them at a time."""
+    """A pool for one sort of call; `limit` of them at a time, `share` of these for one client (0: all)."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, share: int = 0) -> None:
         self.name = name
         self.limit = limit
-        self.in_use = 0
+        self.share = share or limit
         self.pool = ThreadPoolExecutor(limit + SPARE_THREADS, thread_name_prefix=f"grpc-{name}")
+        self._in_use = Counter[str]()
         self._lock = threading.Lock()
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """Hold one place of the lane. Raises `TooMany` where there is none."""
+    def room(self, client: str) -> Iterator[None]:
+        """Hold one place of the lane for a client. Raises `TooMany` where there is none, or none for this client."""
         with self._lock:
-            if self.in_use >= self.limit:
+            if self._in_use.total() >= self.limit:
                 raise TooMany(f"{self.limit} {self.name} calls are being answered, which is the limit")
-            self.in_use += 1
+            if self._in_use[client] >= self.share:
+                raise TooMany(
+                    f"{self.share} {self.name} calls of {client} are being answered, which is the limit of one client"
+                )
+            self._in_use[client] += 1
         try:
             yield
         finally:
             with self._lock:
-                self.in_use -= 1
+                self._in_use[client] -= 1
+                if not self._in_use[client]:
+                    del self._in_use[client]
 
     def close(self) -> None:
         """Let the threads end with what they are doing; waits for nothing."""

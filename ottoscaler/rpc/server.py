@@ -63,10 +63,10 @@ class RpcServer:
     def __init__(self, settings: Settings) -> None:
         self._access, credentials = Access(settings), load_credentials(settings)
         self._lanes = Lanes(
-            Lane("waiting", settings.grpc_max_waiting_calls),
+            Lane("waiting", waiting := settings.grpc_max_waiting_calls, share=half(waiting)),
             Lane("short", SHORT_CALLS),
             Lane("health", HEALTH_CALLS),
-            Lane("watching", WATCHING_CALLS),
+            Lane("watching", WATCHING_CALLS, share=half(WATCHING_CALLS)),
         )
         at_once = sum(lane.limit for lane in self._lanes) + QUEUED_CALLS
         no_thread = ThreadPoolExecutor(1)  # every rpc has the pool of its lane; this one never starts a thread
@@ -146,6 +146,11 @@ def wrong_files(settings: Settings) -> list[str]:
         except SettingsError as error:
             problems += error.problems
     return problems
+
+
+def half(places: int) -> int:
+    """What one client may have of the places for calls that last, so that the others still get in."""
+    return (places + 1) // 2
 
 
 async def _wait(event: threading.Event) -> None:

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from ottoscaler.metrics import RPC_SECONDS
 from ottoscaler.rpc import health as health_service
 from ottoscaler.rpc import messages
-from ottoscaler.rpc.access import Access, Refusals
+from ottoscaler.rpc.access import Access, Refusals, client_of
 from ottoscaler.rpc.answers import answer_to
 from ottoscaler.rpc.bridge import Bridge, Gone
 from ottoscaler.rpc.door import Door, InvalidCall, PipelineCall, PipelineNews
@@ -147,9 +147,10 @@ class Servicer:
         """Let a call in and hold its place; an error inside is answered, and logged as a refusal."""
         started, code = time.monotonic(), "CANCELLED"  # where nothing else is said: the client is gone
         try:
+            client = client_of(context.peer())
             if role is not None:
-                self._access.admit(context, role)
-            with lane.room():
+                client = self._access.admit(context, role) or client
+            with lane.room(client):
                 yield
             code = "OK"
         except grpc.RpcError:  # from reading: the client is gone

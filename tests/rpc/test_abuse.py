@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -64,8 +67,8 @@ async def until_served(rpc: Any, request: Any) -> None:
 
 
 async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
-    """Of 1,000 waiting calls as many wait as there is room for, the rest is refused at once; all others go on."""
-    async with open_door(max_waiting_calls=50, calls_per_second=0) as scene:
+    """Of 1,000 waiting calls as many wait as a client may have, the rest is refused at once; all others go on."""
+    async with open_door(max_waiting_calls=100, calls_per_second=0) as scene:
         scene.door.holds = True
         waiting = [scene.stub.ScaleUp.future(ONE, timeout=30) for _ in range(1000)]
         with trio.fail_after(10):
@@ -75,7 +78,9 @@ async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
         codes = Counter(each.code() for each in waiting if each.done())
         assert codes == {Code.RESOURCE_EXHAUSTED: 950}
         refused = next(each for each in waiting if each.done())
-        assert refused.details() == "50 waiting calls are being answered, which is the limit"
+        assert refused.details() == (
+            "50 waiting calls of 127.0.0.1 are being answered, which is the limit of one client"
+        )
         scene.door.release.set()
         with trio.fail_after(10):
             left = [each for each in waiting if not each.done() or each.code() == Code.OK]
@@ -85,9 +90,36 @@ async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
         await call(scene.stub.ScaleUp, ONE)
 
 
+async def test_one_client_does_not_take_all_places(tmp_path: Path) -> None:
+    """A client holds half of the waiting places at most, under whatever address; others get the rest until all are
+    taken. A client is the name of its token.
+    """
+    names = ("one", "other", "third")
+    tokens = {name: (("authorization", f"Bearer {name}"),) for name in names}
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    file = tmp_path / "tokens.yaml"
+    file.write_text("".join(f"- {{name: {name}, sha256: {hashes[name]}, roles: [scale]}}\n" for name in names))
+    async with open_door(max_waiting_calls=4, tokens_file=file) as scene:
+        scene.door.holds = True
+        waiting = []
+        for number, name in enumerate(("one", "one", "other", "other"), start=1):
+            waiting.append(scene.stub.ScaleUp.future(ONE, timeout=30, metadata=tokens[name]))
+            while len(scene.door.asked) < number:  # noqa: ASYNC110  calls that arrive in threads set no event here
+                await trio.sleep(0.01)
+            if number == 2:
+                error = await refusal(scene.stub.ScaleUp, ONE, metadata=tokens["one"])
+                assert error.code() == Code.RESOURCE_EXHAUSTED
+                assert error.details() == "2 waiting calls of one are being answered, which is the limit of one client"
+        error = await refusal(scene.stub.ScaleUp, ONE, metadata=tokens["third"])
+        assert error.details() == "4 waiting calls are being answered, which is the limit"
+        scene.door.release.set()
+        with trio.fail_after(5):
+            await until_served(partial(scene.stub.ScaleUp, metadata=tokens["one"]), ONE)
+
+
 async def test_streams_that_wait_count_like_calls_that_wait() -> None:
     """A pipeline that is followed takes a place of the waiting calls, and gives it back when its client goes."""
-    async with open_door(max_waiting_calls=2) as scene:
+    async with open_door(max_waiting_calls=4) as scene:
         scene.door.holds = True
         streams = [scene.stub.ExecutePipeline(pipeline_pb2.PipelineRequest(), timeout=30) for _ in range(2)]
         while len(scene.door.asked) < 2:  # noqa: ASYNC110  calls that arrive in threads set no event here
@@ -202,7 +234,7 @@ async def test_a_watcher_that_reads_nothing_stops_no_check() -> None:
 
 async def test_clients_that_come_and_go_leave_no_place_taken() -> None:
     """300 calls cancelled at any moment, many before they were begun, give back every place."""
-    async with open_door(max_waiting_calls=10, calls_per_second=0) as scene:
+    async with open_door(max_waiting_calls=20, calls_per_second=0) as scene:
         scene.door.holds = True
         for number in range(300):
             waiting = scene.stub.ScaleUp.future(ONE, timeout=30)
@@ -217,7 +249,7 @@ async def test_clients_that_come_and_go_leave_no_place_taken() -> None:
 
 
 def retried(rpc: Any, timeout: float) -> None:
-    """Ten calls at a time, which is every place there is, until all ten get through."""
+    """Ten calls at a time, which is every place that one client has, until all ten get through."""
     for _ in range(100):
         calls = [rpc.future(ONE, timeout=timeout) for _ in range(10)]
         if all(each.exception() is None for each in calls):
