@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tests.chaos.lines import start_handler
 from tests.chaos.script import Harm
 from tests.chaos.stage import NAMESPACE, PREFIX, Life, Stage
 
@@ -183,6 +184,42 @@ async def _create_late(stage: Stage, harm: Harm) -> None:
     stage.run.late_until = max(stage.run.late_until, time.time() + wait + (0.5 if harm.whom < 0.8 else GIVE_UP))
 
 
+# -- logs
+
+
+async def _kill_handler(stage: Stage, harm: Harm) -> None:
+    async with stage.handler_lock:
+        assert stage.handler is not None
+        stage.handler.kill()
+        stage.handler.wait()
+        await trio.sleep(harm.seconds)
+        stage.handler = start_handler(stage.handler_port, stage.run.folder)
+
+
+async def _freeze_handler(stage: Stage, harm: Harm) -> None:
+    async with stage.handler_lock:
+        assert stage.handler is not None
+        stage.handler.send_signal(19)
+        await trio.sleep(harm.seconds)
+        stage.handler.send_signal(18)
+
+
+async def _cut_logs(stage: Stage, harm: Harm) -> None:
+    """All followed logs end, and for a while none can be opened."""
+    await stage.cluster.fault(kind="reset_before", verb="get", path="/log$", lasts=harm.seconds)
+    number = await stage.cluster.fault(kind="watch_cut", path="/log$")
+    await stage.cluster.mend(number)
+
+
+async def _rotate_log(stage: Stage, harm: Harm) -> bool:
+    """A new file is begun for the log of a pod."""
+    pod = await _choose_pod(stage, harm)
+    if pod is None:
+        return False
+    body = {"namespace": NAMESPACE, "name": pod["metadata"]["name"]}
+    return (await stage.cluster.client.post("/faults/harm/rotate-log", json=body)).status_code == 200
+
+
 # -- pods
 
 
@@ -253,4 +290,8 @@ ACTS: dict[str, Act] = {
     "eviction": _to_pod("evict"),
     "pod deleted": _delete,
     "pod killed": _to_pod("kill"),
+    "handler kill -9": _kill_handler,
+    "handler SIGSTOP": _freeze_handler,
+    "logs cut": _cut_logs,
+    "log rotated": _rotate_log,
 }

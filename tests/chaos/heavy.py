@@ -56,9 +56,7 @@ async def _stage(made: Run) -> AsyncIterator[Stage]:
                 try:
                     yield stage
                 finally:
-                    stage.is_over = True
-                    for life in stage.lives.values():
-                        life.kill()
+                    stage.end()
         finally:
             valkey.kill()
         nursery.cancel_scope.cancel(reason="the run is over")

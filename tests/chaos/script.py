@@ -53,6 +53,17 @@ CALLS_SHARE = 0.5
 """Of the scripts without that harm so many have calls and pipelines."""
 
 
+LOG_HARMS = {
+    "handler kill -9": 3,
+    "handler SIGSTOP": 1,
+    "logs cut": 2,
+    "log rotated": 2,
+}
+"""Harm to those who read and take lines; it comes beside the other in scripts with logs."""
+LOGS_SHARE = 0.4
+"""Of all scripts so many have an otto-handler that takes every line."""
+
+
 class Send(NamedTuple):
     """An entry to add: when (s after the start), its fields, and for a cancel which of the events before is meant
     (0 to 1).
@@ -94,6 +105,7 @@ class Script:
     sends: tuple[Send, ...]
     harms: tuple[Harm, ...]
     asks: tuple[Ask, ...] = ()
+    has_logs: bool = False
 
 
 def write_script(seed: int, *, seconds: float = 6.0) -> Script:
@@ -107,7 +119,11 @@ def write_script(seed: int, *, seconds: float = 6.0) -> Script:
         asks = _asks(more, seconds)
         sends = sorted([*sends, *_pipelines(more, seconds)], key=lambda send: send.at)
         settings["GRPC_ENABLED"] = "true"
-    return Script(seed, replicas, settings, tuple(sends), tuple(harms), tuple(asks))
+    lines = random.Random(f"logs of {seed}")
+    if has_logs := lines.random() < LOGS_SHARE:
+        harms = sorted([*harms, *_log_harms(lines, seconds)], key=lambda harm: harm.at)
+        settings["LOG_GRACE_SECONDS"] = lines.choice(["1", "10", "10"])
+    return Script(seed, replicas, settings, tuple(sends), tuple(harms), tuple(asks), has_logs)
 
 
 def _settings(dice: random.Random) -> dict[str, str]:
@@ -178,6 +194,11 @@ def _pipelines(dice: random.Random, seconds: float) -> list[Send]:
         text = json.dumps({"pipeline_id": f"pipeline-{number}", "stages": stages})
         sends.append(Send(dice.uniform(0.0, seconds), {"type": "pipeline", "otto.pipeline": text}))
     return sends
+
+
+def _log_harms(dice: random.Random, seconds: float) -> list[Harm]:
+    names = dice.choices(list(LOG_HARMS), list(LOG_HARMS.values()), k=dice.randint(1, 4))
+    return [Harm(dice.uniform(0.3, seconds), name, dice.choice([0.2, 0.8, 2.0]), dice.random()) for name in names]
 
 
 def _harms(dice: random.Random, seconds: float) -> list[Harm]:

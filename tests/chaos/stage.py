@@ -21,6 +21,7 @@ import trio
 import yaml
 
 from ottoscaler.cli.playground import find_free_port, without_settings
+from tests.chaos.lines import PRINTING, start_handler
 from tests.chaos.script import Script
 from tests.process.bench import Cluster, wait_until
 from tests.stream.servers import DIE_WITH_PARENT, Server
@@ -165,10 +166,25 @@ class Stage:
         self.redis = trio.Lock()
         self.lives: dict[int, Life] = {}
         self.is_over = False
+        self.handler: subprocess.Popen[bytes] | None = None
+        self.handler_lock = trio.Lock()
+        self.handler_port = find_free_port()
         self.environ = _environ(run, valkey, cluster)
         self.has_doors = self.environ["GRPC_ENABLED"] == "true"
         self._nursery = nursery
         self._numbers: Counter[int] = Counter()
+        if run.script.has_logs:
+            self.environ["OTTO_HANDLER_HOST"] = f"127.0.0.1:{self.handler_port}"
+            self.handler = start_handler(self.handler_port, run.folder)
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        self.is_over = True
+        for life in self.lives.values():
+            life.kill()
+        if self.handler is not None:
+            self.handler.kill()
+            self.handler.wait()
 
     def start(self, place: int) -> Life:
         """Start a process in a replica's place, which takes over from the one that was there."""
@@ -205,7 +221,7 @@ def _environ(run: Run, valkey: Server, cluster: Cluster) -> dict[str, str]:
         "REDIS_STREAM": f"{PREFIX}:events",
         "KUBECONFIG": str(cluster.kubeconfig),
         "NAMESPACE": NAMESPACE,
-        "WORKER_TEMPLATE": str(_write_templates(run.folder)),
+        "WORKER_TEMPLATE": str(_write_templates(run.folder, has_logs=run.script.has_logs)),
         "LEASE_SECONDS": str(LEASE),
         "DRAIN_SECONDS": str(DRAIN),
         "CREATE_FENCE_SECONDS": str(FENCE),
@@ -218,25 +234,29 @@ def _environ(run: Run, valkey: Server, cluster: Cluster) -> dict[str, str]:
 
 
 WORKER = """
+{printing}
 who="$OTTO_EVENT_ID $OTTO_WORKER_INDEX $OTTO_ATTEMPT"
 set -- $OTTO_META_PLAN; shift $((OTTO_WORKER_INDEX - 1)); IFS=:; set -- $1
 echo "$(date +%s.%3N) start $who" >> {journal}
 if [ "$3" ]; then trap '' TERM; fi
-sleep $1
+rest $1
 echo "$(date +%s.%3N) end $who" >> {journal}
 exit $2
 """
 """A worker of the event's metadata `plan`: for each index seconds, exit code, and whether it is deaf to SIGTERM."""
 
 
-def _write_templates(folder: Path) -> Path:
+def _write_templates(folder: Path, *, has_logs: bool) -> Path:
     """The workers that write down that they ran, and some without a process. Every pod has a grace of 2 s."""
     journal, place = folder / "journal", folder / "templates"
+    printed = folder / "printed"
     journal.touch()
+    printed.touch()
     place.mkdir()
     simulate = {"simulated-good": {"duration": "0.5"}, "simulated-bad": {"duration": "0.2", "exit-code": "3"}}
     simulate["simulated-late"] = {"start-delay": "1.5", "duration": "1"}
-    words = ["sh", "-c", WORKER.replace("{journal}", str(journal))]
+    printing = PRINTING.replace("{printed}", str(printed)) if has_logs else "rest() { sleep $1; }"
+    words = ["sh", "-c", WORKER.replace("{printing}", printing).replace("{journal}", str(journal))]
     _write_template(place / "default.yaml", {"name": "worker", "command": words}, {})
     for name, words_of in simulate.items():
         marks = {f"ottoscaler.local/{key}": value for key, value in ({"simulate": "true"} | words_of).items()}

@@ -13,7 +13,7 @@ from tests.chaos.stage import Run
 from tests.chaos.verdict import judge
 
 SEEDS = (7, 8)
-"""The first has calls and a pipeline."""
+"""The first has calls and a pipeline, both have logs."""
 
 
 @pytest.mark.process

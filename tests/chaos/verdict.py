@@ -10,6 +10,7 @@ import msgspec
 
 from tests.chaos.callers import broken_promises
 from tests.chaos.light import Broken
+from tests.chaos.lines import broken_logs
 from tests.chaos.script import BAD_ENTRIES, TEMPLATES
 from tests.chaos.stage import BOUND, Run
 
@@ -28,6 +29,8 @@ def judge(run: Run) -> None:
             _judge_result(run, at, fields)
     broken = broken_promises(run)
     _must(not broken, f"a request is one event, its answers agree, and pipelines keep their order: {broken}")
+    lines = broken_logs(run)
+    _must(not lines, f"every line arrives, or a gap says that it did not: {lines[:5]}")
     _must(not run.exits, f"P4 a drain always ends: {run.exits}")
     _must(not run.left, f"P3 nothing orphaned, or not within {BOUND:.0f} s: {run.left}")
     _must(not run.complaints, "P5 a bug showed itself: " + "\n".join(run.complaints[:3]))

@@ -292,13 +292,14 @@ def _judge_worker(
     for number in range(1, plan.lines + 1):
         if number not in first:
             verdict.missing += 1
-            if not _is_covered(number, first, gaps):
+            if not is_covered(number, first, gaps):
                 verdict.complaints.append(f"{worker}: line {number} is missing, and no gap says so")
     if list(first) != sorted(first):
         verdict.complaints.append(f"{worker}: lines out of order")
 
 
-def _is_covered(number: int, first: dict[int, Row], gaps: list[Row]) -> bool:
+def is_covered(number: int, first: dict[int, Row], gaps: list[Row]) -> bool:
+    """Whether a gap tells of a line that did not come; `first` holds those that did, by number."""
     before = max((other for other in first if other < number), default=0)
     after = min((other for other in first if other > number), default=0)
     begin = first[before].stamp if before else ""

@@ -29,7 +29,8 @@ def main(port: str, path: str) -> None:
             yield pb.LogForwardResponse()
 
     def notify(notification: Any, context: grpc.ServicerContext) -> Any:
-        row: Any = (time.time(), notification.worker_id, "state", "", str(notification.status), {})
+        facts, status = dict(notification.metadata), pb.WorkerStatusNotification.StatusType.Name(notification.status)
+        row: Any = (time.time(), notification.worker_id, "state", "", status, facts)
         os.write(file, msgspec.json.encode(row) + b"\n")
         return pb.WorkerStatusAck()
 

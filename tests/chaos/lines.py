@@ -1,0 +1,112 @@
+"""Worker logs in heavy chaos: workers that count their lines, an otto-handler that is killed, and who judges what came.
+
+A worker writes down how many lines it has printed after it printed them, so that is the least that must arrive. What is
+missing of it must be covered by a gap: silence is never passed off as completeness.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tests.logs.lossless import Row, is_covered
+from tests.stream.servers import DIE_WITH_PARENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.chaos.stage import Run
+
+BURST = 20
+PRINTING = f"""
+say() {{
+  n=0; while [ $n -lt {BURST} ]; do n=$((n + 1)); total=$((total + 1)); echo "line $total"; done
+  echo "$total $who" >> {{printed}}
+}}
+rest() {{ for part in 1 2 3 4; do say; sleep $(awk "BEGIN {{ print $1 / 4 }}"); done; say; }}
+total=0
+"""
+"""Shell functions of a worker: `rest SECONDS` takes so long and prints in between."""
+NUMBER = re.compile(r"line (\d+)")
+ENDS = ("COMPLETED", "FAILED", "TERMINATED")
+ORDER = {"CREATED": 0, "RUNNING": 1} | dict.fromkeys(ENDS, 2)
+
+Attempt = tuple[str, int, int]  # event, index, attempt
+
+
+def start_handler(port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """An otto-handler that keeps what it takes in `folder`/taken; one that was there before has ended."""
+    command = [*DIE_WITH_PARENT, sys.executable, "-m", "tests.logs.taking", str(port), str(folder / "taken")]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def broken_logs(run: Run) -> list[str]:
+    """What came wrong, in words; for a run without logs nothing."""
+    if not run.script.has_logs:
+        return []
+    rows = _read(run.folder / "taken")
+    names, told = _states(rows)
+    printed = _printed(run.folder / "printed")
+    broken = [words for name, states in told.items() if (words := _misordered(name, states))]
+    for attempt, count in printed.items():
+        event, index, _ = attempt
+        if event in run.exempt or run.unseen[attempt]:
+            continue
+        name = names.get(attempt, "")
+        if name in run.stripped:
+            continue
+        broken += _missing(f"{event} {index} {attempt[2]} ({name or 'never told of'})", rows[name], count)
+    return broken
+
+
+def _read(path: Path) -> defaultdict[str, list[Row]]:
+    by_worker: defaultdict[str, list[Row]] = defaultdict(list)
+    for line in path.read_bytes().splitlines():
+        row = msgspec.json.decode(line, type=Row)
+        by_worker[row.worker].append(row)
+    return by_worker
+
+
+def _printed(path: Path) -> dict[Attempt, int]:
+    """How many lines each attempt has printed at least."""
+    most: dict[Attempt, int] = {}
+    for line in path.read_text().splitlines():
+        total, event, index, attempt = line.split()
+        most[event, int(index), int(attempt)] = int(total)
+    return most
+
+
+def _states(rows: dict[str, list[Row]]) -> tuple[dict[Attempt, str], dict[str, list[str]]]:
+    """The pod of each attempt, and in which order the states of each pod were told."""
+    names: dict[Attempt, str] = {}
+    told: defaultdict[str, list[str]] = defaultdict(list)
+    for name, some in rows.items():
+        for row in some:
+            if row.number == "state":
+                names[row.facts["event_id"], int(row.facts["index"]), int(row.facts["attempt"])] = name
+                told[name].append(row.message)
+    return names, told
+
+
+def _misordered(name: str, states: list[str]) -> str:
+    """Told again is in order; a state that was never told before an earlier one of its worker is not."""
+    first = list(dict.fromkeys(states))
+    is_ordered = [ORDER[state] for state in first] == sorted(ORDER[state] for state in first)
+    ends = [state for state in first if state in ENDS]
+    return "" if is_ordered and len(ends) <= 1 else f"{name} was told of as {states}"
+
+
+def _missing(who: str, rows: list[Row], count: int) -> list[str]:
+    first: dict[int, Row] = {}
+    for row in rows:
+        if (found := NUMBER.fullmatch(row.message)) is not None:
+            first.setdefault(int(found[1]), row)
+    gaps = [row for row in rows if "gap" in row.facts]
+    lost = [number for number in range(1, count + 1) if number not in first and not is_covered(number, first, gaps)]
+    words = [f"{who}: {len(lost)} of {count} lines missing from {lost[0]} on, and no gap says so"] if lost else []
+    return words + ([f"{who}: lines out of order"] if list(first) != sorted(first) else [])
