@@ -34,6 +34,23 @@ class NotServed(Exception):
     """What was asked for is not here (NOT_FOUND)."""
 
 
+class NotOffered(Exception):
+    """There is no such rpc (UNIMPLEMENTED)."""
+
+
+class NotRead(Exception):
+    """The call ended before its message had been read; nobody hears the answer (CANCELLED), but the log has it."""
+
+
+_BARE = {
+    NotServed: grpc.StatusCode.NOT_FOUND,
+    NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    NotRead: grpc.StatusCode.CANCELLED,
+    Gone: grpc.StatusCode.CANCELLED,
+}
+"""Errors without details."""
+
+
 class Answer(NamedTuple):
     """An error as it goes over the wire."""
 
@@ -73,8 +90,6 @@ def _known(error: BaseException) -> tuple[grpc.StatusCode | None, tuple[Message,
             return codes.PERMISSION_DENIED, (_info("ROLE"),)
         case NotKnown():
             return codes.UNAUTHENTICATED, (_info("TOKEN"),)
-        case NotServed():
-            return codes.NOT_FOUND, ()
         case RequestMismatch():
             return codes.ALREADY_EXISTS, (_info("OTHER_CONTENT", field=error.field, value=error.value),)
         case TooMany():
@@ -83,9 +98,7 @@ def _known(error: BaseException) -> tuple[grpc.StatusCode | None, tuple[Message,
             return codes.UNAVAILABLE, (_retry(error.retry_after or RETRY_SECONDS),)
         case TryAgain():
             return codes.UNAVAILABLE, (_retry(RETRY_SECONDS),)
-        case Gone():
-            return codes.CANCELLED, ()
-    return None, ()
+    return next((code for kind, code in _BARE.items() if isinstance(error, kind)), None), ()
 
 
 def _bad_request(field: str, description: str) -> Message:

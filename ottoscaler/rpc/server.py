@@ -105,6 +105,7 @@ class RpcServer:
         for service, handlers in servicer.handlers().items():
             handler = grpc.method_handlers_generic_handler(service, handlers)
             self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_generic_rpc_handlers((_Unknown(servicer),))  # the last: it takes what is left
         self._server.start()
         log.info("gRPC door open", address=self.address)
 
@@ -124,6 +125,16 @@ class RpcServer:
         with trio.move_on_after(2 * FLUSH_SECONDS, shield=True):
             await _wait(ended)
         self._lanes.close()
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """Takes every call."""
+
+    def __init__(self, servicer: Servicer) -> None:
+        self._servicer = servicer
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return self._servicer.unknown(handler_call_details)
 
 
 async def serve_rpc(

@@ -6,9 +6,10 @@ its time checked before it may make a thread wait, and that bytes which are no m
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from ottoscaler.metrics import RPC_SECONDS
 from ottoscaler.rpc import health as health_service
 from ottoscaler.rpc import messages
 from ottoscaler.rpc.access import Access, Refusals, client_of
-from ottoscaler.rpc.answers import answer_to
+from ottoscaler.rpc.answers import NotOffered, NotRead, answer_to
 from ottoscaler.rpc.bridge import Bridge, Gone
 from ottoscaler.rpc.door import Door, InvalidCall, PipelineCall, PipelineNews
 from ottoscaler.rpc.health import Health
@@ -35,6 +36,10 @@ MESSAGE_SECONDS = 10.0
 PROBE_SECONDS = 1.0
 """The same for health checks, which are open to everybody: who holds them up must begin anew all the time."""
 REFLECTION_SECONDS = 60.0
+CANCEL_SECONDS = 0.2
+"""Within this time after the end of its messages a call that gRPC itself refuses turns out to be over."""
+MOST_SHOWN = 100
+"""Characters of a name that is not ours."""
 Context = grpc.ServicerContext
 Requests = Iterator[bytes]
 Behaviour = Callable[[Requests, Context], Any]
@@ -70,7 +75,7 @@ class Servicer:
         self._reflection = reflection.ReflectionServicer([SERVICE, health_service.SERVICE, *REFLECTION])
 
     def handlers(self) -> dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]:
-        """By service and rpc."""
+        """By service and rpc; what is asked for beside them is refused by `unknown`."""
         door, waiting, short = self._door, self._lanes.waiting, self._lanes.short
         ours = {
             "ScaleUp": self._unary(
@@ -95,6 +100,15 @@ class Servicer:
         }
         reflecting = {"ServerReflectionInfo": _streaming(self._lanes.watching, self._reflect)}
         return {SERVICE: ours, health_service.SERVICE: checks, **dict.fromkeys(REFLECTION, reflecting)}
+
+    def unknown(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Refuse a call that no handler is for, which gRPC would do without a word in the log."""
+
+        def refuse(requests: Requests, context: Context) -> None:
+            with self._answering("unknown", context, self._lanes.short, None):
+                raise NotOffered(f"{str(details.method)[:MOST_SHOWN]!r} is not served here")
+
+        return _one(self._lanes.short, refuse)
 
     def _unary(
         self,
@@ -145,9 +159,10 @@ class Servicer:
     @contextmanager
     def _answering(self, rpc: str, context: Context, lane: Lane, role: Role | None) -> Iterator[None]:
         """Let a call in and hold its place; an error inside is answered, and logged as a refusal."""
+        peer = context.peer()  # it is not told any more when the call is over
         started, code = time.monotonic(), "CANCELLED"  # where nothing else is said: the client is gone
         try:
-            client = client_of(context.peer())
+            client = client_of(peer)
             if role is not None:
                 client = self._access.admit(context, role) or client
             with lane.room(client):
@@ -159,18 +174,28 @@ class Servicer:
             answer = answer_to(error)
             code = answer.code.name
             if not isinstance(error, Gone):
-                self._refusals.note(context.peer(), rpc, code, answer.message)
+                self._refusals.note(peer, rpc, code, answer.message)
             context.set_trailing_metadata(answer.trailer())
             context.abort(answer.code, answer.message)
         finally:
             RPC_SECONDS.labels(rpc, code).observe(time.monotonic() - started)
 
     def _message(self, requests: Requests, context: Context, seconds: float | None = None) -> bytes:
-        """The one message of a call."""
-        with self._patience.limit(context, seconds or MESSAGE_SECONDS):
+        """The one message of a call. Raises `NotRead` where it ended before, `Gone` where its deadline passed."""
+        seconds, over = seconds or MESSAGE_SECONDS, threading.Event()
+        until = time.monotonic() + seconds
+        if not context.add_callback(over.set):
+            over.set()
+        with self._patience.limit(context, seconds), suppress(grpc.RpcError):
             for message in requests:
                 return message
-        raise InvalidCall("the message", "missing", "one message")
+        if not over.wait(CANCEL_SECONDS):
+            raise InvalidCall("the message", "missing", "one message")
+        if time.monotonic() >= until:
+            raise NotRead(f"the call had no message within {seconds:g} s")
+        if context.time_remaining() <= 0:
+            raise Gone
+        raise NotRead("its message is larger than GRPC_MAX_MESSAGE_BYTES, or the client left before it was there")
 
 
 def _one(lane: Lane, behaviour: Behaviour) -> grpc.RpcMethodHandler[bytes, bytes]:

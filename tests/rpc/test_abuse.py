@@ -132,14 +132,50 @@ async def test_streams_that_wait_count_like_calls_that_wait() -> None:
             await until_served(scene.stub.ScaleUp, ONE)
 
 
-async def test_a_huge_message_is_refused() -> None:
-    """A message beyond GRPC_MAX_MESSAGE_BYTES is refused by its length, before it is read."""
+async def test_a_huge_message_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """A message beyond GRPC_MAX_MESSAGE_BYTES is refused by its length, before it is read; the log has the peer."""
     async with open_door(max_message_bytes=10_000) as scene:
         error = await refusal(scene.stub.ScaleUp, scaling_pb2.ScaleRequest(reason="x" * 20_000))
         assert error.code() == Code.RESOURCE_EXHAUSTED
         assert re.search(r"larger than max \(2000\d vs. 10000\)", str(error.details()))
         assert scene.door.asked == []
         assert await is_well(scene)
+        await until_said(caplog, "ScaleUp", "its message is larger than GRPC_MAX_MESSAGE_BYTES, or the client left")
+        request = pipeline_pb2.PipelineRequest(name="x" * 20_000)
+        error = await refusal(lambda *args, **options: next(scene.stub.ExecutePipeline(*args, **options)), request)
+        assert error.code() == Code.RESOURCE_EXHAUSTED
+        await until_said(caplog, "ExecutePipeline", "its message is larger than GRPC_MAX_MESSAGE_BYTES")
+
+
+async def test_a_call_without_its_message_is_told_so() -> None:
+    """A client that closes its side without a message hears what is missing, and is no riddle in the log."""
+    async with open_door() as scene:
+        rpc: Any = scene.channel.stream_unary("/ottoscaler.v1.OttoscalerService/ScaleUp")
+        error = await refusal(rpc, iter(()))
+        assert (error.code(), error.details()) == (
+            Code.INVALID_ARGUMENT,
+            "the message is 'missing', expected one message",
+        )
+
+
+async def test_what_is_not_served_is_refused_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An rpc, or a service, that is not there is UNIMPLEMENTED; the log has the peer and, at most in part, the name."""
+    async with open_door() as scene:
+        for path in ("/ottoscaler.v1.OttoscalerService/Fly", "/" + "x" * 1000):
+            error = await refusal(scene.channel.unary_unary(path), b"")
+            assert error.code() == Code.UNIMPLEMENTED
+        await until_said(caplog, "unknown", "'/ottoscaler.v1.OttoscalerService/Fly' is not served here")
+
+
+async def until_said(caplog: pytest.LogCaptureFixture, rpc: str, words: str) -> None:
+    """Wait until a refusal of an rpc is logged in these words, with its peer."""
+    with trio.fail_after(5):
+        while True:
+            facts = [vars(record)["facts"] for record in caplog.records if record.message == "call refused"]
+            if any(fact["rpc"] == rpc and fact["reason"].startswith(words) for fact in facts):
+                assert all(fact["peer"].startswith("ipv4:127.0.0.1:") for fact in facts)
+                return
+            await trio.sleep(0.01)
 
 
 async def test_a_client_that_calls_too_fast_is_slowed_down() -> None:
@@ -165,7 +201,9 @@ async def test_a_client_that_calls_too_fast_is_slowed_down() -> None:
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )
-async def test_calls_without_a_message_do_not_hold_threads_for_ever(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_without_a_message_do_not_hold_threads_for_ever(
+    path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Calls that are opened and never say anything are ended after a while; then all threads are free again."""
     monkeypatch.setattr(servicer, "MESSAGE_SECONDS", 0.2)
     monkeypatch.setattr(servicer, "PROBE_SECONDS", 0.2)
@@ -176,6 +214,8 @@ async def test_calls_without_a_message_do_not_hold_threads_for_ever(path: str, m
             with trio.fail_after(5):
                 health: Any = scene.channel.unary_unary("/grpc.health.v1.Health/Check")
                 await until_served(health, b"")
+            if rpc := path.rpartition("/")[2].replace("ServerReflectionInfo", ""):
+                await until_said(caplog, rpc, "the call had no message within 0.2 s")
                 await until_served(scene.stub.GetWorkerStatus, scaling_pb2.WorkerStatusRequest())
                 await until_served(scene.stub.ScaleUp, ONE)
 
