@@ -17,6 +17,8 @@ import msgspec
 
 from ottoscaler.spec import Spec, WrongSpec, parse_spec
 from ottoscaler.stages import Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
+from ottoscaler.trace_context import FIELDS as CONTEXT
+from ottoscaler.trace_context import NO_CONTEXT, TraceContext, read_context
 
 EventType = Literal["scale_up", "scale_down", "cancel", "pipeline"]
 TYPES = "scale_up, scale_down, cancel or pipeline"
@@ -24,7 +26,7 @@ RESERVED = "otto."
 KNOWN_RESERVED = frozenset(
     {"otto.spec", "otto.parent", "otto.request_id", "otto.replay_of", "otto.remain", "otto.pipeline"}
 )
-KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template", "traceparent"})
+KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template"}) | CONTEXT
 MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
 """Linux refuses to start a program with one environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts
 too.
@@ -76,7 +78,7 @@ class Event:
     timestamp: str = ""
     target: str = ""
     template: str = ""
-    traceparent: str = ""
+    context: TraceContext = NO_CONTEXT
     replay_of: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     entry: tuple[tuple[str, str], ...] = ()
@@ -125,10 +127,12 @@ def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry
 def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
     entry = tuple((_text("a field's name", name), _text(f"field {_show(name)}", value)) for name, value in pairs)
     known = KNOWN | {"event_id"} if ("type", "cancel") in entry else KNOWN
-    fields = _named_once((name, value) for name, value in entry if name in known or name.startswith(RESERVED))
+    context, odd = read_context(entry)
+    ours = ((name, value) for name, value in entry if name in known or name.startswith(RESERVED))
+    fields = _named_once(pair for pair in ours if pair[0] not in CONTEXT)
     _refuse_reserved(fields)
     kind = _type(fields)
-    metadata = tuple((name, value) for name, value in entry if name not in fields)
+    metadata = tuple((name, value) for name, value in entry if name not in fields and name not in CONTEXT)
     _check_metadata(metadata, fields.get("task_id", ""), limits)
     remain, pipeline = _remain(fields, kind), _pipeline(fields, kind, limits)
     has_count = kind in ("scale_up", "scale_down") and remain is None
@@ -140,11 +144,11 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
         task_id=fields.get("task_id", ""),
         timestamp=fields.get("timestamp", ""),
         template=_template(fields, limits.templates),
-        traceparent=fields.get("traceparent", ""),
+        context=context,
         replay_of=fields.get("otto.replay_of", ""),
         metadata=metadata,
         entry=entry,
-        note=_timestamp_note(fields.get("timestamp")),
+        note="; ".join(filter(None, (_timestamp_note(fields.get("timestamp")), odd))),
         spec=_spec(fields, kind),
         parent=_parent(fields),
         request_id=_request_id(fields, pipeline),

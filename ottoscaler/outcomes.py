@@ -115,7 +115,7 @@ def result_pairs(
         ("completed_at", rfc3339(completed)),
         ("workers", msgspec.json.encode([outcome.public() for outcome in listed]).decode()),
     )
-    extra = (("replay_of", event.replay_of), ("cancels", event.target), ("note", note))
+    extra = (("replay_of", event.replay_of), ("cancels", event.target), ("note", note), *event.context.pairs())
     return (*pairs, *((name, value) for name, value in extra if value))
 
 

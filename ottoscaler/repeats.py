@@ -14,7 +14,7 @@ import msgspec
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.outcomes import result_pairs
 
-ABOUT_THE_SENDING = frozenset({"timestamp", "traceparent", "otto.request_id", "otto.replay_of"})
+ABOUT_THE_SENDING = frozenset({"timestamp", "traceparent", "tracestate", "otto.request_id", "otto.replay_of"})
 """Fields that say nothing of what is asked for."""
 
 

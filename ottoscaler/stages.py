@@ -91,7 +91,7 @@ def stage_entry(event: Event, stage: Stage) -> tuple[tuple[str, str], ...]:
     metadata |= {"stage_type": stage.type} if stage.type else {}
     metadata |= {**dict(event.metadata), **stage.config}
     spec = dump_spec(stage.spec)
-    given = (("template", event.template), ("traceparent", event.traceparent), ("otto.spec", spec))
+    given = (("template", event.template), *event.context.pairs(), ("otto.spec", spec))
     return (
         ("type", "scale_up"),
         ("pod_count", str(stage.worker_count)),

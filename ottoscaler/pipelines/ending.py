@@ -135,4 +135,5 @@ def pipeline_result(
         ("pipeline_id", pipeline.pipeline_id),
         ("stages", msgspec.json.encode([end.shown() for end in ends]).decode()),
     )
-    return (*pairs, ("replay_of", event.replay_of)) if event.replay_of else pairs
+    extra = (("replay_of", event.replay_of), *event.context.pairs())
+    return (*pairs, *((name, value) for name, value in extra if value))

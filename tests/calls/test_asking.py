@@ -135,6 +135,6 @@ def test_content_is_what_is_asked_for(fields: dict[str, str], dice: Any) -> None
     """The order of fields and what is about the sending make no difference; any other change does."""
     pairs = list(fields.items())
     dice.shuffle(pairs)
-    sent = [*pairs, ("timestamp", "7"), ("otto.request_id", "r"), ("traceparent", "x")]
+    sent = [*pairs, ("timestamp", "7"), ("otto.request_id", "r"), ("traceparent", "x"), ("tracestate", "y")]
     assert content_of(sent) == content_of(fields.items() - {("timestamp", fields.get("timestamp", ""))})
     assert content_of([*pairs, ("more", "")]) != content_of(pairs)

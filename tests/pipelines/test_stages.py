@@ -87,6 +87,9 @@ def test_a_cycle_is_named_in_the_direction_of_its_needs() -> None:
     assert caught.value.value == needs[way[0]]
 
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
 def test_a_stage_becomes_an_event_of_its_own() -> None:
     """It has the stage's number of workers, what it asks of its container, and the metadata of pipeline and stage."""
     asked = stage(
@@ -97,14 +100,17 @@ def test_a_stage_becomes_an_event_of_its_own() -> None:
         timeout_seconds=5,
         retry_policy={"max_attempts": 2, "retryable_failures": ["ExitCode"]},
     )
-    event = parse(text_of(asked), ("level", "pipeline"), ("repository", "r"), ("traceparent", "t"))
+    event = parse(
+        text_of(asked), ("level", "pipeline"), ("repository", "r"), ("traceparent", TRACE), ("tracestate", "a=1")
+    )
     assert isinstance(event, Event)
     assert event.request_id == "pipeline:p"
     assert event.pipeline is not None
     pairs = stage_entry(event, event.pipeline.stages[0])
     made = parse_entry("2-1", tuple((name.encode(), value.encode()) for name, value in pairs), Limits())
     assert isinstance(made, Event)
-    assert (made.type, made.pod_count, made.task_id, made.parent, made.traceparent) == ("scale_up", 1, "p", "1-1", "t")
+    assert (made.type, made.pod_count, made.task_id, made.parent) == ("scale_up", 1, "p", "1-1")
+    assert made.context == (TRACE, "a=1")
     retry = Retry(max_attempts=2, retryable_failures=("ExitCode",))
     assert made.spec == Spec("busybox:1", ("make",), None, 5, retry)
     assert dict(made.metadata) == {
