@@ -39,11 +39,13 @@ class Crew:
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
     _started: int = 0
 
-    async def start(self) -> None:
-        """Start another replica; returns when it is ready."""
+    async def start(self, **settings: str) -> None:
+        """Start another replica, with further settings (by variable); returns when it is ready."""
         self._started += 1
         name = f"replica{self._started}"
-        self.programs[name] = await self._exits.enter_async_context(self.arena.open_serve(REDIS_CONSUMER=name))
+        self.programs[name] = await self._exits.enter_async_context(
+            self.arena.open_serve(REDIS_CONSUMER=name, **settings)
+        )
 
     async def owner(self, event_id: str) -> str:
         """The name of the replica that owns an event; empty where none does."""

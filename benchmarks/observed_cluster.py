@@ -2,7 +2,8 @@
 
 `python -m benchmarks.observed_cluster --data DIR --kubeconfig FILE --records FILE [--latency SECONDS]`. One line a
 note, appended at least every 50 ms: `TIME WHAT NAME`, where TIME is CLOCK_MONOTONIC (s), which all processes of a
-machine share; WHAT is a verb of the API or `running`; NAME is the pod's where it is created or runs, else `-`.
+machine share; WHAT is a verb of the API, `running`, or `killed` (deleted before its end); NAME is the pod's where it is
+created, runs or is killed, else `-`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 import trio
@@ -24,6 +25,7 @@ from ottoscaler.localcluster.cluster import LocalCluster, open_cluster
 from ottoscaler.localcluster.exchange import Request
 from ottoscaler.localcluster.faults import Fault
 from ottoscaler.localcluster.routes import Routes
+from ottoscaler.localcluster.store import Change
 
 FLUSH_SECONDS = 0.05
 
@@ -65,13 +67,28 @@ def noting_requests(notes: TextIO) -> Iterator[None]:
 
 
 async def note_runs(cluster: LocalCluster, notes: TextIO, *, task_status: trio.TaskStatus[None]) -> None:
-    """Note each pod once its container runs: a simulated one writes its first line right then."""
+    """Note each pod once its container runs (a simulated one writes its first line right then), and those killed."""
     with cluster.store.subscribe("pods") as changes:
         task_status.started()
         async for change in changes:
-            before = change.previous["status"].get("phase") if change.previous else None
-            if change.object["status"].get("phase") == "Running" != before:
-                notes.write(f"{time.monotonic():.6f} running {change.object['metadata']['name']}\n")
+            if what := what_happened(change):
+                notes.write(f"{time.monotonic():.6f} {what} {change.object['metadata']['name']}\n")
+
+
+def what_happened(change: Change) -> str:
+    """`running` where a pod began to run, `killed` where one was deleted before its end, else nothing."""
+    pod, previous = change.object, change.previous
+    if change.type == "DELETED" or "deletionTimestamp" in pod["metadata"]:
+        was_deleted = previous is not None and "deletionTimestamp" in previous["metadata"]
+        return "" if was_deleted or has_ended(previous or pod) else "killed"
+    before = previous["status"].get("phase") if previous else None
+    return "running" if pod["status"].get("phase") == "Running" != before else ""
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether all containers have ended, which they tell a second before the phase does."""
+    states = [status["state"] for status in pod["status"].get("containerStatuses", ())]
+    return bool(states) and all("terminated" in state for state in states)
 
 
 async def flush(notes: TextIO) -> None:

@@ -12,12 +12,15 @@ class Records:
     """Everything noted so far; `read` takes in what is new.
 
     `created` and `running` tell when (CLOCK_MONOTONIC, s) the create of a pod arrived first, and when it first ran.
-    `requests` counts requests by verb.
+    `runs` counts how often each ran, `killed` names those that were deleted before their end, `requests` counts
+    requests by verb.
     """
 
     def __init__(self, path: Path) -> None:
         self.created: dict[str, float] = {}
         self.running: dict[str, float] = {}
+        self.runs: Counter[str] = Counter()
+        self.killed: set[str] = set()
         self.requests: Counter[str] = Counter()
         self._path = path
         self._offset = 0
@@ -33,6 +36,10 @@ class Records:
             moment, what, name = line.split(" ")
             if what == "running":
                 self.running.setdefault(name, float(moment))
+                self.runs[name] += 1
+                continue
+            if what == "killed":
+                self.killed.add(name)
                 continue
             self.requests[what] += 1
             if name != "-":

@@ -15,10 +15,12 @@ from benchmarks import cost, scale_up, takeover
 from benchmarks.figures import Figure, median_figures, percentile
 from benchmarks.forwarding import Handler
 from benchmarks.meter import Usage
+from benchmarks.observed_cluster import what_happened
 from benchmarks.records import Records
 from benchmarks.report import shown, write_result
 from benchmarks.scale_up import Asked
 from ottoscaler.cli.programs import Program
+from ottoscaler.localcluster.store import Change, Published
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,3 +108,24 @@ def test_an_event_is_accepted_with_its_last_post(tmp_path: Path) -> None:
     assert figures["ScaleUp to accepted, p50"] == pytest.approx(30)
     assert figures["XADD to accepted, p99"] == pytest.approx(5)
     assert figures["events without all of their POSTs"] == 1
+
+
+def pod(state: str, phase: str = "Running", **metadata: str) -> Published:
+    """A pod of one container."""
+    status = {"phase": phase, "containerStatuses": [{"state": {state: {}}}]}
+    return Published({"metadata": {"name": "a", **metadata}, "status": status})
+
+
+def test_a_pod_is_killed_where_its_container_had_not_ended() -> None:
+    """The end counts that the container tells, not the phase that comes a second later; and a kill counts once."""
+    running, ended = pod("running"), pod("terminated")
+    dying = pod("running", deletionTimestamp="now")
+    steps = [
+        Change("MODIFIED", running, pod("waiting", "Pending"), 1),
+        Change("MODIFIED", dying, running, 2),
+        Change("DELETED", pod("terminated", deletionTimestamp="now"), dying, 3),
+        Change("MODIFIED", pod("terminated", deletionTimestamp="now"), ended, 4),
+        Change("DELETED", running, running, 5),
+        Change("MODIFIED", ended, running, 6),
+    ]
+    assert [what_happened(step) for step in steps] == ["running", "killed", "", "", "killed", ""]
