@@ -3,6 +3,9 @@
 // One JSON object per line: commands come on stdin, what happens goes to stdout.
 //   {"id": 1, "rpc": "ScaleUp", "request": {...}, "deadline": 5000}   → {"id": 1, "answer": {...}}, or {"id": 1, "error": {...}}
 //   {"id": 2, "rpc": "ExecutePipeline", "request": {...}}             → {"id": 2, "news": {...}} ..., {"id": 2, "end": true}
+//   {"id": 3, "rpc": "Check", "request": {...}}                       → the same for Check and Watch of grpc.health.v1
+//   {"id": 4, "rpc": "ServerReflectionInfo", "request": [{...}]}      → the same with all requests of a stream, for each of its names:
+//                                                                       "rpc": "ServerReflectionInfo.v1alpha"
 //   {"id": 2, "cancel": true}                                         → cancels a call
 //   {"hammer": [{"rpc": "ScaleUp", "request": {...}}]}                 → each again and again, "#" in it being a number
 //   {"rest": true}                                                    → {"hammered": [12], "errors": []} when all are answered
@@ -32,10 +35,40 @@ const details = protobuf.parse(`
   message BadRequest { repeated Violation field_violations = 1; }
 `, { keepCase: true }).root;
 
+// what every gRPC server may serve beside its own: grpc.health.v1, and reflection under its two names
+const load = (text) => loader.fromJSON(protobuf.parse(text, { keepCase: true }).root.toJSON(), options);
+const { Health } = grpc.loadPackageDefinition(load(`
+  syntax = "proto3";
+  package grpc.health.v1;
+  message HealthCheckRequest { string service = 1; }
+  message HealthCheckResponse {
+    enum ServingStatus { UNKNOWN = 0; SERVING = 1; NOT_SERVING = 2; SERVICE_UNKNOWN = 3; }
+    ServingStatus status = 1;
+  }
+  service Health {
+    rpc Check(HealthCheckRequest) returns (HealthCheckResponse);
+    rpc Watch(HealthCheckRequest) returns (stream HealthCheckResponse);
+  }
+`)).grpc.health.v1;
+const reflection = (version) => grpc.loadPackageDefinition(load(`
+  syntax = "proto3";
+  package grpc.reflection.${version};
+  message ServerReflectionRequest { oneof message_request { string file_containing_symbol = 4; string list_services = 7; } }
+  message FileDescriptorResponse { repeated bytes file_descriptor_proto = 1; }
+  message ListServiceResponse { repeated ServiceResponse service = 1; }
+  message ServiceResponse { string name = 1; }
+  message ServerReflectionResponse {
+    FileDescriptorResponse file_descriptor_response = 4;
+    ListServiceResponse list_services_response = 6;
+  }
+  service ServerReflection { rpc ServerReflectionInfo(stream ServerReflectionRequest) returns (stream ServerReflectionResponse); }
+`)).grpc.reflection[version].ServerReflection;
+
 const tell = (event) => process.stdout.write(JSON.stringify(event) + '\n');
 const calls = new Map();
 const answers = { retry: 0 };
 let client = null;
+let others = {};
 let entries = 0;
 let hammering = false;
 
@@ -53,15 +86,21 @@ function errorOf(error) {
 
 function call({ id, rpc, request, deadline }) {
   const limits = deadline ? { deadline: Date.now() + deadline } : {};
-  if (rpc === 'ExecutePipeline') {
-    const stream = client.ExecutePipeline(request, limits);
+  const [name, version] = rpc.split('.');
+  const at = others[rpc] || client;
+  if (['ExecutePipeline', 'Watch', 'ServerReflectionInfo'].includes(name)) {
+    const stream = version ? at[name](limits) : at[name](request, limits);
+    if (version) {
+      request.forEach((each) => stream.write(each));
+      stream.end();
+    }
     calls.set(id, stream);
     stream.on('data', (news) => tell({ id, news }));
     stream.on('error', (error) => tell({ id, error: errorOf(error) }));
     stream.on('end', () => tell({ id, end: true }));
     return;
   }
-  const unary = client[rpc](request, new grpc.Metadata(), limits, (error, answer) =>
+  const unary = at[name](request, new grpc.Metadata(), limits, (error, answer) =>
     tell(error ? { id, error: errorOf(error) } : { id, answer }));
   calls.set(id, unary);
 }
@@ -123,7 +162,13 @@ function serve() {
 readline.createInterface({ input: process.stdin }).on('line', (line) => {
   const command = JSON.parse(line);
   if (command.connect) {
-    client = new v1.OttoscalerService(command.connect, grpc.credentials.createInsecure());
+    const plain = grpc.credentials.createInsecure();
+    client = new v1.OttoscalerService(command.connect, plain);
+    const health = new Health(command.connect, plain);
+    others = { Check: health, Watch: health };
+    ['v1', 'v1alpha'].forEach((version) => {
+      others[`ServerReflectionInfo.${version}`] = new (reflection(version))(command.connect, plain);
+    });
     tell({ connected: command.connect });
   } else if (command.serve) {
     serve();

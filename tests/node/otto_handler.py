@@ -104,8 +104,8 @@ class NodeHandler:
         told = await self.wait(lambda: [told for told in self._told if "port" in told])
         return f"127.0.0.1:{told[0]['port']}"
 
-    async def begin(self, rpc: str, request: dict[str, Any], **options: Any) -> int:
-        """Begin a call; its number."""
+    async def begin(self, rpc: str, request: dict[str, Any] | list[dict[str, Any]], **options: Any) -> int:
+        """Begin a call, with all of its requests where it takes a stream of them; its number."""
         self._calls += 1
         await self.command(id=self._calls, rpc=rpc, request=request, **options)
         return self._calls

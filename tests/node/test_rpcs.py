@@ -112,6 +112,42 @@ async def test_a_pipeline_from_node() -> None:
     assert call == PipelineCall(pipeline_id="p", stages=(asked,))
 
 
+async def test_health_in_node() -> None:
+    """Check and Watch of grpc.health.v1 say SERVING, for the door and for its service; a drain is told to who watches;
+    another name is NOT_FOUND to Check and SERVICE_UNKNOWN to Watch.
+    """
+    async with open_node_handler() as node, open_door(drain_seconds=2) as scene:
+        await node.connect(f"127.0.0.1:{scene.port}")
+        for service in ("", "ottoscaler.v1.OttoscalerService"):
+            assert (await node.call("Check", {"service": service}))["answer"] == {"status": "SERVING"}
+        assert (await node.call("Check", {"service": "other"}))["error"]["code"] == "NOT_FOUND"
+        unknown, known = await node.begin("Watch", {"service": "other"}), await node.begin("Watch", {})
+        await node.wait(lambda: node.news_of(unknown) and node.news_of(known))
+        scene.drain.begin()
+        await node.wait(lambda: len(node.news_of(known)) == 2)
+        assert (await node.call("Check", {}))["answer"] == {"status": "NOT_SERVING"}
+    assert node.news_of(unknown) == [{"status": "SERVICE_UNKNOWN"}]
+    assert node.news_of(known) == [{"status": "SERVING"}, {"status": "NOT_SERVING"}]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_in_node(version: str) -> None:
+    """Under both of its names reflection lists what is served, and gives the files of our service."""
+    requests = [{"list_services": ""}, {"file_containing_symbol": "ottoscaler.v1.OttoscalerService"}]
+    async with open_node_handler() as node, open_door() as scene:
+        await node.connect(f"127.0.0.1:{scene.port}")
+        number = await node.begin(f"ServerReflectionInfo.{version}", requests)
+        assert "end" in await node.wait_end(number)
+    listed, files = node.news_of(number)
+    names = {service["name"] for service in listed["list_services_response"]["service"]}
+    assert names >= {
+        "ottoscaler.v1.OttoscalerService",
+        "grpc.health.v1.Health",
+        f"grpc.reflection.{version}.ServerReflection",
+    }
+    assert len(files["file_descriptor_response"]["file_descriptor_proto"]) == 2
+
+
 async def test_errors_in_node() -> None:
     """A wrong field is INVALID_ARGUMENT with a BadRequest that Node can read; a deadline and a cancel end the wait."""
     async with open_node_handler() as node, open_door() as scene:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AsyncExitStack
 
 import trio
 
@@ -12,6 +13,7 @@ from tests.process.bench import Bench, Serving
 from tests.process.together import together
 from tests.rpc.stage import serve_as_service
 
+ON_THE_STREAM = "call is on the stream"
 LAG_SECONDS = 0.3
 """For so long after a SIGTERM the Service still leads to the replica that ends."""
 ROUNDS = (
@@ -28,30 +30,38 @@ def door(port: int) -> dict[str, str]:
 
 @together
 async def test_a_client_in_node_notices_no_rollout(bench: Bench) -> None:
-    """Calling without pause while a replica is replaced, grpc-js sees no call fail; each request is one event."""
+    """Calling without pause while both replicas are replaced, one after the other, by new ones that are there first,
+    grpc-js sees no call fail; each request is one event.
+    """
     await trio.to_thread.run_sync(installed_modules)  # skips where there is no Node
-    ports = find_free_port(), find_free_port()
-    async with bench.place() as place, place.serve(**door(ports[0])) as one, place.serve(**door(ports[1])) as other:
+    ports = [find_free_port() for _ in range(4)]
+    async with bench.place() as place, AsyncExitStack() as replicas:
         place.open_gate()
+        old = [await replicas.enter_async_context(place.serve(**door(port))) for port in ports[:2]]
+        new: list[Serving] = []
         async with trio.open_nursery() as nursery, open_node_handler() as node:
-            service = await nursery.start(serve_as_service, service_port := find_free_port(), ports[0])
+            service = await nursery.start(serve_as_service, service_port := find_free_port(), ports[:2])
             await node.connect(f"127.0.0.1:{service_port}")
             await node.hammer(*ROUNDS)
-            await one.hear("call is on the stream", times=3)
-            one.send(signal.SIGTERM)
-            await trio.sleep(LAG_SECONDS)
-            service.port = ports[1]
-            await one.end()
-            served = len(other.said("call is on the stream"))
-            await other.hear("call is on the stream", times=served + 3)
+            for number, ending in enumerate(old):
+                await ending.hear(ON_THE_STREAM, times=3)
+                new.append(await replicas.enter_async_context(place.serve(**door(ports[2 + number]))))
+                service.ports = ports[number : number + 3]
+                ending.send(signal.SIGTERM)
+                await trio.sleep(LAG_SECONDS)
+                service.ports = ports[number + 1 : number + 3]
+                await ending.end()
+            for replica in new:
+                served = len(replica.said(ON_THE_STREAM))
+                await replica.hear(ON_THE_STREAM, times=served + 3)
             calls, errors = await node.rest()
             nursery.cancel_scope.cancel(reason="the client rests")
         assert errors == []
         assert all(calls)
-        place.events |= dict.fromkeys(_asked(one) | _asked(other), 1)
+        place.events |= dict.fromkeys(set().union(*map(_asked, [*old, *new])), 1)
         assert len(place.events) == calls[0] + 1
         await place.judge()
 
 
 def _asked(replica: Serving) -> set[str]:
-    return {line["event_id"] for line in replica.said("call is on the stream")}
+    return {line["event_id"] for line in replica.said(ON_THE_STREAM)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -197,32 +197,39 @@ def taken(stream: Iterator[T], count: int) -> list[T]:
     return [next(stream) for _ in range(count)]
 
 
-@dataclass
 class Service:
-    """Where new connections lead."""
+    """Where new connections lead: to each of its ports in turn."""
 
-    port: int
+    def __init__(self, ports: Sequence[int]) -> None:
+        self.ports = tuple(ports)
+        self._turn = 0
+
+    def pick(self) -> int:
+        """The port for one connection."""
+        self._turn += 1
+        return self.ports[self._turn % len(self.ports)]
 
 
 async def serve_as_service(
-    port: int, to_port: int, *, task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED
+    port: int, to_ports: Sequence[int], *, task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Pass connections on to the port that `Service` names when they begin."""
-    service = Service(to_port)
+    """Pass connections on to the ports that `Service` has when they begin."""
+    service = Service(to_ports)
 
     async def pass_on(client: trio.SocketStream) -> None:
-        async with client, await trio.open_tcp_stream("127.0.0.1", service.port) as replica:
+        async with client, await trio.open_tcp_stream("127.0.0.1", service.pick()) as replica:
             async with trio.open_nursery() as both:
-                both.start_soon(_copy, client, replica, both.cancel_scope)
-                both.start_soon(_copy, replica, client, both.cancel_scope)
+                both.start_soon(_copy, client, replica)
+                await _copy(replica, client)
+                both.cancel_scope.cancel(reason="the replica has closed, and all that it said was passed on")
 
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_tcp, pass_on, port, host="127.0.0.1"))
         task_status.started(service)
 
 
-async def _copy(source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope) -> None:
+async def _copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
     with suppress(trio.BrokenResourceError):
         async for data in source:
             await target.send_all(data)
-    scope.cancel(reason="one side has closed")
+        await target.send_eof()

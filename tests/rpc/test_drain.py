@@ -142,14 +142,14 @@ async def test_clients_change_over_without_a_failed_call(quick: None, monkeypatc
     async with trio.open_nursery() as nursery:
         await nursery.start(first)
         await nursery.start(RpcServer(settings_with(port=ports[1])).serve, doors[1], drains[1])
-        service = await nursery.start(serve_as_service, service_port, ports[0])
+        service = await nursery.start(serve_as_service, service_port, ports[:1])
         async with trio.open_nursery() as clients:
             for _ in range(4):
                 clients.start_soon(client)
             await doors[0].entered.wait()
             drains[0].begin()
             await trio.sleep(0.1)
-            service.port = ports[1]
+            service.ports = (ports[1],)
             await closed.wait()
             await trio.sleep(0.1)
             is_over.set()
