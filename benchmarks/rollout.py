@@ -92,7 +92,8 @@ async def _measure(show: Show, crew: Crew, replicas: int, parameters: Parameters
         Figure(f"{name}: p99 longer by restarts", added, "s", AIM_SECONDS),
         *(Figure(f"{name}: {what}", count, "", 0) for what, count in harm.items()),
     ]
-    return figures, f"{name}: {usage.words()} The replicas count as others."
+    bad = [leaving.failure("left") for leaving in rolling.left if leaving.process.returncode]
+    return figures, "\n".join((f"{name}: {usage.words()} The replicas count as others.", *map(str, bad)))
 
 
 async def _warm_up(arena: Arena, parameters: Parameters) -> None:

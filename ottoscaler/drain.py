@@ -18,7 +18,7 @@ from typing import Never
 
 import trio
 
-from ottoscaler.log import log
+from ottoscaler.log import finish_logging, log
 from ottoscaler.metrics import DRAINS
 
 MARGIN_SECONDS = 0.9
@@ -83,6 +83,7 @@ class Drain:
         """End the process here and now. The interpreter's own way out has no limit (it waits for threads), and the
         alarm would find its handler gone there and kill with a signal.
         """
+        finish_logging()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # the reader has gone: nobody is left to be told
                 stream.flush()

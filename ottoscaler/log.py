@@ -3,7 +3,7 @@
 `log.info("worker ended", event_id=..., cause=...)`: a constant message and facts by name (event_id, task_id, worker,
 attempt, stage, cause, ...); a fact that is None is left out. It rides on the standard `logging`: the facts are the
 record's `facts`, so that handlers and tests see them. A log call never raises and never waits long, whatever becomes of
-stdout.
+stdout. A warning that comes again and again is written now and then, with a count of what was left out.
 """
 
 import json
@@ -11,13 +11,22 @@ import logging
 import os
 import select
 import sys
+import time
 import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _COLOURS = {logging.DEBUG: "\x1b[2m", logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m"}
+REPEAT_SECONDS = 10.0
+"""For so long a warning that was written is not written again."""
+MOST_REPEATS = 256
+"""So many different ones are remembered."""
+VARYING = frozenset({"reason", "seconds", "crashes", "pods", "events", "seen", "now", "told"})
+"""Facts that may differ between two lines which say the same; by all others they are told apart."""
 _CHUNK = select.PIPE_BUF  # bytes that a pipe which polls as writable takes without blocking
 
 
@@ -40,15 +49,23 @@ class Log:
         """Say what happened."""
         self._write(logging.INFO, message, facts, None)
 
-    def warning(self, message: str, /, *, error: BaseException | None = None, **facts: object) -> None:
-        """Say what went wrong and is coped with; an `error` adds its traceback."""
-        self._write(logging.WARNING, message, facts, error)
+    def warning(
+        self, message: str, /, *, error: BaseException | None = None, is_change: bool = False, **facts: object
+    ) -> None:
+        """Say what went wrong and is coped with; an `error` adds its traceback. What tells of a change (lost, back) is
+        never taken for a repeat: the last of them is what holds.
+        """
+        self._write(logging.WARNING, message, facts, error, is_change=is_change)
 
-    def error(self, message: str, /, *, error: BaseException | None = None, **facts: object) -> None:
-        """Say what someone must look at; an `error` adds its traceback."""
-        self._write(logging.ERROR, message, facts, error)
+    def error(
+        self, message: str, /, *, error: BaseException | None = None, is_change: bool = False, **facts: object
+    ) -> None:
+        """Say what someone must look at; the rest as `warning`."""
+        self._write(logging.ERROR, message, facts, error, is_change=is_change)
 
-    def _write(self, level: int, message: str, facts: dict[str, object], error: BaseException | None) -> None:
+    def _write(
+        self, level: int, message: str, facts: dict[str, object], error: BaseException | None, is_change: bool = False
+    ) -> None:
         logger = self._logger
         if not logger.isEnabledFor(level):
             return
@@ -57,6 +74,7 @@ class Log:
         record = logger.makeRecord(logger.name, level, "", 0, message, (), exc_info)
         known = {**self._facts, **facts}
         record.facts = {name: value for name, value in known.items() if value is not None}
+        record.is_change = is_change
         logger.handle(record)
 
 
@@ -77,6 +95,12 @@ def start_logging(level: str, form: str, descriptor: int = 1) -> None:
     logging.getLogger("ottoscaler").setLevel(LEVELS[level])
     logging.captureWarnings(capture=True)
     sys.excepthook = lambda kind, error, trace: log.error("crashed", error=error)
+
+
+def finish_logging() -> None:
+    """Write what is still held back, before the process ends."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def _stamp(record: logging.LogRecord) -> str:
@@ -151,15 +175,98 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+class _Repeat:
+    """A warning that was written, and the last of the same that was left out since."""
+
+    __slots__ = ("count", "last", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.count = 0
+        self.last: logging.LogRecord | None = None
+
+
+class Repeats:
+    """Keeps warnings and errors from coming again and again: the same one is written once in `seconds`.
+
+    The same is: from one logger, at one level, of one message, with equal facts (but those that are VARYING) and one
+    kind of error. The next one that is written says how many were left out (`repeated`); where none comes, the last of
+    them is written with the first line of whatever kind after that time. Beyond `most` different ones the oldest is
+    forgotten in the same way.
+    """
+
+    def __init__(
+        self, seconds: float = REPEAT_SECONDS, most: int = MOST_REPEATS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._clock = clock
+        self._written: OrderedDict[Hashable, _Repeat] = OrderedDict()  # the one written longest ago first
+
+    def sift(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """The lines to write now: left-out ones whose time is over, and this one unless it is left out."""
+        now = self._clock()
+        key = _same(record) if record.levelno >= logging.WARNING and not getattr(record, "is_change", False) else None
+        known = self._written.get(key) if key is not None else None
+        if known is not None and now < known.until:
+            known.count += 1
+            known.last = record
+            return self._overdue(now)
+        if known is not None:
+            del self._written[key]
+            _count(record, known.count)
+        lines = [*self._overdue(now), record]
+        if key is not None:
+            self._written[key] = _Repeat(now + self._seconds)
+        while len(self._written) > self._most:
+            lines[-1:-1] = _last(self._written.popitem(last=False)[1])
+        return lines
+
+    def rest(self) -> list[logging.LogRecord]:
+        """All lines that were left out and nobody was told of; they count as told."""
+        lines = [line for repeat in self._written.values() for line in _last(repeat)]
+        self._written.clear()
+        return lines
+
+    def _overdue(self, now: float) -> list[logging.LogRecord]:
+        lines: list[logging.LogRecord] = []
+        while self._written and (oldest := next(iter(self._written.values()))).until <= now:
+            key, _ = self._written.popitem(last=False)
+            if told := _last(oldest):
+                lines += told
+                self._written[key] = _Repeat(now + self._seconds)
+        return lines
+
+
+def _same(record: logging.LogRecord) -> Hashable:
+    """What two records share that say the same."""
+    facts = tuple((name, str(value)) for name, value in _facts(record).items() if name not in VARYING)
+    return record.name, record.levelno, record.msg, facts, record.exc_info[0] if record.exc_info else None
+
+
+def _last(repeat: _Repeat) -> list[logging.LogRecord]:
+    """The last that was left out, which stands for all of them; nothing where none was."""
+    if repeat.last is None:
+        return []
+    _count(repeat.last, repeat.count - 1)
+    return [repeat.last]
+
+
+def _count(record: logging.LogRecord, left_out: int) -> None:
+    if left_out:
+        record.facts = {**_facts(record), "repeated": left_out}
+
+
 class DescriptorHandler(logging.Handler):
     """Writes to a file descriptor, and drops lines rather than wait for a reader that stands still.
 
     A reader that is merely slow gets `patience` seconds once; while it stands still every line is dropped at once.
-    When it reads again, a line says how many are missing. A closed descriptor is silence.
+    When it reads again, a line says how many are missing. A closed descriptor is silence. Repeats are left out.
     """
 
-    def __init__(self, descriptor: int, patience: float = 0.1) -> None:
+    def __init__(self, descriptor: int, patience: float = 0.1, repeats: Repeats | None = None) -> None:
         super().__init__()
+        self._repeats = repeats or Repeats()
         self._descriptor = descriptor
         self._patience = patience
         self._dropped = 0
@@ -168,7 +275,24 @@ class DescriptorHandler(logging.Handler):
         self._poll.register(descriptor, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; whatever goes wrong, the caller's work goes on."""
+        """Write one record, unless it is a repeat; whatever goes wrong, the caller's work goes on."""
+        try:
+            lines = self._repeats.sift(record)
+        except Exception:  # noqa: BLE001  a value whose str() fails: said when it is written
+            lines = [record]
+        for line in lines:
+            self._write(line)
+
+    def flush(self) -> None:
+        """Write what was left out and not told yet."""
+        self.acquire()
+        try:
+            for line in self._repeats.rest():
+                self._write(line)
+        finally:
+            self.release()
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001  a value whose str() fails must not stop the work that it describes

@@ -100,7 +100,8 @@ class PolicyFile:
 
     def _note(self, problem: str) -> None:
         if problem and problem != self.problem:
-            log.error("policy cannot be used: whatever asks for more than the defaults is refused", reason=problem)
+            words = "policy cannot be used: whatever asks for more than the defaults is refused"
+            log.error(words, is_change=True, reason=problem)
         elif self.problem and not problem:
             log.info("policy can be used again")
         self.problem = problem

@@ -84,7 +84,7 @@ class _Outage:
         if not self._is_lost:
             self._is_lost = True
             words = "the Kubernetes API is lost" if self.was_reached else "the Kubernetes API is not reached yet"
-            log.warning(words, reason=str(error))
+            log.warning(words, is_change=True, reason=str(error))
             if self._on_outage is not None:
                 self._on_outage(error)
         asked = error.retry_after if isinstance(error, Unavailable) else None
@@ -96,7 +96,7 @@ class _Outage:
         self._state.hear()
         if self._is_lost:
             self._is_lost = False
-            log.warning("the Kubernetes API is back" if self.was_reached else "the Kubernetes API is reached")
+            log.info("the Kubernetes API is back" if self.was_reached else "the Kubernetes API is reached")
             if self._on_outage is not None:
                 self._on_outage(None)
         self.was_reached = True

@@ -33,7 +33,7 @@ class Outage:
             errors = errors.exceptions[0]
         if not self._is_lost:
             self._is_lost = True
-            log.warning(f"otto-handler does not take {self._what}", reason=str(errors))
+            log.warning(f"otto-handler does not take {self._what}", is_change=True, reason=str(errors))
 
     def find(self) -> None:
         """An answer came."""

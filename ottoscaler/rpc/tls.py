@@ -84,7 +84,8 @@ class CertificateFiles:
         except (OSError, ValueError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)
-                log.error("the certificate is kept as it was: the new one cannot be used", reason=self._problem)
+                words = "the certificate is kept as it was: the new one cannot be used"
+                log.error(words, is_change=True, reason=self._problem)
             return None
         self._problem = ""
         log.info("certificate read again", file=self._cert)

@@ -76,7 +76,8 @@ class Tokens:
         except ValueError as error:
             self._tokens, problem = (), str(error)
         if problem and problem != self._problem:
-            log.error("every call is refused: the tokens are not known", file=self._path, reason=f"it {problem}")
+            words = "every call is refused: the tokens are not known"
+            log.error(words, is_change=True, file=self._path, reason=f"it {problem}")
         elif not problem and (self._tokens != before or self._problem):
             log.info("tokens read again", file=self._path, tokens=len(self._tokens))
         self._problem = problem

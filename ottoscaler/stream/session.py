@@ -135,7 +135,9 @@ class Session:
         self._calm_from = math.inf
         if self._lost_at is None:
             self._lost_at = self._clock()
-            log.warning("Redis is lost: writes end with the lease", address=error.address, reason=str(error))
+            log.warning(
+                "Redis is lost: writes end with the lease", is_change=True, address=error.address, reason=str(error)
+            )
             self._lost_address = error.address
 
     def _note_success(self, sent: float, *, is_late: bool) -> None:

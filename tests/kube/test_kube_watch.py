@@ -317,6 +317,7 @@ async def test_an_api_that_is_away_at_the_start_is_waited_for(
     """Ready comes with the first list, however late, and the lines do not speak of a loss."""
     api = ScriptedApi()
     api.away = True
+    caplog.set_level(logging.INFO, "ottoscaler")
 
     async with trio.open_nursery() as nursery:
 
