@@ -89,6 +89,7 @@ def test_imports_point_inwards(path: Path) -> None:
         ("rich", {"cli"}),
         ("prometheus_client", {"metrics", "gauges"}),
         ("h11", {"web"}),
+        ("h2", {"rpc", "localcluster"}),
         ("starlette", {"localcluster"}),
         ("hypercorn", {"localcluster"}),
         ("psutil", {"localcluster", "cli"}),

@@ -56,6 +56,10 @@ class AnswerLike(Protocol):
 class StreamLike(Protocol):
     """A stream to the receiver; `ottoscaler.rpc.handler_link.LogStream` is one."""
 
+    @property
+    def is_leaving(self) -> bool:
+        """The receiver will end it: what is under way may be answered still, and the rest wants another stream."""
+
     def send(self, entry: bytes) -> None:
         """Send without waiting."""
 
@@ -192,12 +196,15 @@ class Lane:
             self._settle_all(stream.take())
             if self._stalled_at() <= trio.current_time():
                 raise Unavailable(f"otto-handler answers nothing for {STALL_SECONDS:.0f} s")
+            if stream.is_leaving and not self._flight:
+                return
             await self._refill()
             with trio.move_on_after(LOOK_SECONDS) as waiting:
                 await self._wait_open()
             if waiting.cancelled_caught:
                 continue
-            self._send_due(stream)
+            if not stream.is_leaving:
+                self._send_due(stream)
             limit = min(self._next_time(), self._stalled_at())
             with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
                 await self._news.wait()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from ottoscaler.errors import SettingsError
@@ -24,7 +25,7 @@ async def open_log_keeper(
     settings: Settings, access: Access, may_write: Callable[[], None], site: Site
 ) -> AsyncIterator[LogKeeper]:
     """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
-    with _open_receiver(settings, site) as receiver:
+    async with _open_receiver(settings, site) as receiver:
         async with _open_api(access, may_write) as kube:
             yield LogKeeper(
                 kube,
@@ -43,8 +44,8 @@ def _open_api(access: Access, may_write: Callable[[], None]) -> AbstractAsyncCon
     return open_kube(access, may_write=may_write, on_request=observe_request)
 
 
-@contextmanager
-def _open_receiver(settings: Settings, site: Site) -> Iterator[Receiver]:
+@asynccontextmanager
+async def _open_receiver(settings: Settings, site: Site) -> AsyncIterator[Receiver]:
     if not settings.otto_handler_host:
         from ottoscaler.logs.printing import PrintingReceiver
 
@@ -60,13 +61,19 @@ def _open_receiver(settings: Settings, site: Site) -> Iterator[Receiver]:
     if token and not settings.otto_handler_tls:
         log.warning("OTTO_HANDLER_TOKEN is sent in plain text: OTTO_HANDLER_TLS is false")
     ca = _read_ca(settings.otto_handler_ca)
-    with open_handler(settings.otto_handler_host, tls=settings.otto_handler_tls, ca=ca, token=token) as handler:
+    async with open_handler(settings.otto_handler_host, tls=settings.otto_handler_tls, ca=ca, token=token) as handler:
         yield HandlerReceiver(handler, site.wait_writable)
 
 
 def _read_ca(path: str | None) -> bytes | None:
+    from ottoscaler.rpc.http2 import client_tls
+
     try:
-        return Path(path).read_bytes() if path else None
+        ca = Path(path).read_bytes() if path else None
+        client_tls(ca)
+    except ssl.SSLError as error:
+        raise SettingsError([f"OTTO_HANDLER_CA is {path!r}, expected certificates in PEM ({error.reason})"]) from error
     except OSError as error:
         expected = f"expected a file that can be read ({error.strerror})"
         raise SettingsError([f"OTTO_HANDLER_CA is {path!r}, {expected}"]) from error
+    return ca

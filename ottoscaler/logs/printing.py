@@ -68,6 +68,8 @@ class PrintedWording:
 class _Page:
     """What is to be written; a task writes, so that a reader of stdout who is slow holds up nobody else."""
 
+    is_leaving = False
+
     def __init__(self, wake: Callable[[], None], descriptor: int) -> None:
         self._wake = wake
         self._descriptor = descriptor

@@ -10,6 +10,10 @@
     access       who may call: tokens, tls, watched_files
     health       grpc.health.v1
 
+And the calls the other way, to otto-handler, with a client of our own:
+
+    handler_link its two calls; http2: a connection; framing: frames and messages in bytes
+
 gRPC itself is imported by `server` and below it only, which a service without the door never imports.
 """
 

@@ -49,6 +49,12 @@ class FakeReceiver:
                 self._streams.remove(stream)
                 nursery.cancel_scope.cancel(reason="the stream is left")
 
+    def leave(self) -> None:
+        """Want all streams to come to their ends."""
+        for stream in self._streams:
+            stream.is_leaving = True
+            stream.wake()
+
     def cut(self) -> None:
         """End all streams."""
         for stream in self._streams:
@@ -61,6 +67,7 @@ class FakeStream:
 
     def __init__(self, receiver: FakeReceiver, wake: Callable[[], None]) -> None:
         self.is_cut = False
+        self.is_leaving = False
         self.wake = wake
         self._receiver = receiver
         self._inbox: deque[bytes] = deque()

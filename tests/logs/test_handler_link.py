@@ -67,7 +67,7 @@ async def test_lines_and_answers_cross_the_wire() -> None:
     """Every line arrives in order; RETRY brings its line again, DROP does not."""
     heard = Heard()
     with open_otto_handler(Told(heard), control=Control(Behaviour(retry=10, drop=7))) as served:
-        with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
+        async with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
             async with forwarding(handler, 300):
                 pass
     taken = [one for one in heard.records if one["answer"] != "RETRY"]
@@ -79,8 +79,11 @@ async def test_lines_and_answers_cross_the_wire() -> None:
 async def test_a_handler_that_restarts_gets_the_rest() -> None:
     """When the handler ends and comes back on its port, lines go on, and only those without an answer come twice."""
     heard, port = Heard(), free_port()
-    with ExitStack() as last, open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
-        async with forwarding(handler, 2000):
+    with ExitStack() as last:
+        async with (
+            open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler,
+            forwarding(handler, 2000),
+        ):
             await trio.sleep(0.2)
             for _ in range(2):
                 with open_otto_handler(Told(heard), port=port, control=Control(Behaviour(cut_after=300))):
@@ -102,12 +105,12 @@ async def test_tls_and_token() -> None:
     ca = authority.cert_pem.bytes()
     with open_otto_handler(Told(heard), certificate=pems, token="secret") as served:
         address = f"localhost:{served.port}"
-        with open_handler(address, tls=True, ca=ca, token=Secret("secret")) as handler:
+        async with open_handler(address, tls=True, ca=ca, token=Secret("secret")) as handler:
             async with forwarding(handler, 20):
                 pass
             assert await handler.notify(told)
         for wrong_ca, token in ((ca, "other"), (stranger.cert_pem.bytes(), "secret")):
-            with open_handler(address, tls=True, ca=wrong_ca, token=Secret(token)) as handler:
+            async with open_handler(address, tls=True, ca=wrong_ca, token=Secret(token)) as handler:
                 with pytest.raises(Unavailable):
                     await handler.notify(told, 2.0)
     assert heard.numbers == list(range(1, 21))
@@ -118,9 +121,9 @@ async def test_a_state_that_is_answered_error_is_not_heard() -> None:
     """ERROR says that the handler could not keep it; nobody there is Unavailable."""
     told = Wording(WHO).created(None, 1.0)
     with open_otto_handler(Told(Heard()), control=Control(Behaviour(error=2))) as served:
-        with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
+        async with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
             assert [await handler.notify(told) for _ in range(4)] == [True, False, True, False]
-    with open_handler(f"127.0.0.1:{free_port()}", tls=False, ca=None, token=None) as handler:
+    async with open_handler(f"127.0.0.1:{free_port()}", tls=False, ca=None, token=None) as handler:
         with pytest.raises(Unavailable, match="otto-handler at 127"):
             await handler.notify(told, 2.0)
 
@@ -128,7 +131,7 @@ async def test_a_state_that_is_answered_error_is_not_heard() -> None:
 async def test_a_cancel_ends_a_stream_at_once() -> None:
     """A handler that stalls keeps nobody: leaving the stream takes no time."""
     with open_otto_handler(Told(Heard()), control=Control(Behaviour(stall=True))) as served:
-        with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
+        async with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
             begun = trio.current_time()
             with trio.move_on_after(0.3):
                 async with forwarding(handler, 50):

@@ -183,3 +183,17 @@ async def test_a_worker_that_left_is_forgotten(autojump_clock: MockClock, nurser
     assert told(receiver, "b") == list(range(1, 51))
     assert b.outbox.mark.line == 50
     assert a.outbox.mark.line < 50
+
+
+async def test_a_receiver_that_leaves_gets_nothing_twice(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """A stream that the receiver wants to end is left once all is answered, and lines go on over another one."""
+    lane, receiver = await open_lane(nursery)
+    worker = Worker(lane, "w")
+    receiver.delay = 0.01
+    await worker.say(500)
+    for _ in range(4):
+        await trio.sleep(1)
+        receiver.leave()
+    await trio.sleep(20)
+    assert told(receiver, "w") == list(range(1, 501))
+    assert receiver.opened == 5
