@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from secrets import token_hex
 
 import trio
@@ -77,6 +78,28 @@ async def test_nothing_is_swept_while_redis_is_silent(autojump_clock: MockClock)
         world.create(orphan(era.id))
         await trio.sleep(300)
         assert len(world.pods) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_suspicion_is_forgotten_once_the_event_is_known(autojump_clock: MockClock) -> None:
+    """A pod whose event was known in between has its whole grace when that is unknown again."""
+    world, server = World(lambda labels: Plan(duration=9999)), MemoryServer()
+    scaler = Scaler(world, server, "one", orphan_grace_seconds="60")
+    ask = scaler.stream.sweep
+
+    async def sweep(event_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(event_ids) if 40 <= trio.current_time() < 60 else await ask(event_ids)
+
+    scaler.stream.sweep = sweep  # type: ignore[method-assign]  # what Redis knows, for a while
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        era = await MemoryStream(server, "x").open_group("0", "otto")
+        world.create(orphan(era.id))
+        nursery.start_soon(scaler.run)
+        await trio.sleep(115)
+        assert len(world.pods) == 1
+        await trio.sleep(40)
+        assert world.pods == {}
         nursery.cancel_scope.cancel()
 
 

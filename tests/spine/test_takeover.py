@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.spine.ledger import NotOurs
+from ottoscaler.stream.base import Claim, Closing
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, open_stage
 from tests.spine.world import Plan, World
@@ -180,3 +181,14 @@ async def test_an_owner_that_is_none_any_more_begins_nothing(autojump_clock: Moc
                 with pytest.raises(NotOurs):
                     await stage.work(stale).run()
             assert first.world.writes == []
+
+
+async def test_an_owner_that_is_none_any_more_ends_nothing(autojump_clock: MockClock) -> None:
+    """Who lost its event before the last step is told so there: it counts no end, and writes none."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        async with taken_over(first, progress.event_id) as (second, _):
+            claim = Claim(progress.event_id, first.session, progress.epoch)
+            with pytest.raises(NotOurs):
+                await first.ledger.close(Closing(progress.event_id, "results", (("status", "succeeded"),), claim))
+            assert await second.results() == []
