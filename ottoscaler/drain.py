@@ -57,9 +57,9 @@ class Drain:
             self._set_deadline(trio.current_time())
             self._hurry.set()
 
-    def fail(self, reason: str) -> None:
-        """Something cannot be trusted any more: hand over and leave at once, with exit code 1."""
-        self.exit_code = 1
+    def fail(self, reason: str, exit_code: int = 1) -> None:
+        """Something cannot be trusted any more: hand over and leave at once, with this exit code (the first counts)."""
+        self.exit_code = self.exit_code or exit_code
         self.reason = self.reason or reason
         self._set_deadline(trio.current_time())
         self.requested.set()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -22,10 +22,18 @@ from ottoscaler.metrics import PART_CRASHES
 from ottoscaler.startup import StartupFailed
 
 WINDOW_SECONDS = 60.0
+E = TypeVar("E", bound=BaseException)
 
 
 class Unrecoverable(OttoscalerError):
-    """A part crashed too often, or its state cannot be trusted any more; the process must end after a hand-over."""
+    """A part crashed too often, or its state cannot be trusted any more; the process must end after a hand-over.
+
+    `exit_code` is the process' own: 2 where a person has to mend something first, 1 where the next start may do better.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Part(Protocol):
@@ -53,7 +61,8 @@ class Supervisor:
     ) -> None:
         """Run one part until it returns; ready once it was ready for the first time.
 
-        Before that, what a person has to mend (settings, a port that is taken) is raised, and tried no more.
+        Before that, what a person has to mend (settings, a port that is taken) is raised, and tried no more; after
+        that, what no restart mends (a key of ours that is somebody else's by now) is `Unrecoverable` at once.
         """
         status = _FirstStart(task_status)
         recent: deque[float] = deque(maxlen=self._max_restarts)
@@ -67,6 +76,9 @@ class Supervisor:
             except Exception as error:  # whatever a bug raises, the other parts must live
                 if not status.has_begun and _is_for_people(error):
                     raise
+                if (hopeless := first_of(error, FixYourCall)) is not None:
+                    self.ended.add(name)
+                    raise Unrecoverable(str(hopeless), exit_code=2) from error
                 self._note_crash(name, error, recent)
                 if len(recent) == 1:
                     delays = self._backoff.delays()
@@ -91,8 +103,14 @@ class Supervisor:
 
 
 def _is_for_people(error: Exception) -> bool:
-    kinds = (FixYourCall, StartupFailed)
-    return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.subgroup(kinds) is not None)
+    return first_of(error, (FixYourCall, StartupFailed)) is not None
+
+
+def first_of(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> E | None:
+    """The error itself, or the first within its groups, that is one of these."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := first_of(one, kinds)) is not None), None)
+    return error if isinstance(error, kinds) else None
 
 
 class _FirstStart:

@@ -7,13 +7,14 @@ ends here; one whose handling breaks is logged and offered again after a while.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import trio
 
-from ottoscaler.errors import UnknownTemplate
+from ottoscaler.errors import FixYourCall, UnknownTemplate
 from ottoscaler.events import BadEntry, Limits, Pairs, parse_entry
 from ottoscaler.log import log
 from ottoscaler.metrics import LEASES_LOST
@@ -29,6 +30,7 @@ from ottoscaler.spine.scaling import Scaling
 from ottoscaler.spine.site import Site
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
+from ottoscaler.supervisor import Unrecoverable, first_of
 
 NO_LIMITS = Limits(max_pods=10**9, max_metadata_bytes=10**9)
 """What was accepted once is not judged again when it is taken over."""
@@ -77,9 +79,11 @@ class Handler:
         events: trio.MemoryReceiveChannel[Progress],
         work: trio.Nursery,
         *,
+        give_up: Callable[[Unrecoverable], None],
         max_failures: int = 3,
     ) -> None:
         self._site = site
+        self._give_up = give_up
         self._guard = guard
         self._max_failures = max_failures
         self._roster = roster
@@ -189,15 +193,19 @@ class Handler:
     async def _survive(
         self, crash: ExceptionGroup[Exception], progress: Progress, claim: Claim, *, is_clean: bool
     ) -> None:
-        """After a bug the event is offered again; one whose template is gone (from this replica) is refused.
+        """After a bug the event is offered again; one whose template is gone (from this replica) is refused. For what
+        no event can help, and no waiting mends, this process gives up, and the event counts no failure.
 
         What fails even here is logged, and leaves the event ours in Redis and unknown here: the taker finds it.
         """
         try:
             if gone := crash.subgroup(UnknownTemplate):
-                reason = str(_first(gone))
+                reason = str(first_of(gone, UnknownTemplate))
                 await self._bury(BadEntry(claim.event_id, "UnknownTemplate", reason, _pairs(progress)), claim, progress)
                 return
+            if (hopeless := first_of(crash, FixYourCall)) is not None:
+                self._give_up(Unrecoverable(str(hopeless), exit_code=2))
+                await trio.sleep_forever()  # in the roster, until the ring hands over
             log.error("event handling broke", error=crash, event_id=claim.event_id)
             stream = self._site.ledger.stream
             offer = partial(stream.offer, [claim], clean=[is_clean], delay_seconds=OFFER_AGAIN_SECONDS, failed=True)
@@ -237,9 +245,3 @@ class Handler:
 
 def _pairs(progress: Progress) -> Pairs:
     return tuple((name.encode(), value.encode()) for name, value in progress.entry)
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -20,7 +21,7 @@ import trio_util
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.drain import Drain
-from ottoscaler.errors import Answered, Unavailable
+from ottoscaler.errors import Answered, FixYourCall, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.gauges import Vitals
 from ottoscaler.kube.warnings import watch_warnings
@@ -42,6 +43,7 @@ from ottoscaler.stream.base import Claim, Era, GroupLost
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Part, Supervisor, Unrecoverable
+from ottoscaler.termination_log import write_termination_log
 
 GIVE_BACK_SECONDS = 0.3
 HAND_OVER_SECONDS = 0.4
@@ -114,6 +116,7 @@ class Rings:
                     self._name,
                     self._receive,
                     work,
+                    give_up=partial(self._give_up, "handler"),
                     max_failures=self._settings.event_max_failures,
                 )
                 self._handler = handler
@@ -184,7 +187,7 @@ class Rings:
     async def _keep(
         self, name: str, part: Part, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep a part running; when that is hopeless, everything ends, in order and with exit code 1."""
+        """Keep a part running; when that is hopeless, everything ends, in order and not with exit code 0."""
 
         async def until_era_lost(*, task_status: trio.TaskStatus[None]) -> None:
             try:
@@ -195,9 +198,13 @@ class Rings:
         try:
             await self._supervisor.run(name, until_era_lost, task_status=task_status)
         except Unrecoverable as error:
-            log.error("cannot go on", part=name, reason=str(error))
-            self._drain.fail(str(error))
+            self._give_up(name, error)
             await trio.sleep_forever()  # its ring ends it, in its turn
+
+    def _give_up(self, name: str, error: Unrecoverable) -> None:
+        log.error("cannot go on", part=name, reason=str(error))
+        write_termination_log(str(error))
+        self._drain.fail(str(error), error.exit_code)
 
     async def _take_in(self, handler: Handler) -> None:
         taker = Taker(
@@ -227,7 +234,7 @@ class Rings:
         untouched = [(work.claim, work.is_clean) for work in self.roster if work.is_untouched]
         for claim, _ in untouched:
             handler.cancel(claim.event_id, f"handed over unbegun ({self._drain.reason})")
-        with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(Unavailable, GroupLost):
+        with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(Unavailable, GroupLost, FixYourCall):
             await self._poller.hand_back()
             await self._offer(untouched)
 
@@ -248,7 +255,7 @@ class Rings:
             return
         self._session.suspend()
         left: list[tuple[Claim, bool]] = []
-        with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable):
+        with trio.move_on_after(HAND_OVER_SECONDS, shield=True) as limit, suppress(Unavailable, FixYourCall):
             await self._settle()
             left += [(work.claim, work.is_clean) for work in self.roster]
             left += self._handler.take_unbegun() if self._handler else []

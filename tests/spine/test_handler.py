@@ -16,7 +16,7 @@ from ottoscaler.spine.handler import Handler, Work
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.memory import MemoryStream
 from ottoscaler.stream.progress import Progress
-from ottoscaler.supervisor import Supervisor
+from ottoscaler.supervisor import Supervisor, Unrecoverable
 from tests.spine.stage import Stage, open_stage
 from tests.spine.test_hand_over import open_scene
 from tests.spine.test_taker import count_begun, hand_over_as_another, hold_as_another
@@ -58,7 +58,9 @@ class Desk:
         self.send, receive = trio.open_memory_channel[Progress](10)
         self.spans: list[tuple[int, float, float]] = []
         self.roster = stage.roster
-        self.handler = Handler(stage.site, stage.guard, stage.roster, stage.session, receive, nursery)
+        self.given_up: list[Unrecoverable] = []
+        ring = (stage.site, stage.guard, stage.roster, stage.session, receive, nursery)
+        self.handler = Handler(*ring, give_up=self.given_up.append)
         self.handler._make = self._make  # type: ignore[method-assign]  # slow
         nursery.start_soon(Supervisor(5, Backoff(0.1, 1.0, jitter=0.0)).run, "handler", self.handler.run)
 

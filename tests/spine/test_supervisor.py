@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from ottoscaler.backoff import Backoff
+from ottoscaler.errors import FixYourCall
 from ottoscaler.supervisor import Supervisor, Unrecoverable
 
 BACKOFF = Backoff(1.0, 4.0, jitter=0.0)
@@ -67,6 +68,27 @@ async def test_five_crashes_in_a_minute_are_too_many(autojump_clock: trio.testin
     supervisor = Supervisor(5, BACKOFF)
     with pytest.raises(Unrecoverable, match=r"flaky crashed 5 times within 60 s, last by ValueError\('a bug'\)"):
         await supervisor.run("flaky", Flaky(99).run)
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+async def test_what_no_restart_mends_ends_the_process_at_once(
+    is_grouped: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An error that somebody has to mend is not tried again: its sentence ends the process, with exit code 2."""
+    starts = 0
+
+    async def part(*, task_status: trio.TaskStatus[None]) -> None:
+        nonlocal starts
+        starts += 1
+        task_status.started()
+        await trio.sleep(1)
+        error = FixYourCall("key otto:x is a string")
+        raise ExceptionGroup("of its nursery", [ExceptionGroup("deeper", [error])]) if is_grouped else error
+
+    supervisor = Supervisor(5, BACKOFF)
+    with pytest.raises(Unrecoverable, match=r"^key otto:x is a string$") as raised:
+        await supervisor.run("part", part)
+    assert (starts, raised.value.exit_code, supervisor.ended) == (1, 2, {"part"})
 
 
 async def test_rare_crashes_go_on_for_ever(autojump_clock: trio.testing.MockClock) -> None:
