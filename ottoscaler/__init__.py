@@ -14,6 +14,7 @@ The map of the house; each room imports its own line or those above it, and a te
     doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
+                tracing/  OpenTelemetry: a trace of each event, if switched on
                 web/      the HTTP door: metrics (gauges) and probes (health)
     root        service                                                             builds everything, knows all
     far ends    client/         for worker images, on anyio: lines to otto-handler

@@ -7,7 +7,7 @@ closed sets are made at once, so that a first failure shows as a rise from 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple, get_args
 
@@ -78,6 +78,9 @@ LOG_LINES = _counter(
     ("outcome",),
 )
 LOG_GAPS = _counter("ottoscaler_log_gaps_total", "Gaps in workers' logs, by reason.", ("reason",))
+SPANS = _counter(
+    "ottoscaler_spans_total", "Spans of traces, by whether the collector took them: sent or failed.", ("outcome",)
+)
 API_REQUESTS = Histogram(
     "ottoscaler_api_request_seconds",
     "Requests to the Kubernetes API, by verb and code (none = no answer); of watches and followed logs only those that "
@@ -119,6 +122,8 @@ for _cause in CAUSES.values():
     if _cause.kind in ("own", "platform"):
         RETRIES.labels(_cause.name)
 WORKERS.labels("succeeded", "")
+for _outcome in ("sent", "failed"):
+    SPANS.labels(_outcome)
 for _rpc in ("ScaleUp", "ScaleDown", "GetWorkerStatus", "ExecutePipeline"):
     RPC_SECONDS.labels(_rpc, "OK")
 _STAGE = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES[1:]}
@@ -157,14 +162,18 @@ class StageClock:
     """When an event or a worker reached its last stage; each further one is timed from there.
 
     `stage` and `at` (Unix s) tell where it is; a clock without them is begun by the first stage that it hears of.
-    Stages that were passed over add no time of their own.
+    Stages that were passed over add no time of their own. `on_gap` is told of each gap, too: the stage that ended it,
+    when it began and when it ended.
     """
 
-    __slots__ = ("_at", "_place")
+    __slots__ = ("_at", "_on_gap", "_place")
 
-    def __init__(self, stage: str = "", at: float = 0.0) -> None:
+    def __init__(
+        self, stage: str = "", at: float = 0.0, on_gap: Callable[[str, float, float], None] | None = None
+    ) -> None:
         self._place = STAGES.index(stage) if stage else -1
         self._at = at
+        self._on_gap = on_gap
 
     def __repr__(self) -> str:
         return f"<StageClock {STAGES[self._place] if self._place >= 0 else 'not begun'}>"
@@ -176,6 +185,8 @@ class StageClock:
             return
         if self._place >= 0:
             _STAGE[stage].observe(max(0.0, at - self._at))
+            if self._on_gap is not None:
+                self._on_gap(stage, self._at, max(at, self._at))
         self._place, self._at = place, max(at, self._at)
 
     def skip(self, stage: str, at: float) -> None:

@@ -41,6 +41,7 @@ from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.rings import Doors, Rings
 from ottoscaler.spine.site import Patience, Site
 from ottoscaler.spine.standings import Standings
+from ottoscaler.spine.traces import Traces
 from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
@@ -48,6 +49,7 @@ from ottoscaler.stream.session import Session
 from ottoscaler.supervisor import Part
 from ottoscaler.termination_log import write_termination_log
 from ottoscaler.throttle import Throttle
+from ottoscaler.tracing.opening import Place, TracesOf, open_traces
 from ottoscaler.verdicts import Graces
 from ottoscaler.web.pages import open_http_door
 
@@ -55,6 +57,8 @@ DEFAULT_PLACE = ("otto:scale:events", "ottoscaler")
 """Stream and group whose pods are named by the event's id alone."""
 STARTUP_BACKOFF = Backoff(0.1, 2.0)
 STEADY_BACKOFF = Backoff(0.1, 10.0)
+TRACES_SECONDS = 0.6
+"""After the drain's deadline the last spans may be sent for so long: less than the process then has."""
 IN_FLIGHT = 8
 """Requests to the API at a time. Against an API that takes 10 ms more, 4 created 200 pods/s, 8 create 360, at the same
 CPU a pod; httpx' pool collapses with many (2,000/s at 4 concurrent ones, 1,400/s at 10, 90/s at 100).
@@ -104,11 +108,12 @@ async def serve(settings: Settings, drain: Drain) -> None:
     """Serve one era after the other until the drain. Raises `FixYourCall` or `StartupFailed`."""
     access, templates, policy = _load_files(settings)
     health = Health(drain)
-    async with open_http_door(settings.http_host, settings.http_port, health):
+    traces = open_traces(os.environ, lambda: drain.deadline + TRACES_SECONDS)
+    async with open_http_door(settings.http_host, settings.http_port, health), traces as traces_of:
         while not drain.requested.is_set():
             startup = Startup(settings.startup_timeout_seconds, drain, STARTUP_BACKOFF)
             try:
-                await _serve_era(settings, drain, health, startup, access, templates, policy)
+                await _serve_era(settings, drain, health, startup, access, templates, policy, traces_of)
             except* StartupStopped as stopped:
                 log.info("stopped at the start", reason=str(stopped.exceptions[0]))
 
@@ -146,6 +151,7 @@ async def _serve_era(
     access: Access,
     templates: Templates,
     policy: PolicyFile,
+    traces_of: TracesOf,
 ) -> None:
     await startup.reach(f"a token for {access.server} ({access.origin})", access.credentials.token)
     name = new_session_name(settings.redis_consumer)
@@ -170,7 +176,8 @@ async def _serve_era(
             on_lost=lambda lost: rings[0].lose(lost),
         )
         async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT, on_request=observe_request) as kube:
-            site = _build_site(settings, stream, session, kube, era, templates, policy)
+            place = Place(settings.redis_stream, settings.redis_consumer_group, settings.namespace, era.id)
+            site = _build_site(settings, stream, session, kube, era, templates, policy, traces_of(place))
             judge = Policy(policy, templates.images | {settings.otto_agent_image}, site.build_pod).judge
             limits = Limits(settings.max_pods_per_event, settings.max_metadata_bytes, templates.names, judge)
             async with _open_logs(settings, access, session, site) as (logs, site):
@@ -213,6 +220,7 @@ def _build_site(
     era: Era,
     templates: Templates,
     policy: PolicyFile,
+    traces: Traces,
 ) -> Site:
     """The surroundings that all workers of this era share."""
     instance = instance_label(settings.instance_name, settings.redis_stream, settings.redis_consumer_group)
@@ -238,6 +246,7 @@ def _build_site(
             task_id=event.task_id,
             metadata=event.metadata,
             name_suffix=suffix,
+            context=traces.of_worker(event, index, attempt),
         )
         longest = policy.rules.ceilings.timeout_seconds
         of_now = replace(defaults, timeout_seconds=longest) if longest else defaults
@@ -266,6 +275,7 @@ def _build_site(
         backoff=STEADY_BACKOFF,
         retries=_build_policy(settings),
         retries_by_template=_policies(settings, templates),
+        traces=traces,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ottoscaler.pods import (
     WORKER_CONTAINER,
 )
 from ottoscaler.spec import Spec
+from ottoscaler.trace_context import NO_CONTEXT, TraceContext
 
 DEFAULT_IMAGE = "busybox:latest"
 DEMONSTRATION = (["sh", "-c"], ["echo 'Starting...'; sleep 30; echo 'Done!'"])
@@ -52,6 +53,7 @@ class WorkerIdentity:
     task_id: str = ""
     metadata: Sequence[tuple[str, str]] = ()
     name_suffix: str = ""  # see pod_name
+    context: TraceContext = NO_CONTEXT
 
     @property
     def name(self) -> str:
@@ -195,13 +197,15 @@ def _fill_container(
     if chosen.get("privileged"):
         confined = {}  # the API refuses a privileged container that may not escalate
     container["securityContext"] = confined | chosen
-    theirs = [each for each in container.get("env") or () if not _is_ours(str(each.get("name", "")))]
-    container["env"] = environment(worker) + theirs
+    env = environment(worker)
+    named = {each["name"] for each in env}
+    theirs = [each for each in container.get("env") or () if not _is_ours(str(each.get("name", "")), named)]
+    container["env"] = env + theirs
 
 
-def _is_ours(variable: str) -> bool:
+def _is_ours(variable: str, named: Collection[str]) -> bool:
     """Whether only we may set it; where `ottoscaler forward` finds otto-handler is for the template to say."""
-    return variable.startswith("OTTO_") and not variable.startswith("OTTO_HANDLER_")
+    return variable in named or (variable.startswith("OTTO_") and not variable.startswith("OTTO_HANDLER_"))
 
 
 def _command(container: Json, defaults: WorkerDefaults, is_templated: bool, asked: Spec) -> tuple[list[str], list[str]]:
@@ -220,7 +224,9 @@ def _command(container: Json, defaults: WorkerDefaults, is_templated: bool, aske
 
 
 def environment(worker: WorkerIdentity) -> list[Json]:
-    """The `OTTO_*` variables. Dollars are doubled, because the kubelet expands `$(NAME)` in values and `$$` is `$`."""
+    """The `OTTO_*` variables, and `TRACEPARENT` and `TRACESTATE` where there is a trace, which is how programs are
+    handed its context. Dollars are doubled, because the kubelet expands `$(NAME)` in values and `$$` is `$`.
+    """
     variables = {
         "OTTO_EVENT_ID": worker.event_id,
         "OTTO_TASK_ID": worker.task_id,
@@ -230,4 +236,5 @@ def environment(worker: WorkerIdentity) -> list[Json]:
         "OTTO_METADATA": msgspec.json.encode(dict(worker.metadata)).decode(),
     }
     variables |= {environment_name(name): value for name, value in worker.metadata}
+    variables |= {name.upper(): value for name, value in worker.context.pairs()}
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]

@@ -53,6 +53,7 @@ class PipelineRun:
         self._roster = roster
         self._event = event
         self._pipeline = event.pipeline
+        self._passed_on = site.traces.pass_on(event)
         self._tracks = Tracks(event.pipeline)
         self._reporter = Reporter(event.pipeline.pipeline_id)
         self._told = progress.told
@@ -138,7 +139,7 @@ class PipelineRun:
     async def _start(self, track: Track) -> None:
         now, stream = self._site.now(), self._site.ledger.stream
         news = News(self._told, (self._reporter.begun(track.stage, now).to_json(),))
-        entry = stage_entry(self._event, track.stage)
+        entry = stage_entry(self._passed_on, track.stage)
         start = partial(stream.start_stage, self.claim, track.index, entry, news)
         event_id = await self._site.ledger.insist(start)
         if event_id is None:
@@ -233,8 +234,9 @@ class PipelineRun:
     async def _close(self) -> None:
         started = min((track.started for track in self._tracks if track.started is not None), default=None)
         ends, now = self._tracks.ends(), self._site.now()
-        pairs = pipeline_result(self._event, self._pipeline, ends, started=started, completed=now)
+        pairs = pipeline_result(self._passed_on, self._pipeline, ends, started=started, completed=now)
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
+        self._site.traces.event_ended(self._event, pairs)
         log.info("pipeline closed", **self._facts(), **figures(pairs))
 
     def _facts(self) -> dict[str, str]:

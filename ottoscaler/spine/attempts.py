@@ -56,6 +56,11 @@ class Attempts:
         made = self._accepted.get((index, self.number(index)))
         return (made["uid"], made.get("fence", 0) / 1000) if made else ("", 0.0)
 
+    def accepted_at(self, index: int, attempt: int) -> float:
+        """When the API accepted the pod of an attempt, as an earlier owner saw it (Unix s, 0 = it did not)."""
+        made = self._accepted.get((index, attempt))
+        return made["at"] / 1000 if made else 0.0
+
     def note(self, index: int, outcome: WorkerOutcome) -> None:
         """An attempt has ended: for good, or to be followed by another."""
         if outcome.retry_at:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import trio
 
+from ottoscaler.events import Event
 from ottoscaler.metrics import StageClock
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.spine.fences import Guard
@@ -24,14 +25,15 @@ COLLECTION_FROM = 10
 class Cleanup:
     """The pods that one event leaves. `fences` are those that stay, for the close to hand over."""
 
-    def __init__(self, site: Site, guard: Guard, event_id: str) -> None:
+    def __init__(self, site: Site, guard: Guard, event: Event) -> None:
         self.fences: dict[str, Fence] = {}
         self.logs: EventLogs = NO_LOGS
         self._site = site
         self._guard = guard
-        self._event_id = event_id
+        self._event = event
+        self._event_id = event.id
         self._left: dict[str, str] = {}
-        self._recorded_at: dict[str, float] = {}  # of what is in `_left`
+        self._clocks: dict[str, StageClock] = {}  # of what is in `_left`
         self._event_ended = trio.Event()
 
     def note_event_ended(self) -> None:
@@ -57,7 +59,8 @@ class Cleanup:
         if self.fence_off(outcome) or not outcome.uid:
             return
         self._left[outcome.name] = outcome.uid
-        self._recorded_at[outcome.name] = self._site.now()
+        on_gap = self._site.traces.gaps(self._event, outcome.index, outcome.attempt)
+        self._clocks[outcome.name] = StageClock("recorded", self._site.now(), on_gap)
         await self._wait_durable()
         await self.logs.wait_pod(outcome.name)
         with trio.move_on_after(self._site.patience.cleanup_delay):
@@ -76,12 +79,12 @@ class Cleanup:
         if len(shown) >= COLLECTION_FROM and not self.fences:
             await self._collect()
         await self._delete_each(self._pods_shown() | unseen)
-        for name in list(self._recorded_at):
+        for name in list(self._clocks):
             self._note_deleted(name)
 
     def _note_deleted(self, name: str) -> None:
-        if recorded_at := self._recorded_at.pop(name, 0.0):
-            StageClock("recorded", recorded_at).reach("deleted", self._site.now())
+        if clock := self._clocks.pop(name, None):
+            clock.reach("deleted", self._site.now())
 
     async def _collect(self) -> None:
         """Delete together what has finished, and by itself what has not: a collection spares running pods."""

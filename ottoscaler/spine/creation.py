@@ -127,7 +127,9 @@ class Creation:
             is_passing = is_passing and not self._site.policy_for(self._event).is_made_final(cause)
             return _Trouble(cause, str(error)) if is_passing else self._fail(cause, str(error))
         self._own(pod)
-        log.info("worker created", event_id=self._event.id, task_id=self._event.task_id, worker=self._name)
+        trace_id = self._site.traces.of_worker(self._event, self._index, self._attempt).trace_id
+        facts = {"event_id": self._event.id, "task_id": self._event.task_id, "trace_id": trace_id or None}
+        log.info("worker created", **facts, worker=self._name)
         return None
 
     def _note_sent(self, is_under_way: bool) -> None:

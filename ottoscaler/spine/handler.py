@@ -240,6 +240,7 @@ class Handler:
         )
         pairs = dead_letter_pairs(bad, deliveries=claim.epoch, failed=self._site.now())
         await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim))
+        self._site.traces.event_refused(bad)
         log.warning("event refused", event_id=claim.event_id, cause=bad.cause, reason=bad.reason)
 
 

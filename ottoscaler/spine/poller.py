@@ -23,6 +23,7 @@ from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.repeats import content_of, mismatch, repeated_pairs
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.roster import Roster
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.stream.base import LANES, MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 
@@ -58,6 +59,7 @@ class Poller:
         era_created: int = 0,
         backoff: Backoff,
         now: Callable[[], float] = time.time,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self.offered = 0
         self.turned_at = trio.current_time()
@@ -70,6 +72,7 @@ class Poller:
         self._era_created = era_created
         self._backoff = backoff
         self._now = now
+        self._traces = traces
         self._in_hand: dict[str, Entry] = {}
 
     def __contains__(self, event_id: object) -> bool:
@@ -138,7 +141,8 @@ class Poller:
                 await insist(partial(self._end_repeated, event, epoch))
             self._in_hand.pop(registration.event_id, None)
             if epoch >= 0:
-                StageClock("added", _added(registration.event_id) / 1000).reach("read", self._now())
+                clock = StageClock("added", _added(registration.event_id) / 1000, self._traces.gaps(event))
+                clock.reach("read", self._now())
             if epoch > 0:
                 self._hand_on(registration, epoch)
             elif not registration.offer and self._roster.work_of(registration.event_id) is None:
@@ -171,9 +175,10 @@ class Poller:
         request = await stream.read_request(event.request_id)
         original = request.event_id if request else "that ended a day ago"
         if epoch == REPEATED:
-            pairs = repeated_pairs(event, original, now)
+            pairs = repeated_pairs(self._traces.pass_on(event), original, now)
             if (await stream.close(Closing(event.id, "results", pairs))).how == "here":
                 count_ending("results", pairs)
+                self._traces.event_ended(event, pairs)
             log.info("event repeats another", event_id=event.id, request_id=event.request_id, original=original)
         else:
             await self._bury(self._in_hand[event.id], mismatch(event, original))
@@ -209,6 +214,7 @@ class Poller:
         closed = await self._ledger.stream.close(Closing(entry.id, "dlq", pairs))
         if closed.how == "here":
             count_ending("dlq", pairs)
+            self._traces.event_refused(bad)
             log.warning("event refused", event_id=entry.id, cause=bad.cause, reason=bad.reason)
 
 

@@ -92,6 +92,7 @@ class Rings:
             era_created=era.created,
             backoff=backoff,
             now=site.now,
+            traces=site.traces,
         )
         self.vitals = Vitals(
             site, self.roster, session, self._supervisor, self._poller, watch=WatchState(), drain=drain

@@ -73,10 +73,12 @@ class ScaleDown:
             if work := self._roster.work_of(event_id):
                 work.notice()
         outcomes = await self._wait_outcomes(chosen)
+        passed_on = self._site.traces.pass_on(self._event)
         pairs = result_pairs(
-            self._event, outcomes, started=None, completed=self._site.now(), requested=len(chosen), note=self._note
+            passed_on, outcomes, started=None, completed=self._site.now(), requested=len(chosen), note=self._note
         )
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
+        self._site.traces.event_ended(self._event, pairs)
         log.info(f"{self._event.type} closed", **facts, **figures(pairs))
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import datetime
 
 import trio
 
@@ -27,6 +28,8 @@ from ottoscaler.spine.worker_logs import NO_LOGS, EventLogs
 from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 
+TRACE_AGAIN_SECONDS = 30.0
+
 
 class Scaling:
     """The work on one scale_up while this process holds it."""
@@ -40,7 +43,10 @@ class Scaling:
         self._progress = progress
         self._settled = settled
         self._attempts = Attempts(progress, event.pod_count)
-        self._cleanup = Cleanup(site, guard, event.id)
+        self._cleanup = Cleanup(site, guard, event)
+        self._passed_on = site.traces.pass_on(event)
+        trace_id = self._passed_on.context.trace_id or None
+        self._facts = {"event_id": event.id, "task_id": event.task_id, "trace_id": trace_id}
         self._logs: EventLogs = NO_LOGS
         self._unstarted: dict[int, None] = dict.fromkeys(self._attempts.open_indices())
         self._workers: dict[int, Worker] = {}
@@ -108,9 +114,10 @@ class Scaling:
             await self._all_recorded.wait()
             nursery.cancel_scope.cancel(reason="all workers of the event have ended")
         await self._cleanup.clean_rest()
-        clock = StageClock("deleted", self._site.now())
-        await self._close()
+        clock = StageClock("deleted", self._site.now(), self._site.traces.gaps(self._event))
+        pairs = await self._close()
         clock.reach("closed", self._site.now())
+        self._site.traces.event_ended(self._event, pairs)
 
     async def _begin(self) -> None:
         """Give a sign of life, so that what may kill this process next is not held against the event."""
@@ -118,18 +125,27 @@ class Scaling:
         await (self._site.ledger.adopt(self.claim) if is_adopted else self._site.ledger.record(self.claim))
         self._began = self._site.now()
         if not is_adopted and self._progress.registered:
-            StageClock("read", self._progress.registered / 1000).reach("started", self._began)
+            on_gap = self._site.traces.gaps(self._event)
+            StageClock("read", self._progress.registered / 1000, on_gap).reach("started", self._began)
         log.info(
             "scale_up adopted" if is_adopted else "scale_up started",
-            event_id=self._event.id,
-            task_id=self._event.task_id,
+            **self._facts,
             workers=self._event.pod_count,
             note=self._event.note or None,
         )
         for ended in self._attempts.all_ends():
             self._cleanup.fence_off(ended)
             self._logs.end(ended)
+            if self._is_inherited_unclean:
+                self._trace_again(ended)
         self._note_whether_over()
+
+    def _trace_again(self, ended: WorkerOutcome) -> None:
+        """Of an attempt that ended shortly before its owner died, that may not have told whoever records traces."""
+        at = datetime.fromisoformat(ended.completed_at).timestamp() if ended.completed_at else 0.0
+        if self._began - at < TRACE_AGAIN_SECONDS:
+            began = self._attempts.accepted_at(ended.index, ended.attempt) or at
+            self._site.traces.worker_ended(self._event, ended, began, max(began, at))
 
     # -- taking stock
 
@@ -149,6 +165,7 @@ class Scaling:
 
     def _enlist(self, index: int) -> Worker:
         uid, fence_until = self._attempts.accepted(index)
+        number = self._attempts.number(index)
         fence_from = fence_until - self._site.patience.create_fence if fence_until else 0.0
         if self._is_inherited_unclean and not uid:
             fence_from = self._site.now()
@@ -157,11 +174,11 @@ class Scaling:
             self._event,
             self.claim,
             index,
-            self._attempts.number(index),
+            number,
             earlier=self._attempts.causes(index),
             accepted_uid=uid,
             fence_from=fence_from,
-            begun=self._began,
+            begun=self._attempts.accepted_at(index, number) if uid else self._began,
         )
         return worker
 
@@ -241,14 +258,15 @@ class Scaling:
 
     # -- the end
 
-    async def _close(self) -> None:
+    async def _close(self) -> tuple[tuple[str, str], ...]:
         first = self._attempts.first_accepted
         outcomes = [self._attempts.outcomes[index] for index in sorted(self._attempts.outcomes)]
         started = None if first == math.inf else first
-        pairs = result_pairs(self._event, outcomes, started=started, completed=self._site.now())
+        pairs = result_pairs(self._passed_on, outcomes, started=started, completed=self._site.now())
         fences = tuple(self._cleanup.fences.values())
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences))
-        log.info("scale_up closed", event_id=self._event.id, task_id=self._event.task_id, **figures(pairs))
+        log.info("scale_up closed", **self._facts, **figures(pairs))
+        return pairs
 
 
 def figures(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:

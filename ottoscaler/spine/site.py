@@ -25,6 +25,7 @@ from ottoscaler.pods import ERA_LABEL, EVENT_LABEL, INSTANCE_LABEL
 from ottoscaler.retries import RetryPolicy
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.standings import Standings
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.spine.worker_logs import NO_LOGS, WorkerLogs
 from ottoscaler.throttle import Throttle
 from ottoscaler.verdicts import Graces
@@ -69,6 +70,7 @@ class Site:
     now: Callable[[], float] = time.time
     warnings: PodWarnings = field(default_factory=PodWarnings)
     logs: WorkerLogs = NO_LOGS
+    traces: Traces = NO_TRACES
 
     def policy_for(self, event: Event) -> RetryPolicy:
         """How failures of this event's workers are met: its own word, its template's, else the settings'."""

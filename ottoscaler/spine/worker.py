@@ -32,7 +32,8 @@ class Worker:
 
     `earlier`: the causes of the attempts before it. `accepted_uid`: the pod that an earlier owner saw accepted ("" =
     none was). `fence_from` (Unix s, 0 = no): when an earlier owner may have sent a create that was never answered.
-    `begun` (Unix s): since when the work on its event is under way, for the first attempt's time to be counted from.
+    `begun` (Unix s): since when the work on its event is under way, for the first attempt's time to be counted from; of
+    a pod that was accepted, since when it was.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class Worker:
         self._stop = trio.Event()
         self._stop_cause = "Stopped"
         self._waiting = trio.CancelScope()
-        self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt)
+        trace_id = site.traces.of_worker(event, index, attempt).trace_id
+        self._log = log.bind(event_id=event.id, worker=self.name, attempt=attempt, trace_id=trace_id or None)
         self._creation = Creation(
             site, event, index, attempt, stop=self._stop, note=self._note, uid=accepted_uid, fence_from=fence_from
         )
@@ -69,7 +71,10 @@ class Worker:
         self._uncertain_since = 0.0
         self._diagnosis = Diagnosis(site, self.name, self._log, site.policy_for(event), self._note)
         self._named: tuple[str, ...] = ()
-        self._clock = StageClock("started", begun) if begun and not accepted_uid else StageClock()
+        self._began = begun
+        self._on_gap = site.traces.gaps(event, index, attempt)
+        is_first = begun and not accepted_uid
+        self._clock = StageClock("started" if is_first else "", begun if is_first else 0.0, self._on_gap)
         self._is_inherited = bool(accepted_uid)
 
     def __repr__(self) -> str:
@@ -107,13 +112,16 @@ class Worker:
     async def run(self) -> WorkerOutcome:
         """Live to the end, record it, and return the outcome that stands. Raises `NotOurs` when the event was lost."""
         if self._attempt > 1 and not self._is_inherited:
-            self._clock = StageClock("started", self._site.now())
+            self._began = self._site.now()
+            self._clock = StageClock("started", self._began, self._on_gap)
         with self._site.fleet.follow(self.name) as follow:
             verdict = await self._live(follow)
         self._clock.reach("ended", self._site.now())
         outcome = self._outcome(verdict)
         stands = await self._record(outcome)
-        self._clock.reach("recorded", self._site.now())
+        recorded_at = self._site.now()
+        self._clock.reach("recorded", recorded_at)
+        self._site.traces.worker_ended(self._event, stands, self._began, recorded_at)
         self._count_cause(stands.cause)
         count_attempt(stands.outcome, stands.cause, is_retried=stands.retry_at > 0)
         self._log.info(
