@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from ottoscaler.events import KNOWN, LONGEST_REQUEST_ID, RESERVED, BadEntry, Limits, environment_name, parse_entry
 from ottoscaler.rpc.door import InvalidCall, PolicyRefused, ScaleDownCall, ScaleUpCall
+from ottoscaler.trace_context import FIELDS as CONTEXT
+from ottoscaler.trace_context import read_context
 
 Call = ScaleUpCall | ScaleDownCall
 Pairs = tuple[tuple[str, str], ...]
@@ -41,6 +43,7 @@ def _pairs(call: Call, first: Pairs, limits: Limits, now: float) -> Pairs:
         *first,
         *((name, value) for name, value in about if value),
         ("timestamp", f"{now:.3f}"),
+        *read_context(call.metadata.items())[0].pairs(),
         *((name, value) for _, name, value in named),
     )
     _judge(pairs, limits)
@@ -48,10 +51,10 @@ def _pairs(call: Call, first: Pairs, limits: Limits, now: float) -> Pairs:
 
 
 def _named(call: Call) -> Iterator[tuple[str, str, str]]:
-    """What becomes metadata: the field of the call, name and value."""
+    """What becomes metadata: the field of the call, name and value. A trace context is a field of its own."""
     yield from ((word, word, value) for word in WORDS if (value := getattr(call, word)))
     yield from ((f'build_config["{name}"]', name, value) for name, value in call.build_config.items())
-    yield from ((f'metadata["{name}"]', name, value) for name, value in call.metadata.items())
+    yield from ((f'metadata["{name}"]', name, value) for name, value in call.metadata.items() if name not in CONTEXT)
 
 
 def _check(call: Call, named: list[tuple[str, str, str]]) -> None:

@@ -12,6 +12,8 @@ from ottoscaler.calls.asking import MOST_NAMES, Pairs, check_names
 from ottoscaler.events import BadEntry, Limits, parse_entry
 from ottoscaler.rpc.door import InvalidCall, PipelineCall, PolicyRefused, StageCall
 from ottoscaler.stages import WrongPipeline, parse_pipeline
+from ottoscaler.trace_context import FIELDS as CONTEXT
+from ottoscaler.trace_context import read_context
 
 WORDS = ("repository", "commit_sha", "triggered_by")
 _OF_STAGE = re.compile(
@@ -33,7 +35,8 @@ def pipeline_pairs(call: PipelineCall, limits: Limits, now: float) -> Pairs:
     named = list(_named(call))
     check_names(named)
     metadata = sorted((name, value) for _, name, value in named)
-    pairs = (("type", "pipeline"), ("otto.pipeline", text), ("timestamp", f"{now:.3f}"), *metadata)
+    context, _ = read_context(call.metadata.items())
+    pairs = (("type", "pipeline"), ("otto.pipeline", text), ("timestamp", f"{now:.3f}"), *context.pairs(), *metadata)
     event = parse_entry("0-0", tuple((name.encode(), value.encode()) for name, value in pairs), limits)
     if isinstance(event, BadEntry):
         raise refusal(event.cause, event.reason)
@@ -55,9 +58,9 @@ def refusal(cause: str, reason: str) -> InvalidCall | PolicyRefused:
 
 
 def _named(call: PipelineCall) -> Iterator[tuple[str, str, str]]:
-    """What becomes metadata: the field of the call, name and value."""
+    """What becomes metadata: the field of the call, name and value. A trace context is a field of its own."""
     yield from ((word, word, value) for word in WORDS if (value := getattr(call, word)))
-    yield from ((f'metadata["{name}"]', name, value) for name, value in call.metadata.items())
+    yield from ((f'metadata["{name}"]', name, value) for name, value in call.metadata.items() if name not in CONTEXT)
 
 
 def _asked(call: PipelineCall) -> dict[str, Any]:

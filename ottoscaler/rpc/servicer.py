@@ -28,6 +28,7 @@ from ottoscaler.rpc.health import Health
 from ottoscaler.rpc.lanes import Lane
 from ottoscaler.rpc.patience import Patience
 from ottoscaler.rpc.tokens import Role
+from ottoscaler.rpc.trace_headers import with_trace
 
 SERVICE = "ottoscaler.v1.OttoscalerService"
 REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -121,14 +122,14 @@ class Servicer:
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         def answer(requests: Requests, context: Context) -> bytes:
             with self._answering(rpc, context, lane, role):
-                call = read(self._message(requests, context))
+                call = with_trace(read(self._message(requests, context)), context)
                 return write(self._bridge.ask(context, partial(ask, call)))
 
         return _one(lane, answer)
 
     def _execute_pipeline(self, requests: Requests, context: Context) -> Iterator[bytes]:
         with self._answering("ExecutePipeline", context, self._lanes.waiting, "scale"):
-            call = messages.read_pipeline(self._message(requests, context))
+            call = with_trace(messages.read_pipeline(self._message(requests, context)), context)
             begin = partial(self._door.execute_pipeline, call)
             for news in self._news(context, begin, call):
                 yield messages.write_pipeline_news(news)

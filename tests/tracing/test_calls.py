@@ -1,0 +1,60 @@
+"""The trace context of a gRPC call, from its headers or its metadata to the event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ottoscaler.calls.asking import scale_down_pairs, scale_up_pairs
+from ottoscaler.calls.pipeline_entry import pipeline_pairs
+from ottoscaler.events import Event, Limits, parse_entry
+from ottoscaler.rpc.door import PipelineCall, ScaleAnswer, ScaleDownCall, ScaleUpCall, StageCall
+from ottoscaler.rpc.v1 import scaling_pb2
+from tests.rpc.stage import call, open_door
+
+ONE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+CALLS: dict[str, Any] = {
+    "up": lambda metadata: scale_up_pairs(ScaleUpCall(worker_count=1, metadata=metadata), Limits(), 0.0),
+    "down": lambda metadata: scale_down_pairs(ScaleDownCall(target=1, metadata=metadata), Limits(), 0.0),
+    "pipeline": lambda metadata: pipeline_pairs(
+        PipelineCall(pipeline_id="p", stages=(StageCall(stage_id="s", worker_count=1),), metadata=metadata),
+        Limits(),
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_metadata_becomes_the_fields_of_the_event(kind: str) -> None:
+    """A trace context in a call's metadata is that of its event, and no metadata of it."""
+    pairs = CALLS[kind]({"traceparent": ONE, "tracestate": "a=1", "b": "2"})
+    event = parse_entry("1-0", tuple((name.encode(), value.encode()) for name, value in pairs), Limits())
+    assert isinstance(event, Event)
+    assert (event.context, event.metadata) == ((ONE, "a=1"), (("b", "2"),))
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_malformed_context_refuses_no_call(kind: str) -> None:
+    """It is left out of the entry."""
+    assert not {"traceparent", "tracestate"} & dict(CALLS[kind]({"traceparent": "x", "tracestate": "a=1"})).keys()
+
+
+@pytest.mark.slow_clock
+@pytest.mark.parametrize(
+    ("headers", "metadata", "expected"),
+    [
+        ({"traceparent": ONE, "tracestate": "a=1"}, {}, {"traceparent": ONE, "tracestate": "a=1"}),
+        ({"traceparent": ONE, "tracestate": "a=1"}, {"traceparent": OTHER}, {"traceparent": OTHER}),
+        ({"tracestate": "a=1"}, {}, {}),
+    ],
+)
+async def test_headers_are_heard(headers: dict[str, str], metadata: dict[str, str], expected: dict[str, str]) -> None:
+    """What instrumented clients send as headers reaches the service; the message's own metadata wins."""
+    async with open_door() as scene:
+        scene.door.answer = ScaleAnswer(status="success")
+        request = scaling_pb2.ScaleRequest(worker_count=1, metadata=metadata)
+        await call(scene.stub.ScaleUp, request, metadata=tuple(headers.items()))
+        (asked,) = scene.door.asked
+        assert asked.metadata == expected
