@@ -16,6 +16,7 @@ Show = Callable[[str], None]
 Result = tuple[str, Mapping[str, str]]
 HEADER = ("EVENT", "TYPE", "TASK", "STATUS", "REQUESTED", "SUCCEEDED", "FAILED", "TERMINATED", "COMPLETED")
 NUMBERS = ("requested", "succeeded", "failed", "terminated")
+NESTED = ("workers", "stages", "not_created")
 PAGE = 200
 
 
@@ -81,11 +82,11 @@ def row(fields: Mapping[str, str]) -> list[str]:
 
 
 def decoded(fields: Mapping[str, str]) -> dict[str, Any]:
-    """One result with its numbers as numbers and its workers as a list."""
+    """One result with its numbers as numbers, and its workers, stages and the like as lists."""
     found: dict[str, Any] = dict(fields)
     found |= {name: int(fields[name]) for name in NUMBERS if fields.get(name, "").isdecimal()}
-    found["workers"] = json.loads(fields.get("workers") or "[]")
-    return found
+    found |= {name: json.loads(fields[name]) for name in NESTED if fields.get(name)}
+    return {"workers": [], **found}
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """`ottoscaler send`: add an event to the stream and, with --wait, show how it goes until it has its result."""
 
 import argparse
+import json
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
 from ottoscaler.errors import FixYourCall
@@ -32,8 +34,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--meta", action="append", default=[], metavar="NAME=VALUE", help="metadata for the workers; may be repeated"
     )
+    parser.add_argument(
+        "--request-id", default="", metavar="TEXT", help="what you call it: the same twice is one event"
+    )
+    _add_spec_arguments(parser)
     parser.add_argument("--wait", action="store_true", help="wait for the result; exit code 1 when a worker failed")
     add_setting_flags(parser, REDIS)
+
+
+def _add_spec_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a scale_up asks for its own workers, as far as the policy allows it."""
+    spec = parser.add_argument_group("of a scale_up, for its workers alone (docs/policy.md)")
+    spec.add_argument("--image", metavar="NAME", help="the image that they run")
+    spec.add_argument("--command", metavar="WORDS", help='their command, split as a shell does: --command "make test"')
+    spec.add_argument("--args", metavar="WORDS", help="its arguments, split likewise")
+    spec.add_argument("--timeout", type=int, metavar="SECONDS", help="how long each attempt may take")
+    spec.add_argument("--max-attempts", type=int, metavar="COUNT", help="how often each worker is tried")
+    spec.add_argument("--retry-delay", type=float, metavar="SECONDS", help="between attempts, always the same")
+    spec.add_argument("--retry-on", action="append", metavar="CAUSE", help="retry this alone; may be repeated")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +80,9 @@ def event_pairs(args: argparse.Namespace) -> "Pairs":
     from ottoscaler.events import BadEntry, parse_entry
 
     pairs = [("type", args.type), ("pod_count", args.pods)]
-    pairs += [(name, value) for name, value in (("task_id", args.task_id), ("template", args.template)) if value]
+    given = (("task_id", args.task_id), ("template", args.template), ("otto.request_id", args.request_id))
+    pairs += [(name, value) for name, value in given if value]
+    pairs += [("otto.spec", json.dumps(spec))] if (spec := _spec(args)) else []
     for item in args.meta:
         name, equals, value = item.partition("=")
         if not equals or not name:
@@ -75,6 +95,30 @@ def event_pairs(args: argparse.Namespace) -> "Pairs":
     if isinstance(parsed, BadEntry):
         raise BadEvent(parsed.reason)
     return pairs
+
+
+def _spec(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `otto.spec`; its reader judges the values."""
+    retry = {
+        "max_attempts": args.max_attempts,
+        "retry_delay_seconds": args.retry_delay,
+        "retryable_failures": args.retry_on,
+    }
+    asked = {
+        "image": args.image,
+        "command": _words("--command", args.command),
+        "args": _words("--args", args.args),
+        "timeout_seconds": args.timeout,
+        "retry": {name: value for name, value in retry.items() if value is not None} or None,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _words(flag: str, text: str | None) -> list[str] | None:
+    try:
+        return None if text is None else shlex.split(text)
+    except ValueError as error:
+        raise BadEvent(f"{flag} is {text!r}, expected words as a shell has them ({error})") from error
 
 
 def _no_limits() -> "Limits":

@@ -114,3 +114,16 @@ def test_ages_are_short() -> None:
         "27h",
         "2d",
     ]
+
+
+async def test_json_has_the_stages_of_a_pipeline_decoded(autojump_clock: MockClock) -> None:
+    """What a result holds as JSON is shown as JSON: stages, and the workers that never had a pod."""
+    server = MemoryServer()
+    fields = {"event_id": "1-0", "type": "pipeline", "status": "succeeded", "requested": "1", "workers": "[]"}
+    nested = {"stages": '[{"stage_id": "build", "status": "completed", "succeeded": 2}]', "not_created": "[3]"}
+    server.results.add([(name.encode(), value.encode()) for name, value in (fields | nested).items()], server.now())
+    lines: list[str] = []
+    await list_results(MemoryStream(server, "cli"), 20, rows_as("json", lines.append), is_watched=False)
+    (found,) = map(json.loads, lines)
+    assert found["stages"] == [{"stage_id": "build", "status": "completed", "succeeded": 2}]
+    assert (found["workers"], found["not_created"]) == ([], [3])

@@ -10,6 +10,7 @@ from ottoscaler.cli import build_parser
 from ottoscaler.cli.send import BadEvent, add_event, event_pairs, wait_result
 from ottoscaler.errors import Unavailable
 from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.spec import Retry, Spec, parse_spec
 from ottoscaler.stream.base import Accepted, Claim, Closing, Outcome, Registration, Writing
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 
@@ -32,9 +33,34 @@ def test_an_event_has_the_fields_that_the_stream_knows() -> None:
     ]
 
 
+def test_what_an_event_asks_for_itself_is_its_spec() -> None:
+    """Image, command, time and retries become `otto.spec`, and only what was given; words are split as a shell does."""
+    arguments = ("--image", "busybox", "--command", "sh -c 'make test'", "--args", "", "--timeout", "60")
+    retries = ("--max-attempts", "3", "--retry-delay", "1.5", "--retry-on", "OutOfMemory", "--retry-on", "platform")
+    pairs = dict(event_pairs(parsed("scale_up", "--pods", "1", "--request-id", "r-1", *arguments, *retries)))
+    assert pairs["otto.request_id"] == "r-1"
+    assert parse_spec(pairs["otto.spec"]) == Spec(
+        image="busybox",
+        command=("sh", "-c", "make test"),
+        args=(),
+        timeout_seconds=60,
+        retry=Retry(3, 1.5, ("OutOfMemory", "platform")),
+    )
+    alone = dict(event_pairs(parsed("scale_up", "--pods", "1", "--timeout", "5")))
+    assert alone["otto.spec"] == '{"timeout_seconds": 5}'
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ("--pods", "1", "--command", "sh -c 'make"),
+            '--command is "sh -c \'make", expected words as a shell has them (No closing quotation)',
+        ),
+        (
+            ("--pods", "1", "--max-attempts", "0"),
+            "field otto.spec.retry.max_attempts is 0, expected a whole number from 1 to 100",
+        ),
         (("--pods", "three"), "field pod_count is 'three', expected a whole number from 1 to 1000000"),
         (("--pods", "0"), "field pod_count is '0', expected a whole number from 1 to 1000000"),
         (("--pods", "1", "--meta", "ab"), "--meta is 'ab', expected NAME=VALUE"),
