@@ -20,8 +20,10 @@ from ottoscaler.logs.outbox import Outbox
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.stream.base import Claim
 
-PERHAPS_RAN = frozenset({"DeletedByOther", "NodeLost"})
-"""Causes with which nobody knows whether the worker ran."""
+PERHAPS_RAN = frozenset({"DeletedByOther", "NodeLost", "Stopped", "Cancelled"})
+"""Causes with which nobody knows whether the worker ran, if nobody here saw its pod: one that is stopped may have been
+gone, with all that it wrote, before its event came to this process.
+"""
 
 
 class WordingLike(Protocol):

@@ -158,6 +158,37 @@ async def test_retries_of_one_worker_do_not_reach_another(tmp_path: Path, autoju
         assert house.handler.numbers(second) == list(range(1, 11))
 
 
+async def test_a_stopped_worker_that_was_gone_before_the_takeover_has_a_gap(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The next owner finds a stop mark and no pod: nobody knows what it wrote, and a gap says so."""
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=30), 300)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [])
+    handler.receiver.is_away = True
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 60) as first:
+            progress = await first.stage.add(type="scale_up", pod_count=1)
+            with trio.move_on_after(5):
+                await first.stage.work(progress).run()
+        (name,) = world.pods
+        server.progress[progress.event_id]["s:1"] = '{"by": "9-0", "cause": "Cancelled"}'
+        world.remove(name)
+        await trio.sleep(5)
+        handler.receiver.is_away = False
+        async with logged_stage(world, server, handler, "s2", 60) as second:
+            server.held["s1"].discard(progress.event_id)
+            server.progress[progress.event_id] |= {"owner": "s2", "epoch": "2"}
+            server.held["s2"].add(progress.event_id)
+            taken = await second.stage.stream.read_progress(progress.event_id)
+            assert taken is not None
+            await second.stage.work(taken).run()
+        assert handler.gaps == ["PodGone"]
+        assert handler.states(name)[-1] == "TERMINATED"
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
 async def test_a_lost_event_is_forwarded_here_no_more(tmp_path: Path, autojump_clock: MockClock) -> None:
     """When another owner has the event a mark is refused, and nothing more of its lines is sent from here."""
     async with open_house(tmp_path, plan=Plan(duration=30), lines=300) as house:
