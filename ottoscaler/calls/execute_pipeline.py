@@ -44,7 +44,14 @@ class ExecutePipeline:
         except RequestMismatch:
             raise RequestMismatch("pipeline_id", call.pipeline_id) from None
         facts = {"event_id": requested.event_id, "pipeline_id": call.pipeline_id}
-        log.info("call is on the stream", call="ExecutePipeline", **facts, repeated=requested.how == "known" or None)
+        say = log.debug if requested.how == "known" else log.info  # asked again, the event has its line
+        say(
+            "call is on the stream",
+            call="ExecutePipeline",
+            **facts,
+            stage="added",
+            repeated=requested.how == "known" or None,
+        )
         async with aclosing(self._following.follow(requested.event_id)) as news:
             async for text in news:
                 yield msgspec.json.decode(text, type=PipelineNews)

@@ -99,11 +99,13 @@ def _of_repeat(requested: Requested, answer: ScaleAnswer) -> ScaleAnswer:
 
 
 def _log_call(name: str, call: ScaleUpCall | ScaleDownCall, requested: Requested) -> None:
-    log.info(
+    say = log.debug if requested.how == "known" else log.info  # asked again, the event has its line
+    say(
         "call is on the stream",
         call=name,
         event_id=requested.event_id,
         task_id=call.task_id,
+        stage="added",
         request_id=call.request_id or None,
         repeated=requested.how == "known" or None,
     )

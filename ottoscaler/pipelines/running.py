@@ -94,7 +94,8 @@ class PipelineRun:
         if is_adopted:
             await self._site.ledger.adopt(self.claim)
         await self._recall()
-        log.info("pipeline adopted" if is_adopted else "pipeline started", **self._facts())
+        say = log.info if self.claim.epoch <= 2 else log.debug  # however often it changes hands, few lines are its
+        say("pipeline adopted" if is_adopted else "pipeline started", **self._facts(), stage="started")
         if not self._told:  # also the sign of life of who holds it first
             now = self._site.now()
             opening = [
@@ -237,7 +238,7 @@ class PipelineRun:
         pairs = pipeline_result(self._passed_on, self._pipeline, ends, started=started, completed=now)
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
         self._site.traces.event_ended(self._event, pairs)
-        log.info("pipeline closed", **self._facts(), **figures(pairs))
+        log.info("pipeline closed", **self._facts(), stage="closed", **figures(pairs))
 
     def _facts(self) -> dict[str, str]:
         return {"event_id": self._event.id, "pipeline_id": self._pipeline.pipeline_id}

@@ -129,7 +129,8 @@ class Creation:
         self._own(pod)
         trace_id = self._site.traces.of_worker(self._event, self._index, self._attempt).trace_id
         facts = {"event_id": self._event.id, "task_id": self._event.task_id, "trace_id": trace_id or None}
-        log.info("worker created", **facts, worker=self._name)
+        say = log.info if self._attempt == 1 else log.debug  # the end before it said that it runs again
+        say("worker created", **facts, worker=self._name, attempt=self._attempt, stage="accepted")
         return None
 
     def _note_sent(self, is_under_way: bool) -> None:

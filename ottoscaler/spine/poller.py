@@ -179,7 +179,8 @@ class Poller:
             if (await stream.close(Closing(event.id, "results", pairs))).how == "here":
                 count_ending("results", pairs)
                 self._traces.event_ended(event, pairs)
-            log.info("event repeats another", event_id=event.id, request_id=event.request_id, original=original)
+            facts = {"event_id": event.id, "task_id": event.task_id or None, "stage": "closed"}
+            log.info("event repeats another", **facts, request_id=event.request_id, original=original)
         else:
             await self._bury(self._in_hand[event.id], mismatch(event, original))
 

@@ -68,7 +68,8 @@ class ScaleDown:
         if isinstance(chosen, BadEntry):
             return chosen
         facts = {"event_id": self._event.id, "task_id": self._event.task_id}
-        log.info(f"{self._event.type} started", **facts, **self._wanted(), chosen=len(chosen))
+        say = log.info if self.claim.epoch <= 2 else log.debug
+        say(f"{self._event.type} started", **facts, stage="started", **self._wanted(), chosen=len(chosen))
         for event_id in {event_id for event_id, _ in chosen}:
             if work := self._roster.work_of(event_id):
                 work.notice()
@@ -79,7 +80,7 @@ class ScaleDown:
         )
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
         self._site.traces.event_ended(self._event, pairs)
-        log.info(f"{self._event.type} closed", **facts, **figures(pairs))
+        log.info(f"{self._event.type} closed", **facts, stage="closed", **figures(pairs))
         return None
 
     def _wanted(self) -> dict[str, int]:

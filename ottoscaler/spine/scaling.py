@@ -127,9 +127,11 @@ class Scaling:
         if not is_adopted and self._progress.registered:
             on_gap = self._site.traces.gaps(self._event)
             StageClock("read", self._progress.registered / 1000, on_gap).reach("started", self._began)
-        log.info(
+        say = log.info if self.claim.epoch <= 2 else log.debug  # however often it changes hands, few lines are its
+        say(
             "scale_up adopted" if is_adopted else "scale_up started",
             **self._facts,
+            stage="started",
             workers=self._event.pod_count,
             note=self._event.note or None,
         )
@@ -265,7 +267,7 @@ class Scaling:
         pairs = result_pairs(self._passed_on, outcomes, started=started, completed=self._site.now())
         fences = tuple(self._cleanup.fences.values())
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences))
-        log.info("scale_up closed", **self._facts, **figures(pairs))
+        log.info("scale_up closed", **self._facts, stage="closed", **figures(pairs))
         return pairs
 
 

@@ -124,12 +124,14 @@ class Worker:
         self._site.traces.worker_ended(self._event, stands, self._began, recorded_at)
         self._count_cause(stands.cause)
         count_attempt(stands.outcome, stands.cause, is_retried=stands.retry_at > 0)
-        self._log.info(
+        say = self._log.warning if stands.retry_at > 0 else self._log.info
+        say(
             "worker ended",
             task_id=self._event.task_id,
+            stage="recorded",
             outcome=stands.outcome,
             cause=stands.cause,
-            reason=stands.reason,
+            reason=stands.reason or None,
             retry=stands.retry_at > 0 or None,
         )
         return stands
