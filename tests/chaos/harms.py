@@ -212,8 +212,8 @@ async def _cut_logs(stage: Stage, harm: Harm) -> None:
 
 
 async def _rotate_log(stage: Stage, harm: Harm) -> bool:
-    """A new file is begun for a log that is being read, once: what happens before, or twice in a moment, is beyond what is
-    promised, and takes a kubelet 10 MiB each time.
+    """A new file is begun for a log that is being read, once: what happens before, or twice in a moment, is beyond what
+    is promised, and takes a kubelet 10 MiB each time.
     """
     pod = await _choose_pod(stage, harm)
     if pod is None or (name := pod["metadata"]["name"]) in stage.run.rotated or not is_read(stage.run.folder, name):
