@@ -33,6 +33,7 @@ from ottoscaler.metrics import LOG_GAPS
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pods import WORKER_CONTAINER
 from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.spine.worker_logs import EventLogs, LogStatistics
 from ottoscaler.stream.base import Claim
 from ottoscaler.stream.marks import Marking
@@ -77,12 +78,14 @@ class LogKeeper:
         build_pod: Callable[[Event, int, int], dict[str, Any]],
         now: Callable[[], float] = time.time,
         room: Room | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self.namespace = namespace
         self.grace = grace
         self.now = now
         self.receiver = receiver
         self.room = room or Room()
+        self.traces = traces
         self.build_pod = build_pod
         self._api = api
         self._fleet = fleet
@@ -158,6 +161,7 @@ class LogKeeper:
         if tracked.told < len(_STATES):
             log.warning("states not told", event_id=who.event_id, worker=who.name, cause="GraceOver", told=tracked.told)
         tracked.is_ended, tracked.told = True, len(_STATES)
+        _note_end(tracked)
         tracked.life.cancel(reason="nobody took the log within LOG_GRACE_SECONDS")
 
     def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
@@ -183,6 +187,7 @@ class LogKeeper:
                         await self._forward(tracked, pod)
                     tracked.forwarded.set()
                 await self._write_through(tracked)
+                _note_end(tracked)
         except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the other logs go on
             log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
             self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "Broken", certain=tracked.has_lines))
@@ -275,8 +280,16 @@ class LogKeeper:
 
 def _note_gap(tracked: Tracked, gap: Gap) -> None:
     LOG_GAPS.labels(gap.why).inc()
+    tracked.gaps += 1
     who = tracked.who
     log.warning("log has a gap", event_id=who.event_id, worker=who.name, cause=gap.why, reason=say_gap(gap))
+
+
+def _note_end(tracked: Tracked) -> None:
+    """Once, and of an attempt that had a log."""
+    if (tell := tracked.tell_end) is not None and (tracked.mark.head or tracked.gaps):
+        tracked.tell_end = None
+        tell(tracked)
 
 
 _STATES = (LogKeeper.tell_created, LogKeeper.tell_running, LogKeeper.tell_ended)
@@ -305,12 +318,22 @@ class _EventLogs:
         """Forward the log of an attempt."""
         if name not in self.tracked:
             container = self._container(index, attempt)
-            who = Who(name, self._event.task_id, self._event.id, index, attempt, self._keeper.namespace, container)
+            parent = self._keeper.traces.of_worker(self._event, index, attempt).traceparent
+            about = (self._event.task_id, self._event.id, index, attempt, self._keeper.namespace, container)
+            who = Who(name, *about, traceparent=parent)
             text = self._progress.marks.get((index, attempt))
             mark = msgspec.json.decode(text, type=Mark) if text else Mark()
             wording = self._keeper.receiver.wording(who)
             tracked = self.tracked[name] = Tracked(who, self._claim, mark, wording, self._keeper.room)
+            tracked.tell_end = None if mark.ended else self._note_trace
             self._keeper.track(tracked)
+
+    def _note_trace(self, tracked: Tracked) -> None:
+        """The log of an attempt was looked after to its end, by whomever it was begun."""
+        who, mark, now = tracked.who, tracked.mark, self._keeper.now()
+        began = datetime.fromisoformat(mark.head).timestamp() if mark.head else now
+        about = (self._event, who.index, who.attempt)
+        self._keeper.traces.log_ended(*about, began=began, lines=mark.line, gaps=tracked.gaps)
 
     def end(self, outcome: WorkerOutcome) -> None:
         """An attempt has ended, here or before this process had the event."""

@@ -39,6 +39,7 @@ class Who(msgspec.Struct, frozen=True):
     attempt: int
     namespace: str
     container: str = "worker"
+    traceparent: str = ""
 
 
 class Wording:
@@ -63,7 +64,9 @@ class Wording:
             created_at=rfc3339(record.created_at) if record else "",
             labels=labels | ({TASK_LABEL: who.task_id} if who.task_id else {}),
         )
-        self._same = WorkerLogEntry(worker_id=who.name, task_id=who.task_id, pod_metadata=pod).SerializeToString()
+        self._same = WorkerLogEntry(
+            worker_id=who.name, task_id=who.task_id, pod_metadata=pod, metadata=_trace(who)
+        ).SerializeToString()
 
     def encode(self, entry: Entry) -> bytes:
         """One `WorkerLogEntry`, encoded."""
@@ -112,7 +115,7 @@ class Wording:
 
     def _state(self, status: str, at: float | None, reason: str, facts: dict[str, str]) -> bytes:
         who = self.who
-        same = {"event_id": who.event_id, "index": str(who.index), "attempt": str(who.attempt)}
+        same = {"event_id": who.event_id, "index": str(who.index), "attempt": str(who.attempt), **_trace(who)}
         return WorkerStatusNotification(
             worker_id=who.name,
             task_id=who.task_id,
@@ -121,6 +124,11 @@ class Wording:
             reason=reason,
             metadata=same | {name: fact for name, fact in facts.items() if fact},
         ).SerializeToString()
+
+
+def _trace(who: Who) -> dict[str, str]:
+    """The trace of which a worker's lines and states are a part, where there is one."""
+    return {"traceparent": who.traceparent} if who.traceparent else {}
 
 
 def say_gap(gap: Gap) -> str:

@@ -36,6 +36,7 @@ async def open_log_keeper(
                 grace=settings.log_grace_seconds,
                 build_pod=site.build_pod,
                 now=site.now,
+                traces=site.traces,
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -92,6 +92,9 @@ class Tracked:
         self.outbox = Outbox(self.backlog, mark)
         self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer)
         self.following: Following | None = None
+        self.gaps = 0
+        self.tell_end: Callable[[Tracked], None] | None = None
+        """To be told once the log was forwarded to its end here, or given up."""
         self.outcome: WorkerOutcome | None = None
         self.has_outcome = trio.Event()
         self.forwarded = trio.Event()

@@ -97,6 +97,6 @@ def test_any_pairs_give_a_valid_context_or_none(pairs: list[tuple[str, str]]) ->
     ],
 )
 def test_tracestate_is_taken_whole_or_not_at_all(text: str, is_good: bool) -> None:
-    """At most 32 members with keys and values as the W3C defines them, each key once; else the trace goes on without."""
+    """At most 32 members with keys and values as the W3C defines them, each key once; else there is none."""
     assert is_tracestate(text) == is_good
     assert read_context([("traceparent", GOOD), ("tracestate", text)]) == ((GOOD, text if is_good else ""), "")
