@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ottoscaler.gauges import exposition, looked_up_metrics
 from ottoscaler.metrics import REGISTRY, STAGES, Meaning, StageClock, count_ending, kept_metrics, observe_request
 from ottoscaler.stream.backlog import Backlog
 from ottoscaler.stream.memory import MemoryServer
+from tests.promlint import lint
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World
 
@@ -191,6 +194,47 @@ async def test_the_stages_of_one_event_sum_up(autojump_clock: MockClock) -> None
         await trio.sleep(0.1)
         nursery.cancel_scope.cancel(reason="the test is over")
     assert sum(map(gap_sum, STAGES)) - before == pytest.approx(closed_at - added_at, abs=0.1)
+
+
+BAD = {
+    "a 1": "a: no help text",
+    "# HELP a_total x\n# TYPE a_total gauge\na_total 1": 'a_total: non-counter metrics should not have "_total" suffix',
+    "# HELP a x\n# TYPE a counter\na 1": 'a: counter metrics should have "_total" suffix',
+    "# HELP a_milliseconds x\n# TYPE a_milliseconds gauge": 'a_milliseconds: use base unit "seconds" instead of '
+    '"milliseconds"',
+    "# HELP a_minutes x\n# TYPE a_minutes gauge": 'a_minutes: use base unit "seconds" instead of "minutes"',
+    "# HELP a_count x\n# TYPE a_count gauge": 'a_count: metrics of type gauge should not have "_count" suffix',
+    '# HELP a x\n# TYPE a gauge\na{le="1"} 1': 'a: non-histogram metrics should not have "le" label',
+    "# HELP a_gauge x\n# TYPE a_gauge gauge": "a_gauge: metric name should not include type 'gauge'",
+    "# HELP a:b x\n# TYPE a:b gauge": "a:b: metric names should not contain ':'",
+    "# HELP aB x\n# TYPE aB gauge": "aB: metric names should be written in 'snake_case' not 'camelCase'",
+    '# HELP a x\n# TYPE a gauge\na{bC="1"} 1': "a: label names should be written in 'snake_case' not 'camelCase'",
+    "# HELP a_ms x\n# TYPE a_ms gauge": "a_ms: metric names should not contain abbreviated units",
+    '# HELP a x\n# TYPE a gauge\na{b="1"} 1\na{b="1"} 2': "a: metric not unique",
+}
+
+
+@pytest.mark.parametrize("exposition", BAD)
+def test_the_rules_find_what_promtool_finds(exposition: str) -> None:
+    """Each rule of `promtool check metrics` names the metric that breaks it, and no other rule does."""
+    assert lint(exposition) == [BAD[exposition]]
+
+
+async def test_what_is_exposed_keeps_the_rules_of_promtool(autojump_clock: MockClock) -> None:
+    """After a life with a failure, a refusal and a backlog: no rule of `promtool check metrics` is broken, neither by
+    ours nor by promtool itself where it is installed.
+    """
+    texts: list[str] = []
+
+    def look(scaler: Scaler) -> None:
+        texts.append(exposition(scaler.rings.vitals, Backlog(7, 3, 1.5)).decode())
+
+    await play(World(plan_of), MemoryServer(started_at=1_760_000_000.0), look)
+    assert len(texts[0].splitlines()) > 200
+    assert lint(texts[0]) == []
+    if promtool := shutil.which("promtool"):
+        done = subprocess.run([promtool, "check", "metrics"], input=texts[0], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 async def test_the_unknown_is_absent(autojump_clock: MockClock) -> None:
