@@ -1,4 +1,4 @@
-"""What a replica takes: what fits and a small reserve, never more, and scale-downs whatever is full."""
+"""What a replica takes: what fits and a small reserve, never more, and scale-downs whatever is full; what it leaves."""
 
 from __future__ import annotations
 
@@ -69,3 +69,20 @@ async def test_the_reserve_is_bounded(autojump_clock: MockClock) -> None:
             nursery.cancel_scope.cancel()
     finally:
         poller.RESERVE = reserve
+
+
+async def test_what_waits_for_a_slot_is_offered_as_a_drain_begins(autojump_clock: MockClock) -> None:
+    """An event of which no worker was begun is everybody's at once; what runs is kept until the deadline."""
+    world, server = World(lambda labels: Plan(duration=600)), MemoryServer()
+    scaler = Scaler(world, server, "one", max_workers="1", drain_seconds="60")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(scaler.run)
+        await trio.sleep(1)
+        running, waiting = [await add(server, type="scale_up", pod_count="1") for _ in range(2)]
+        await trio.sleep(5)
+        assert server.held["one"] == {running, waiting}
+        scaler.drain.request("SIGTERM")
+        await trio.sleep(0.5)
+        assert (server.held["one"], list(server.offered["work"])) == ({running}, [waiting])
+        nursery.cancel_scope.cancel()
