@@ -11,6 +11,7 @@ import msgspec
 from ottoscaler.events import BadEntry, Event, dump_entry
 
 RESULT_VERSION = "1"
+"""Of results and dead letters."""
 STOP_REASONS = {"Stopped": "a scale_down stopped the worker", "Cancelled": "its event was cancelled"}
 OutcomeWord = Literal["succeeded", "failed", "terminated"]
 
@@ -62,6 +63,13 @@ def read_outcome(text: str | bytes) -> WorkerOutcome:
 def outcome_from(decoded: Mapping[str, Any]) -> WorkerOutcome:
     """The same from JSON that was decoded already."""
     return msgspec.convert(decoded, WorkerOutcome)
+
+
+def newer_version(fields: Mapping[str, str]) -> str:
+    """The version that wrote a result or dead letter, where that is newer than this one and so not for it to read."""
+    version = fields.get("v", RESULT_VERSION)
+    is_known = version.isascii() and version.isdecimal() and int(version) <= int(RESULT_VERSION)
+    return "" if is_known else version
 
 
 def rfc3339(seconds: float | None) -> str:

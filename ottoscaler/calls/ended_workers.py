@@ -1,11 +1,12 @@
 """Workers that have ended: from the progress of events that go on, and from results, the newest first.
 
-Results are read back as far as a question may cost: what lies further back is not shown, and the answer says so.
+Results are read back as far as a question may cost: what lies further back is not shown, and neither is what a newer
+version wrote; the answer says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ottoscaler.calls.worker_rows import Ended
+from ottoscaler.outcomes import newer_version
 from ottoscaler.spine.ledger import Ledger
 
 MOST_WORKERS = 10_000
@@ -67,16 +69,27 @@ async def _of_live_events(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]
 
 
 async def _of_results(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended | None]:
-    before, count, entries, size = "", FIRST_PAGE, 0, 0
+    before, count, entries, size, is_all = "", FIRST_PAGE, 0, 0, True
     while entries < MOST_RESULTS and size < MOST_BYTES:
         page = await ledger.insist(partial(ledger.stream.read_results_back, before, count))
         if not page:
+            if not is_all:
+                yield None
             return
         for before, fields in page:  # noqa: B007 - the next page begins behind the last one
             entries, size = entries + 1, size + sum(map(len, fields.values()))
-            if fields.get("type") == "scale_up" and task_id in ("", fields.get("task_id")):
-                for outcome in msgspec.json.decode(fields.get("workers", "[]")):
-                    yield Ended(fields["event_id"], fields.get("task_id", ""), outcome)
+            if newer_version(fields):
+                is_all = False
+                continue
+            for ended in _workers_of(fields, task_id):
+                yield ended
         count = max(1, min(PAGE, PAGE_BYTES * entries // max(size, 1)))
-    if await ledger.insist(partial(ledger.stream.read_results_back, before, 1)):
+    more = await ledger.insist(partial(ledger.stream.read_results_back, before, 1))
+    if more or not is_all:
         yield None
+
+
+def _workers_of(fields: Mapping[str, str], task_id: str) -> Iterator[Ended]:
+    if fields.get("type") == "scale_up" and task_id in ("", fields.get("task_id")):
+        for outcome in msgspec.json.decode(fields.get("workers", "[]")):
+            yield Ended(fields["event_id"], fields.get("task_id", ""), outcome)

@@ -85,12 +85,20 @@ def refused_answer(event_id: str, fields: Fields, request: Request | None, name_
     )
 
 
-def forgotten_answer(event_id: str, request: Request | None, name_pod: NamePod) -> ScaleAnswer:
-    """Of an event that has ended and whose result was trimmed; its request id still says which workers had pods."""
+TRIMMED = "its result was trimmed since"
+
+
+def forgotten_answer(event_id: str, request: Request | None, name_pod: NamePod, why: str = TRIMMED) -> ScaleAnswer:
+    """Of an event that has ended and whose result cannot be read; its request id still says which workers had pods."""
     if request is None or request.planned is None:
-        return ScaleAnswer(status="failed", message=f"event {event_id} has ended, and its result was trimmed since")
+        return ScaleAnswer(status="failed", message=f"event {event_id} has ended, and {why}")
     names = _names_of(request, name_pod)
-    return _created(event_id, names, request.planned, "; its result was trimmed since")
+    return _created(event_id, names, request.planned, f"; {why}")
+
+
+def written_by_newer(version: str) -> str:
+    """Why an ending cannot be read that is there."""
+    return f"how was written by a newer version ({version}), which this replica cannot read"
 
 
 def lost_answer(event_id: str) -> ScaleAnswer:

@@ -12,12 +12,14 @@ from functools import partial
 
 import msgspec
 
+from ottoscaler.calls.endings import written_by_newer
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs, refusal
 from ottoscaler.calls.submission import submit
 from ottoscaler.errors import GiveUp, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.log import log
+from ottoscaler.outcomes import newer_version
 from ottoscaler.rpc.door import PipelineCall, PipelineNews, RequestMismatch
 from ottoscaler.spine.site import Site
 from ottoscaler.stages import request_id_of
@@ -76,6 +78,10 @@ class ExecutePipeline:
         if ending is None:
             raise Unavailable(f"pipeline {event_id} is lost: its entry was trimmed unread, or Redis was emptied")
         where, fields = ending
+        if version := newer_version(fields):
+            if where == "dlq":
+                raise GiveUp(f"pipeline {event_id} was not carried out; {written_by_newer(version)}")
+            return
         reason = fields.get("reason", "its dead letter was removed since")
         if where == "dlq" and reason.startswith("field "):
             raise refusal(fields["cause"], reason)

@@ -18,10 +18,12 @@ from ottoscaler.calls.endings import (
     lost_answer,
     refused_answer,
     stopped_answer,
+    written_by_newer,
 )
 from ottoscaler.calls.submission import submit
 from ottoscaler.events import Limits
 from ottoscaler.log import log
+from ottoscaler.outcomes import newer_version
 from ottoscaler.rpc.door import ScaleAnswer, ScaleDownCall, ScaleUpCall
 from ottoscaler.spine.site import Site
 from ottoscaler.stream.requests import Request, Requested, Standing
@@ -72,6 +74,8 @@ class Scale:
     async def _answer_unless_result(self, event_id: str, request: Request | None) -> ScaleAnswer | dict[str, str]:
         """The fields of the result, or the answer where there are none."""
         ending = await self._site.ledger.insist(partial(self._stream.read_ending, event_id))
+        if ending is not None and (version := newer_version(ending[1])):
+            return forgotten_answer(event_id, request, self._site.name_pod, written_by_newer(version))
         match ending:
             case None:
                 return lost_answer(event_id)

@@ -108,6 +108,10 @@ def list_action(args: argparse.Namespace) -> Act:
 
 
 def _row(found: Found) -> list[str]:
+    from ottoscaler.outcomes import newer_version
+
+    if version := newer_version(found[1]):
+        return [found[0], shown(found[1].get("event_id", "")), "", "", "", f"written by a newer version ({version})"]
     return [found[0], *(shown(found[1].get(name, "")) for name in CELLS)]
 
 
@@ -124,8 +128,12 @@ def show_action(args: argparse.Namespace) -> Act:
 
 
 def described(found: Found) -> list[str]:
-    """A dead letter in lines for people."""
+    """A dead letter in lines for people; a newer version's field by field, as it is written."""
+    from ottoscaler.outcomes import newer_version
+
     id_, fields = found
+    if newer_version(fields):
+        return [f"{name:<12}{shown(value)}" for name, value in {"id": id_, **fields}.items()]
     lines = [f"{name:<12}{shown(value)}" for name, value in {"id": id_, **fields}.items() if name not in ("v", "entry")]
     try:
         pairs = shown_entry(fields.get("entry", ""))

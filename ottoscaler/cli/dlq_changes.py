@@ -19,6 +19,7 @@ WHY_NOT = {
     "empty": "its entry was trimmed from the stream before anybody read it",
     "unreadable": "its field entry is not in the form that Ottoscaler writes",
     "too_many": "it has more than 3900 fields, which one command cannot add",
+    "newer": "it was written by a newer version; replay it once all replicas are upgraded",
     "missing": "there is no such dead letter",
 }
 

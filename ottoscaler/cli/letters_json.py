@@ -12,9 +12,15 @@ if TYPE_CHECKING:
 
 
 def to_json(found: Found) -> str:
-    """One dead letter as a line of JSON: its fields, with its `id`, the original `entry` as a list."""
+    """One dead letter as a line of JSON: its fields, with its `id`, the original `entry` as a list. A newer version's
+    fields are texts as they are written.
+    """
+    from ottoscaler.outcomes import newer_version
+
     id_, fields = found
     whole: dict[str, Any] = {"id": id_, **fields}
+    if newer_version(fields):
+        return json.dumps(whole, ensure_ascii=False)
     if str(_number(fields.get("deliveries", ""))) == fields.get("deliveries"):
         whole["deliveries"] = int(fields["deliveries"])
     with suppress(KeyError, ValueError):  # what is not in our form is kept as it is

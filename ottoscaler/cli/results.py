@@ -76,13 +76,24 @@ async def list_results(
 
 
 def row(fields: Mapping[str, str]) -> list[str]:
-    """One result as the cells of the table."""
+    """One result as the cells of the table; of a newer version's only what names it."""
+    from ottoscaler.outcomes import newer_version
+
+    if version := newer_version(fields):
+        named = [fields.get(name, "") for name in ("event_id", "type", "task_id")]
+        return [*named, f"written by a newer version ({version})", *[""] * (len(NUMBERS) + 1)]
     names = ("event_id", "type", "task_id", "status", *NUMBERS, "completed_at")
     return [fields.get(name, "") for name in names]
 
 
 def decoded(fields: Mapping[str, str]) -> dict[str, Any]:
-    """One result with its numbers as numbers, and its workers, stages and the like as lists."""
+    """One result with its numbers as numbers, and its workers, stages and the like as lists; a newer version's as it is
+    written.
+    """
+    from ottoscaler.outcomes import newer_version
+
+    if newer_version(fields):
+        return dict(fields)
     found: dict[str, Any] = dict(fields)
     found |= {name: int(fields[name]) for name in NUMBERS if fields.get(name, "").isdecimal()}
     found |= {name: json.loads(fields[name]) for name in NESTED if fields.get(name)}

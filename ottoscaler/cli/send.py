@@ -192,6 +192,12 @@ class Shown:
 
     def end(self, where: str, fields: Mapping[str, str]) -> int:
         """Show what is still missing and the result; return the exit code."""
+        from ottoscaler.outcomes import newer_version
+
+        if version := newer_version(fields):
+            word = "refused" if where == "dlq" else "ended"
+            self._show(f"{word}; how was written by a newer version ({version}), which this one cannot read")
+            return 1
         if where == "dlq":
             self._show(f"refused: {fields.get('reason', '')}")
             return 1

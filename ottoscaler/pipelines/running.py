@@ -17,7 +17,7 @@ import trio_util
 
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.log import log
-from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.outcomes import WorkerOutcome, newer_version
 from ottoscaler.pipelines.ending import StageEnd, cancelled, ended, pipeline_result, skipped, worker_names
 from ottoscaler.pipelines.news import Reporter, StageNews
 from ottoscaler.pipelines.tracks import Track, Tracks
@@ -189,6 +189,10 @@ class PipelineRun:
     async def _note_end(self, track: Track) -> None:
         stream, now = self._site.ledger.stream, self._site.now()
         ending = await self._site.ledger.insist(partial(stream.read_ending, track.event_id))
+        if ending and (version := newer_version(ending[1])):  # who knows it will go on with the pipeline
+            id_, stage_id = self._event.id, track.stage.stage_id
+            log.warning("stage ended; a newer version wrote how", event_id=id_, stage_id=stage_id, version=version)
+            return
         id_, started = track.stage.stage_id, track.started or now
         end = ended(id_, track.index, track.event_id, ending, started=started, completed=now, stop=track.stop)
         await self._end([(track, end)], worker_names(ending))

@@ -16,11 +16,11 @@ from typing import Literal
 class Replayed:
     """What became of one dead letter: `here` = an event since this call, `before` = since an earlier one; both with
     the event's id. Else it is as it was: `missing` = there is none of that id, `empty` = its entry was trimmed away
-    before anybody read it, `unreadable` = its entry is not in the form that we write, `too_many` = more fields than a
-    script can add.
+    before anybody read it, `unreadable` = its entry is not in the form that we write, `newer` = a newer version wrote
+    it, `too_many` = more fields than a script can add.
     """
 
-    how: Literal["here", "before", "missing", "empty", "unreadable", "too_many"]
+    how: Literal["here", "before", "missing", "empty", "unreadable", "newer", "too_many"]
     event_id: str = ""
 
 

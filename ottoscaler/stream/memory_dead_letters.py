@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from ottoscaler.events import load_entry
+from ottoscaler.outcomes import newer_version
 from ottoscaler.stream.dead_letters import DeadLetters, Letter, Replayed, Restored
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_state import MemoryServer
@@ -53,6 +54,8 @@ def replay(server: MemoryServer, letter_id: str) -> Replayed:
     if letter is None:
         return Replayed("missing")
     fields = dict(letter)
+    if newer_version({name.decode(): value.decode(errors="replace") for name, value in fields.items() if name == b"v"}):
+        return Replayed("newer")
     try:
         pairs = load_entry(fields[b"entry"].decode())
         former = fields[b"event_id"]

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ottoscaler.stream.base import MISMATCHED, REPEATED
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory_state import MemoryServer, text_of
+from ottoscaler.stream.progress import is_newer
 from ottoscaler.stream.requests import Request, Requested, Requests, Standing, decode_request, live_standing
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ def list_not_created(progress: Mapping[str, str]) -> str:
 
 def _standing(server: MemoryServer, event_id: str) -> Standing:
     progress = server.progress.get(event_id)
-    if progress is not None:
+    if progress is not None and not is_newer(progress):
         numbers = [progress.get(name) for name in ("planned", "created", "not_created", "ended")]
         return live_standing(numbers, progress.get("trouble"), progress["task_id"], progress.get("retried"))
     if ending := server.ending(event_id):

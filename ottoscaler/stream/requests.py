@@ -42,7 +42,8 @@ class Request:
 class Standing:
     """How far one event is, in numbers of workers.
 
-    `waiting`: not registered yet. `live`: `created` workers had a pod that the API accepted, `not_created` ended
+    `waiting`: not registered yet, or in the hands of a newer version.
+    `live`: `created` workers had a pod that the API accepted, `not_created` ended
     without one, `ended` of the `planned` have ended; `trouble` is the cause and the sentence of what last kept one of
     them from starting or ending, `task_id` its task, `retried` how many attempts failed and were followed by another.
     `ended`: `ending` says whether with a result (`results`) or as a

@@ -305,3 +305,23 @@ async def test_a_refused_pipeline_can_be_replayed(autojump_clock: MockClock) -> 
         (replayed,) = await theatre.producer.replay_dead_letters([letter])
         result = await theatre.wait_result(replayed.event_id)
     assert (result["status"], result["replay_of"]) == ("succeeded", event_id)
+
+
+async def test_a_stage_that_a_newer_version_ended_waits_for_who_can_read_it(autojump_clock: MockClock) -> None:
+    """What is written in another way ends neither the stage nor the pipeline; whoever can read it goes on."""
+    theatre = Theatre()
+    async with playing(theatre, "old") as lives:
+        event_id = await theatre.send(stage("a"), stage("b", "a"))
+        while not theatre.server.results.entries:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.01)
+        (id_,) = theatre.server.results.entries
+        pairs = theatre.server.results.entries[id_]
+        theatre.server.results.entries[id_] = tuple((name, b"2" if name == b"v" else b"?") for name, _ in pairs)
+        await trio.sleep(60)
+        assert theatre.server.progress[event_id]["owner"]
+        assert changes(await theatre.news(event_id), "a") == ["pending", "running"]
+        lives["old"].cancel(reason="replaced")
+        theatre.server.results.entries[id_] = pairs
+        async with playing(theatre, "new"):
+            result = await theatre.wait_result(event_id)
+        assert states(result) == {"a": "completed", "b": "completed"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import trio
 
-from ottoscaler.stream.base import Candidate
+from ottoscaler.outcomes import RESULT_VERSION
+from ottoscaler.stream.base import Candidate, Closing
+from ottoscaler.stream.dead_letters import Replayed
 from ottoscaler.stream.progress import VERSION
+from ottoscaler.stream.requests import Standing
 from ottoscaler.stream.scripts import script_text
 from tests.stream.backends import Backend
 from tests.stream.steps import LEASE, PAIRS, begin, claim, open_session, registration, take
@@ -40,6 +43,36 @@ async def test_many_of_a_newer_version_hide_none_of_ours(backend: Backend, clock
     for event_id in ids[:-1]:
         backend.set_version(event_id, NEWER)
     assert [progress.event_id for progress in await take(stream)] == ids[-1:]
+
+
+async def test_an_event_of_a_newer_version_is_not_looked_into(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Who waits for it waits on: nothing is known of how far it is, until it has ended."""
+    stream, _ = await open_session(backend, "one")
+    event_id = await begin(backend, stream)
+    assert (await stream.look([event_id]))[event_id].where == "live"
+    backend.set_version(event_id, NEWER)
+    assert await stream.look([event_id]) == {event_id: Standing("waiting")}
+    closed = await stream.close(Closing(event_id, "results", (("v", "2"),), claim(event_id, "one")))
+    assert closed.how == "here"
+    assert (await stream.look([event_id]))[event_id].where == "ended"
+
+
+async def test_a_dead_letter_of_a_newer_version_is_not_replayed(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Its entry may mean something else; it stays, for those who know it. One whose version is no number, too."""
+    stream, _ = await open_session(backend, "one")
+    for version in (str(int(RESULT_VERSION) + 1), "ii"):
+        event_id = backend.add(*PAIRS)
+        await stream.read(1, 1.0)
+        pairs = (("v", version), ("event_id", event_id), ("entry", '[["type","scale_up"]]'))
+        letter_id = (await stream.close(Closing(event_id, "dlq", pairs))).entry_id
+        before = backend.contents()
+        assert await stream.replay_dead_letters([letter_id]) == [Replayed("newer")]
+        assert backend.contents() == before
+
+
+def test_the_replay_knows_the_same_version() -> None:
+    """The number in the script is that of the module which writes dead letters."""
+    assert f"local LETTERS = {RESULT_VERSION} " in script_text("replay")
 
 
 async def test_a_dead_owner_s_event_of_a_newer_version_is_offered(backend: Backend, clock: trio.abc.Clock) -> None:

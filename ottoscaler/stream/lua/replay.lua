@@ -1,6 +1,7 @@
 -- Turn dead letters into events again: the original pairs and what they replay. Answers {how, event id} each.
 local DAY = 86400000 -- ms
 local MOST = 3900 -- pairs: one command of a script takes just under 8,000 words
+local LETTERS = 1 -- the version of dead letters
 local REPLAY_OF = 'otto.replay_of'
 local letters = key('dlq')
 
@@ -53,6 +54,9 @@ local function replay(id)
   local fields = {}
   for position = 1, #letter[2], 2 do
     fields[letter[2][position]] = letter[2][position + 1]
+  end
+  if (tonumber(fields.v or LETTERS) or math.huge) > LETTERS then
+    return { 'newer', '' }
   end
   local is_readable, count, flat = pcall(pairs_of, fields.entry)
   if not is_readable or not fields.event_id then
