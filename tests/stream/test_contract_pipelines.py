@@ -49,6 +49,20 @@ async def test_a_pipeline_without_an_owner_is_put_right(backend: Backend, clock:
     assert len((await one.tend(0, 0, 1, expire=False, audit=False)).taken) == 1
 
 
+async def test_a_start_is_a_sign_of_life(backend: Backend, clock: trio.abc.Clock) -> None:
+    """An owner that has started a stage may die without the pipeline's handling counting as broken."""
+    one, _ = await open_session(backend, "one")
+    two, _ = await open_session(backend, "two")
+    event_id = backend.add(*PAIRS)
+    await one.read(1, 1.0)
+    assert await one.register([registration(event_id, lane="pipelines")]) == [1]
+    assert await one.start_stage(claim(event_id, "one"), 1, PAIRS, News(0, ()))
+    backend.disown(event_id, "nobody")
+    await one.sweep([])
+    (taken,) = (await two.tend(0, 0, 1, expire=False, audit=False)).taken
+    assert (taken.epoch, taken.failures) == (2, 0)
+
+
 async def test_a_stage_is_started_once(backend: Backend, clock: trio.abc.Clock) -> None:
     """Its event is added with the note of it; asked again, by whichever owner, the same event is answered."""
     one, _ = await open_session(backend, "one")
