@@ -16,12 +16,25 @@ from ottoscaler.outcomes import result_pairs
 
 ABOUT_THE_SENDING = frozenset({"timestamp", "traceparent", "tracestate", "otto.request_id", "otto.replay_of"})
 """Fields that say nothing of what is asked for."""
+KEPT = ("status", "requested", "succeeded", "failed", "terminated", "started_at", "completed_at")
 
 
 def content_of(pairs: Iterable[tuple[str, str]]) -> str:
     """The hash that all events share which ask for the same."""
     asked = sorted((name, value) for name, value in pairs if name not in ABOUT_THE_SENDING)
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:32]
+
+
+def kept_of(event: Event, pairs: Iterable[tuple[str, str]]) -> str:
+    """What the request id of an event keeps of its result, so that who asks again after that was trimmed is told the
+    same: its numbers and times, and the names of workers that were stopped. Empty without a request id.
+    """
+    if not event.request_id:
+        return ""
+    named = dict(pairs)
+    names = () if event.type == "scale_up" else (worker["name"] for worker in msgspec.json.decode(named["workers"]))
+    workers = msgspec.json.encode([{"name": name} for name in names]).decode()
+    return msgspec.json.encode({name: named[name] for name in KEPT} | {"workers": workers}).decode()
 
 
 def repeated_pairs(event: Event, original: str, completed: float) -> tuple[tuple[str, str], ...]:

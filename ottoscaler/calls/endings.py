@@ -85,6 +85,12 @@ def refused_answer(event_id: str, fields: Fields, request: Request | None, name_
     )
 
 
+def kept_result(request: Request) -> dict[str, str]:
+    """What a request id keeps of a result that was trimmed, as that result's fields."""
+    kept = msgspec.json.decode(request.kept, type=dict[str, str])
+    return kept | {"not_created": msgspec.json.encode(request.not_created).decode()}
+
+
 TRIMMED = "its result was trimmed since"
 
 

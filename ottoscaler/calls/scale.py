@@ -15,6 +15,7 @@ from ottoscaler.calls.endings import (
     accepted_answer,
     ended_answer,
     forgotten_answer,
+    kept_result,
     lost_answer,
     refused_answer,
     stopped_answer,
@@ -56,7 +57,8 @@ class Scale:
         _log_call("ScaleDown", call, requested)
         event_id = requested.event_id
         await self._site.standings.wait(event_id, _has_ended)
-        answer = await self._answer_unless_result(event_id, None)
+        request = await self._read_request(call)
+        answer = await self._answer_unless_result(event_id, request)
         return _of_repeat(requested, answer if isinstance(answer, ScaleAnswer) else stopped_answer(event_id, answer))
 
     async def _answer_up(self, event_id: str, standing: Standing, call: ScaleUpCall) -> ScaleAnswer:
@@ -65,14 +67,20 @@ class Scale:
             progress = await insist(partial(self._stream.read_progress, event_id))
             if progress is not None:
                 return accepted_answer(progress, name_pod)
-        request = await insist(partial(self._stream.read_request, call.request_id)) if call.request_id else None
-        answer = await self._answer_unless_result(event_id, request if request and request.planned else None)
+        request = await self._read_request(call)
+        answer = await self._answer_unless_result(event_id, request)
         if isinstance(answer, ScaleAnswer):
             return answer
         return ended_answer(event_id, answer, name_pod, is_completion_asked=call.wait_completed)
 
+    async def _read_request(self, call: ScaleUpCall | ScaleDownCall) -> Request | None:
+        """What the request id of a call keeps of its event, if there is one."""
+        if not call.request_id:
+            return None
+        return await self._site.ledger.insist(partial(self._stream.read_request, call.request_id))
+
     async def _answer_unless_result(self, event_id: str, request: Request | None) -> ScaleAnswer | dict[str, str]:
-        """The fields of the result, or the answer where there are none."""
+        """The fields of the result, or what was kept of them; the answer where there is neither."""
         ending = await self._site.ledger.insist(partial(self._stream.read_ending, event_id))
         if ending is not None and (version := newer_version(ending[1])):
             return forgotten_answer(event_id, request, self._site.name_pod, written_by_newer(version))
@@ -83,6 +91,8 @@ class Scale:
                 return refused_answer(event_id, fields, request, self._site.name_pod)
             case _, fields if fields:
                 return fields
+        if request and request.kept:
+            return kept_result(request)
         return forgotten_answer(event_id, request, self._site.name_pod)
 
 

@@ -17,6 +17,7 @@ from ottoscaler.events import BadEntry, Event
 from ottoscaler.fleet import PodRecord
 from ottoscaler.log import log
 from ottoscaler.outcomes import WorkerOutcome, outcome_from, result_pairs
+from ottoscaler.repeats import kept_of
 from ottoscaler.spine.creation import STOPPED
 from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.spine.roster import Roster
@@ -78,7 +79,8 @@ class ScaleDown:
         pairs = result_pairs(
             passed_on, outcomes, started=None, completed=self._site.now(), requested=len(chosen), note=self._note
         )
-        await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim))
+        kept = kept_of(self._event, pairs)
+        await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, kept=kept))
         self._site.traces.event_ended(self._event, pairs)
         log.info(f"{self._event.type} closed", **facts, stage="closed", **figures(pairs))
         return None

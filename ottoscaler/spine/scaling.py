@@ -18,6 +18,7 @@ from ottoscaler.log import log
 from ottoscaler.metrics import StageClock, count_attempt
 from ottoscaler.outcomes import WorkerOutcome, result_pairs
 from ottoscaler.pods import PodRecord
+from ottoscaler.repeats import kept_of
 from ottoscaler.spine.attempts import Attempts
 from ottoscaler.spine.cleanup import Cleanup
 from ottoscaler.spine.creation import STOPPED
@@ -266,7 +267,8 @@ class Scaling:
         started = None if first == math.inf else first
         pairs = result_pairs(self._passed_on, outcomes, started=started, completed=self._site.now())
         fences = tuple(self._cleanup.fences.values())
-        await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences))
+        kept = kept_of(self._event, pairs)
+        await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences, kept))
         log.info("scale_up closed", **self._facts, stage="closed", **figures(pairs))
         return pairs
 

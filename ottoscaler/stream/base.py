@@ -179,13 +179,16 @@ class LiveEvent:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How an event ends: `pairs` go to the results or to the dead letters, `fences` to the list of later deletes."""
+    """How an event ends: `pairs` go to the results or to the dead letters, `fences` to the list of later deletes. Its
+    request id, if it has one, keeps `kept` as long as it stands, also when the result was trimmed.
+    """
 
     event_id: str
     target: Literal["results", "dlq"]
     pairs: tuple[tuple[str, str], ...]
     claim: Claim | None = None
     fences: tuple[Fence, ...] = ()
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)

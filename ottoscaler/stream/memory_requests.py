@@ -95,12 +95,14 @@ def claim_request(server: MemoryServer, request_id: str, event_id: str, content:
     server.requested[event_id] = request_id
 
 
-def end_request(server: MemoryServer, event_id: str, progress: Mapping[str, str], not_created: str) -> None:
+def end_request(server: MemoryServer, event_id: str, progress: Mapping[str, str], not_created: str, kept: str) -> None:
     """Keep the request id of an event that ends for another day; those whose day is over go."""
     if (request_id := server.requested.pop(event_id, None)) is None:
         return
     if progress:
         server.requests[request_id] |= {"planned": progress["planned"], "not_created": not_created or "[]"}
+    if kept:
+        server.requests[request_id] |= {"kept": kept}
     now = server.now()
     server.requests_until[request_id] = now + DAY
     for oldest in list(takewhile(lambda each: server.requests_until[each] <= now, server.requests_until)):

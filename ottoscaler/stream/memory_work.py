@@ -176,7 +176,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
         server.held[claim.session].discard(event_id)
     not_created = list_not_created(progress)
     entry_id = _write_ending(server, closing, not_created)
-    end_request(server, event_id, progress, not_created)
+    end_request(server, event_id, progress, not_created, closing.kept)
     end_news(server, event_id)
     server.remember(server.done, event_id, f"{closing.target} {entry_id}", DAY)
     server.events.acknowledge(server.keys.group, id_)

@@ -240,7 +240,8 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
 
     async def close(self, closing: Closing) -> Closed:
         """End an event."""
-        claim = {"claim": _token(closing.claim)} if closing.claim else {}
+        given: dict[str, Any] = {"claim": _token(closing.claim)} if closing.claim else {}
+        given |= {"kept": closing.kept} if closing.kept else {}
         raw = await self._call(
             "close",
             id=closing.event_id,
@@ -250,7 +251,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
             results_keep=self._retention.results_keep,
             results_max_bytes=self._retention.results_max_bytes,
             trim=self._retention.trim,
-            **claim,
+            **given,
         )
         self._deliveries.forget([closing.event_id])
         return answers.closed(raw)

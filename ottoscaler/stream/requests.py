@@ -29,13 +29,15 @@ class Requested:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the key of a request id holds. Once the event has ended also `planned`, its number of workers, and the
-    indices of those whose pod the API never accepted; None and empty before, and where it never began.
+    indices of those whose pod the API never accepted; None and empty before, and where it never began. `kept` is what
+    the event's last owner wanted kept of the result, empty where there is none.
     """
 
     event_id: str
     content: str
     planned: int | None = None
     not_created: tuple[int, ...] = ()
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def decode_request(fields: Mapping[str, str]) -> Request:
     """The hash of a request id as a record."""
     planned = int(fields["planned"]) if "planned" in fields else None
     not_created = msgspec.json.decode(fields.get("not_created", "[]"), type=tuple[int, ...])
-    return Request(fields["event"], fields["content"], planned, not_created)
+    return Request(fields["event"], fields["content"], planned, not_created, fields.get("kept", ""))
 
 
 def live_standing(

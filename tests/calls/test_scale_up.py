@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -101,6 +102,19 @@ async def test_the_same_request_is_answered_with_the_same_names(autojump_clock: 
         assert len(answers[0].worker_pod_names) == 2
         assert all("(partial_success)" in one.message for one in answers if one.status == "already_processed")
         assert house.workers_run == 2
+
+
+async def test_the_end_is_told_again_after_its_result_was_trimmed(autojump_clock: MockClock) -> None:
+    """Who asks again how it ended hears the same numbers, names and times, for as long as the request id stands."""
+    async with open_house(World(lambda labels: Plan(exit_code=int(labels["ottoscaler/index"] == "2")))) as house:
+        one = await house.open()
+        first = await one.up(3, request_id="r", wait_completed=True)
+        again = await one.up(3, request_id="r", wait_completed=True)
+        house.server.results.trim(0)
+        trimmed = await one.up(3, request_id="r", wait_completed=True)
+        assert "2 succeeded, 1 failed of 3" in first.message
+        assert trimmed.message == again.message.partition("; ")[0]
+        assert msgspec.structs.replace(trimmed, message=again.message) == again
 
 
 async def test_other_content_under_the_same_id_is_refused(autojump_clock: MockClock) -> None:

@@ -38,9 +38,9 @@ async def register(
     return event_id, epoch
 
 
-async def end(stream: Stream, event_id: str, target: Literal["results", "dlq"] = "results") -> None:
+async def end(stream: Stream, event_id: str, target: Literal["results", "dlq"] = "results", kept: str = "") -> None:
     """Close an event that is held since its first taking."""
-    closing = Closing(event_id, target, (("event_id", event_id),), claim(event_id, stream.session))
+    closing = Closing(event_id, target, (("event_id", event_id),), claim(event_id, stream.session), kept=kept)
     assert (await stream.close(closing)).how == "here"
 
 
@@ -84,9 +84,9 @@ async def test_the_key_outlives_the_event(backend: Backend, clock: trio.abc.Cloc
     assert await ask(one, token="u") == Requested(event_id, "known")
     await one.record([Writing(claim(event_id, "one"), (Accepted(1, 1, "u", 1), Accepted(3, 1, "u", 1)))])
     await one.record([Writing(claim(event_id, "one"), outcomes=tuple(ended(index) for index in (1, 2, 3)))])
-    await end(one, event_id)
+    await end(one, event_id, kept="of it")
     assert await ask(one, token="u") == Requested(event_id, "known")
-    assert await one.read_request("r") == Request(event_id, "c", 3, (2,))
+    assert await one.read_request("r") == Request(event_id, "c", 3, (2,), "of it")
     assert ((await one.read_ending(event_id)) or ("", {}))[1] == {"event_id": event_id, "not_created": "[2]"}
 
 

@@ -96,6 +96,9 @@ local function end_request(planned, not_created)
   if planned then
     redis.call('HSET', key('request', request_id), 'planned', planned, 'not_created', not_created or '[]')
   end
+  if args.kept then
+    redis.call('HSET', key('request', request_id), 'kept', args.kept)
+  end
   redis.call('PEXPIRE', key('request', request_id), DAY)
 end
 
