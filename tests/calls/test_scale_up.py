@@ -46,6 +46,15 @@ async def test_it_answers_when_every_pod_was_accepted(autojump_clock: MockClock)
         assert trio.current_time() < 3
 
 
+async def test_it_waits_for_the_last_pod(autojump_clock: MockClock) -> None:
+    """Where pods come one after the other, as slots get free, the answer comes when the last was accepted."""
+    async with open_house(World(lambda labels: Plan(duration=30))) as house:
+        one = await house.open(max_workers="1")
+        answer = await one.up(3)
+        assert (answer.status, answer.processed_count) == ("success", 3)
+        assert 60 < trio.current_time() < 90
+
+
 @pytest.mark.parametrize(
     ("refused", "status", "names"), [((2,), "partial_success", 2), ((1, 2, 3), "failed", 0)], ids=["some", "all"]
 )
@@ -62,6 +71,7 @@ async def test_workers_refused_for_good_are_told(
         assert "Invalid" in answer.message
         assert "no such field" in answer.message
         assert not any(f"agent-{index}-" in name for index in refused for name in answer.worker_pod_names)
+        assert trio.current_time() < 10  # the others' end is not waited for
 
 
 @pytest.mark.parametrize(("exits", "status"), [([0, 0], "success"), ([0, 3], "partial_success"), ([3, 3], "failed")])
