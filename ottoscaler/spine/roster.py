@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ottoscaler.stream.base import LANES
+
 if TYPE_CHECKING:
     from ottoscaler.spine.handler import Work
 
@@ -48,7 +50,10 @@ class Roster:
 
     def room(self, lane: str) -> int:
         """How many more events of a lane may come."""
-        figures, reserved = self.statistics(), self._reserved[lane]
+        return self._room(lane, self.statistics())
+
+    def _room(self, lane: str, figures: RosterStatistics) -> int:
+        reserved = self._reserved[lane]
         if lane == "control":
             return max(0, CONTROL_ROOM - figures.control - reserved)
         if lane == "pipelines":
@@ -56,14 +61,15 @@ class Roster:
         return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working - reserved)
 
     @contextmanager
-    def reserve(self, lane: str) -> Iterator[int]:
-        """Keep all the room of a lane for the time of a question that may fill it; how much that is."""
-        room = self.room(lane)
-        self._reserved[lane] += room
+    def reserve(self) -> Iterator[list[int]]:
+        """Keep all the room of every lane for the time of a question that may fill it; how much that is, as `LANES`."""
+        figures = self.statistics()
+        rooms = {lane: self._room(lane, figures) for lane in LANES}
+        self._reserved.update(rooms)
         try:
-            yield room
+            yield list(rooms.values())
         finally:
-            self._reserved[lane] -= room
+            self._reserved.subtract(rooms)
 
     def statistics(self) -> RosterStatistics:
         """How many there are of each kind."""

@@ -8,7 +8,7 @@ of ours, entries that a dead process had read and never registered, and finished
 from __future__ import annotations
 
 import random
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import trio
 
@@ -18,7 +18,7 @@ from ottoscaler.spine.handler import Handler
 from ottoscaler.spine.poller import Poller
 from ottoscaler.spine.roster import Roster
 from ottoscaler.spine.site import Site
-from ottoscaler.stream.base import LANES, Fence, Tending
+from ottoscaler.stream.base import Fence, Tending
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.session import Session
 
@@ -66,9 +66,8 @@ class Taker:
         if audit:
             self._audit_at = trio.current_time() + self._lease_seconds
             await self._find_lost()
-        with ExitStack() as rooms:
-            room = [rooms.enter_context(self._roster.reserve(lane)) for lane in LANES]
-            tending = await self._site.ledger.stream.tend(*room, expire=expire, audit=audit)
+        with self._roster.reserve() as rooms:
+            tending = await self._site.ledger.stream.tend(*rooms, expire=expire, audit=audit)
         await self._heed(tending, nursery)
 
     async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:

@@ -48,6 +48,8 @@ def _take(server: MemoryServer, session: str, call: int, rooms: Mapping[Lane, in
     """Take what fits. An event that broke before is taken alone, so that it takes no other down with it; it has every
     eighth turn, so that many of them do not hold up the others.
     """
+    if not any(server.offered.values()):
+        return
     healthy, suspects = list[Offer](), list[Offer]()
     for lane, room in rooms.items():
         found, broken = _look_through(server, lane, room)
@@ -130,6 +132,8 @@ def _expire(server: MemoryServer, session: str) -> list[Entry]:
 
 
 def _lend_fences(server: MemoryServer) -> tuple[Fence, ...]:
+    if not server.fences:
+        return ()
     now = server.now()
     found = sorted((due_at, fence) for fence, due_at in server.fences.items() if due_at <= now)[:FENCES]
     for _, fence in found:

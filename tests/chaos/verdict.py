@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.chaos.callers import broken_promises
-from tests.chaos.light import Broken
+from tests.chaos.light_verdict import Broken
 from tests.chaos.lines import broken_logs
 from tests.chaos.script import BAD_ENTRIES, TEMPLATES
 from tests.chaos.stage import BOUND, Run

@@ -20,7 +20,7 @@ import trio
 from ottoscaler.errors import Conflict, Unavailable
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
-from tests.chaos.light import suppress_ends
+from tests.chaos.light_stage import suppress_ends
 from tests.proof.theatre import Theatre
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World, ambiguous, lost

@@ -1,5 +1,7 @@
 """A Kubernetes API in memory, under any clock: pods that live and end as planned, one watch, and faults on demand.
 
+Objects are never changed in place: each change publishes a new one, so that all who were told of a pod share one copy.
+
 `World` is the cluster: it outlives the scalers that a test starts and kills. `WorldKube` is one scaler's client of
 it, with the methods that the spine uses of `ottoscaler.kube.client.Kube`. What each worker did is kept in
 `World.runs`, the judge of "never twice".
@@ -10,7 +12,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,15 @@ class World:
         self.reads: list[str] = []
         self.late_creates: list[float] = []
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
+        self.creates_to_come = 0
+        """Such creates that are not carried out yet."""
         self.version = 100
         self.warnings: list[dict[str, Any]] = []
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._changed = trio.Event()
+        self._warned = trio.Event()
+        self._of_pod: dict[str, trio.Event] = {}
+        """Who waits for a change of one pod, by its name."""
         self._uids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 
@@ -68,23 +74,25 @@ class World:
         name = body["metadata"]["name"]
         if name in self.pods:
             raise Conflict(f'pods "{name}" already exists', status=409, reason="AlreadyExists")
-        pod = deepcopy(dict(body))
+        pod = copied(dict(body))
         pod["metadata"] |= {"uid": f"uid-{next(self._uids)}", "creationTimestamp": "2026-01-01T00:00:00Z"}
         pod["status"] = {"phase": "Pending", "conditions": [], "containerStatuses": []}
         self._publish("ADDED", pod)
         assert self._nursery is not None
         self._nursery.start_soon(self._live, name, pod["metadata"]["uid"])
-        return deepcopy(self.pods[name])
+        return self.pods[name]
 
     def create_later(self, body: Mapping[str, Any], seconds: float) -> None:
         """Carry out a create when its client is long gone."""
 
         async def later() -> None:
             await trio.sleep(seconds)
+            self.creates_to_come -= 1
             with suppress(Conflict):
                 self.create(body)
 
         assert self._nursery is not None
+        self.creates_to_come += 1
         self._nursery.start_soon(later)
 
     def delete(self, name: str, uid: str | None = None) -> None:
@@ -122,8 +130,8 @@ class World:
         """The kubelet warns of a pod."""
         about = {"kind": "Pod", "name": name, "uid": self.pods[name]["metadata"]["uid"]}
         self.warnings.append({"involvedObject": about, "reason": reason, "message": message})
-        self._changed.set()
-        self._changed = trio.Event()
+        self._warned.set()
+        self._warned = trio.Event()
 
     def strip_labels(self, name: str) -> None:
         """Somebody takes the labels away: the pod lives, but leaves every selector with its previous content."""
@@ -164,7 +172,7 @@ class World:
                     return False
                 if "deletionTimestamp" in pod["metadata"]:
                     return True
-                await self.wait_change()
+                await self._of_pod.setdefault(name, trio.Event()).wait()
         return False
 
     def _set_state(self, name: str, uid: str, state: dict[str, Any], phase: str) -> bool:
@@ -180,14 +188,13 @@ class World:
         return True
 
     def _change(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
-        pod = deepcopy(self.pods[name])
+        pod = copied(self.pods[name])
         change(pod)
         self._publish("MODIFIED", pod)
 
     def _publish(self, kind: str, pod: dict[str, Any]) -> None:
         self.version += 1
-        pod = deepcopy(pod)
-        pod["metadata"]["resourceVersion"] = str(self.version)
+        pod = {**pod, "metadata": {**pod["metadata"], "resourceVersion": str(self.version)}}
         if kind == "DELETED":
             del self.pods[pod["metadata"]["name"]]
         else:
@@ -195,10 +202,16 @@ class World:
         self._history.append((self.version, kind, pod))
         self._changed.set()
         self._changed = trio.Event()
+        if (waiting := self._of_pod.pop(pod["metadata"]["name"], None)) is not None:
+            waiting.set()
 
     async def wait_change(self) -> None:
         """Return at the next change of any pod."""
         await self._changed.wait()
+
+    async def wait_warning(self) -> None:
+        """Return at the next warning of any pod."""
+        await self._warned.wait()
 
     def after(self, version: int) -> list[tuple[int, str, dict[str, Any]]]:
         """What a watch from `version` has to tell by now."""
@@ -266,14 +279,14 @@ class WorldKube:
         await trio.sleep(self._latency)
         if name not in self._world.pods:
             raise NotFound(f'pods "{name}" not found', status=404, reason="NotFound")
-        return deepcopy(self._world.pods[name])
+        return self._world.pods[name]
 
     async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
         """As `Kube.list_pods`."""
         await trio.sleep(self._latency)
         if error := self.fail("list", selector):
             raise error
-        return [deepcopy(pod) for pod in self._world.pods.values() if _matches(pod, selector)], self._world.version
+        return [pod for pod in self._world.pods.values() if _matches(pod, selector)], self._world.version
 
     async def watch_pods(
         self, namespace: str, selector: str, resource_version: int, timeout_seconds: int = 30
@@ -287,7 +300,7 @@ class WorldKube:
         while not self.watch_cut.is_set():
             for version, kind, pod in self._world.after(version):  # noqa: B007, B020 - goes on from the last one
                 if _matches(pod, selector):
-                    yield WatchEvent(kind, deepcopy(pod))
+                    yield WatchEvent(kind, pod)
             if version < self._world.version:
                 continue
             with trio.move_on_at(deadline) as limit:
@@ -315,8 +328,15 @@ class WorldKube:
                 yield WatchEvent("ADDED", event)
             told = len(self._world.warnings)
             with trio.move_on_at(deadline):
-                await self._world.wait_change()
+                await self._world.wait_warning()
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(told + 1)}})
+
+
+def copied(part: Any) -> Any:
+    """A copy of JSON, some times faster than `copy.deepcopy`."""
+    if isinstance(part, dict):
+        return {name: copied(value) for name, value in part.items()}
+    return [copied(value) for value in part] if isinstance(part, list) else part
 
 
 def _matches(pod: Mapping[str, Any], selector: str) -> bool:

@@ -1,0 +1,120 @@
+"""The harm that light chaos does, each kind a function of the run, a replica, seconds and dice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from tests.chaos.light_stage import Replica, Run
+from tests.spine.world import ambiguous, lost
+
+HARM_SECONDS = 60.0
+"""Harm ends after this time; then all must become well again."""
+
+
+async def harm_all(made: Run, replicas: list[Replica], dice: random.Random) -> None:
+    """A seeded list of harm, all of it over when this returns."""
+    with trio.move_on_after(HARM_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for _ in range(dice.randint(0, 8)):
+                await trio.sleep(dice.expovariate(0.2))
+                replica, seconds = dice.choice(replicas), dice.choice([0.2, 2.0, 5.0, 12.0])
+                name, act = dice.choice(HARMS)
+                made.harm.append(f"{trio.current_time():.1f} {name} r{replica.number} {seconds}")
+                nursery.start_soon(act, made, replica, seconds, dice)
+    made.server.weather = "fine"
+    for replica in replicas:
+        replica.recover()
+
+
+async def _kill(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    replica.kill()
+
+
+async def _drain(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    replica.drain()
+
+
+async def _freeze(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    await replica.freeze(seconds)
+
+
+async def _redis_away(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    made.server.weather = dice.choice(["refusing", "silent"])
+    await trio.sleep(seconds)
+    made.server.weather = "fine"
+
+
+async def _lost_answer(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    names = ["record", "close", "register", "tend", "offer", "mark_victims", "renew", "request", "look", "start_stage"]
+    made.server.lose_answer_of.add(dice.choice(names))
+
+
+async def _api_away(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    chance = dice.choice([0.3, 1.0])
+    of = dice.choice([{"create"}, {"created"}, {"delete", "create"}, {"list", "watch"}])
+    error = ambiguous if of == {"created"} else lost
+    replica.api_fault = lambda verb, name: error(verb) if verb in of and dice.random() < chance else None
+    await trio.sleep(seconds)
+    replica.api_fault = lambda verb, name: None
+
+
+async def _late_create(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """The next create gets no answer now, and is carried out later."""
+    made.world.late_creates.append(seconds)
+
+
+async def _delete_by_hand(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if made.world.pods:
+        name = dice.choice(sorted(made.world.pods))
+        made.excused.add(name)
+        made.world.remove(name)
+
+
+async def _evict(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if made.world.pods:
+        name = dice.choice(sorted(made.world.pods))
+        made.excused.add(name)
+        made.evictions += 1
+        made.world.evict(name)
+
+
+async def _empty_redis(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """Redis comes back with nothing: what it had is forgotten, and no running worker may pay for it."""
+    if dice.random() < 0.3:
+        made.forgotten |= set(made.sent)
+        made.server.flush()
+
+
+async def _trim(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """A producer trims the stream, of pending entries, too."""
+    group = made.server.events.groups.get(made.server.keys.group)
+    if group is not None:
+        made.server.events.trim(sum(id_ > group.last for id_ in made.server.events.entries))
+
+
+async def _strip_label(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if made.world.pods:
+        name = dice.choice(sorted(made.world.pods))
+        if "ottoscaler/instance" in made.world.pods[name]["metadata"]["labels"]:
+            made.excused.add(name)
+            made.world.strip_labels(name)
+
+
+HARMS: list[tuple[str, Callable[[Run, Replica, float, random.Random], Any]]] = [
+    ("kill -9", _kill),
+    ("SIGTERM", _drain),
+    ("SIGSTOP", _freeze),
+    ("Redis away", _redis_away),
+    ("lost answer", _lost_answer),
+    ("API away", _api_away),
+    ("late create", _late_create),
+    ("pod deleted by hand", _delete_by_hand),
+    ("labels stripped", _strip_label),
+    ("evicted", _evict),
+    ("Redis emptied", _empty_redis),
+    ("stream trimmed", _trim),
+]

@@ -1,0 +1,142 @@
+"""What light chaos plays on: one run and what came of it, and replicas that can be harmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import trio
+
+from ottoscaler.calls.door import Calls
+from ottoscaler.events import Limits
+from ottoscaler.startup import StartupFailed, StartupStopped
+from ottoscaler.stream.memory import MemoryServer
+from tests.chaos.asking import Asked
+from tests.spine.scaler import Scaler
+from tests.spine.world import World
+
+
+@dataclass
+class Run:
+    """One run and what came of it."""
+
+    seed: int
+    world: World
+    server: MemoryServer
+    sent: dict[str, dict[str, str]] = field(default_factory=dict)
+    harm: list[str] = field(default_factory=list)
+    excused: set[str] = field(default_factory=set)
+    """Pods that the harm itself took away or made unreachable: their workers may fail."""
+    attempts: int = 1
+    """WORKER_MAX_ATTEMPTS of this run."""
+    evictions: int = 0
+    forgotten: set[str] = field(default_factory=set)
+    """Events that Redis had when it was emptied: nobody can know what became of them."""
+    results: list[dict[str, str]] = field(default_factory=list)
+    dead: list[dict[str, str]] = field(default_factory=list)
+    left: dict[str, Any] = field(default_factory=dict)
+    asked: Asked = field(default_factory=Asked)
+
+
+class Replica:
+    """A scaler that can be killed, drained, frozen and started again, each time as a new session."""
+
+    def __init__(self, run: Run, number: int) -> None:
+        self.run = run
+        self.number = number
+        self.starts = 0
+        self.scaler: Scaler | None = None
+        self.calls: Calls | None = None
+        self.api_fault: Callable[[str, str], Exception | None] = lambda verb, name: None
+        self._life: trio.CancelScope | None = None
+        self._thawed = trio.Event()
+        self._thawed.set()
+        self._frozen_until = 0.0
+
+    async def live(self) -> None:
+        """Start, and start again whenever it has ended, until cancelled."""
+        while True:
+            self.starts += 1
+            name = f"r{self.number}-{self.starts}"
+            self.scaler = Scaler(
+                self.run.world,
+                self.run.server,
+                name,
+                drain_seconds="2",
+                worker_max_attempts=str(self.run.attempts),
+            )
+            self.scaler.kube.fail = lambda verb, name: self.api_fault(verb, name)
+            self._freeze_calls(self.scaler)
+            with trio.CancelScope() as self._life:
+                with suppress_ends():
+                    async with trio.open_nursery() as nursery:
+                        await self.scaler.run(partial(self._open_calls, nursery))
+                        nursery.cancel_scope.cancel(reason="drained")
+            self.calls = None
+            await trio.sleep(0.5)
+
+    def _open_calls(self, nursery: trio.Nursery, scaler: Scaler) -> None:
+        self.calls = Calls(scaler.rings._site, Limits())
+        nursery.start_soon(self.calls.run)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        if self._life is not None:
+            self._life.cancel(reason="kill -9")
+
+    def drain(self) -> None:
+        """SIGTERM."""
+        if self.scaler is not None and hasattr(self.scaler, "drain"):
+            self.scaler.drain.request("SIGTERM")
+
+    async def freeze(self, seconds: float) -> None:
+        """SIGSTOP and SIGCONT, as far as others can see it: it says nothing for a while."""
+        self._frozen_until = max(self._frozen_until, trio.current_time() + seconds)
+        if self._thawed.is_set():  # else whoever waits there would never hear of the end
+            self._thawed = trio.Event()
+        await trio.sleep(seconds)
+        if trio.current_time() >= self._frozen_until:
+            self._thawed.set()
+
+    def recover(self) -> None:
+        """All harm is over."""
+        self.api_fault = lambda verb, name: None
+        self._thawed.set()
+
+    def is_idle(self) -> bool:
+        """Whether it runs, and works on nothing."""
+        rings = getattr(self.scaler, "rings", None)
+        return rings is not None and rings.vitals.is_ready and not rings.roster.ids()
+
+    def _freeze_calls(self, scaler: Scaler) -> None:
+        for target, names in (
+            (scaler.stream, ("read", "renew", "register", "tend", "record", "close", "offer", "mark_victims")),
+            (scaler.stream, ("request", "look", "read_request", "read_ending", "start_stage", "read_progress")),
+            (scaler.kube, ("create_pod", "delete_pod", "delete_finished_pods")),
+        ):
+            for name in names:
+                setattr(target, name, self._gated(getattr(target, name)))
+
+    def _gated(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def gated(*args: Any, **kwargs: Any) -> Any:
+            if not self._thawed.is_set():
+                await self._thawed.wait()
+            answer = await method(*args, **kwargs)
+            if not self._thawed.is_set():
+                await self._thawed.wait()
+            return answer
+
+        return gated
+
+
+class suppress_ends(suppress):  # noqa: N801 - used as a function
+    """Ends in order at the start, which a process would answer with an exit code."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, BaseExceptionGroup):
+            return isinstance(error, StartupStopped | StartupFailed)
+        _, rest = error.split((StartupStopped, StartupFailed))
+        return rest is None
