@@ -15,7 +15,7 @@ The map of the house; each room imports its own line or those above it, and a te
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
                 tracing/  OpenTelemetry: a trace of each event, if switched on
-                web/      the HTTP door: metrics (gauges) and probes (health)
+                web/      the HTTP door: metrics (gauges) and probes (health); outages: what replicas tell
     root        service                                                             builds everything, knows all
     far ends    client/         for worker images, on anyio: lines to otto-handler
                 otto_handler/   a small otto-handler for development and tests

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod, 
 from ottoscaler.kube.templates import Templates, load_templates
 from ottoscaler.log import log
 from ottoscaler.metrics import observe_request
+from ottoscaler.outages import Outages
 from ottoscaler.policy import Policy
 from ottoscaler.policy_file import PolicyFile
 from ottoscaler.retries import RetryPolicy, policy_of_template
@@ -168,12 +170,14 @@ async def _serve_era(
         if settings.redis_address.scheme == "memory":
             log.warning("there is no Redis", reason=(await stream.report()).promise)
         rings: list[Rings] = []
+        outages = Outages(time.time)
         session = Session(
             stream,
             settings.lease_seconds,
             era.id,
             believed=lambda: rings[0].roster.ids() if rings else frozenset(),
             on_lost=lambda lost: rings[0].lose(lost),
+            outages=lambda: outages.look(rings[0].vitals) if rings else "",
         )
         async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT, on_request=observe_request) as kube:
             place = Place(settings.redis_stream, settings.redis_consumer_group, settings.namespace, era.id)

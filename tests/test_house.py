@@ -23,7 +23,7 @@ LAYERS = (
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine, and what it is judged, counted and seen by
-    "patterns policy_file policy spine pipelines gauges health web",
+    "patterns policy_file policy spine pipelines gauges health outages web",
     # doors for programs
     "rpc calls logs tracing",
     # the root

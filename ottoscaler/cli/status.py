@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ottoscaler.cli.flags import KUBERNETES, REDIS, add_setting_flags, settings_from
@@ -16,7 +16,7 @@ from ottoscaler.errors import OttoscalerError, Unavailable
 
 if TYPE_CHECKING:
     from ottoscaler.settings import Settings
-    from ottoscaler.stream.backlog import EventFacts
+    from ottoscaler.stream.backlog import EventFacts, Holder
     from ottoscaler.stream.base import Stream
 
 LETTERS = 5
@@ -24,6 +24,8 @@ PERIOD_SECONDS = 2.0
 LIMIT_SECONDS = 10.0
 PIPELINE = "pipeline:"
 """What the request id of a pipeline begins with; the rest is its own id."""
+YEAR = 365 * 86_400.0
+"""A session that left by itself has a lease that ended in 1970."""
 NEWER = "of a newer version"
 CLEAR = "\033[H\033[2J"
 
@@ -124,6 +126,7 @@ async def look(
             {"session": each.session, "lease_seconds": each.lease_seconds, "held": each.held}
             for each in overview.holders
         ],
+        "outages": list(_outages(overview.holders, now())),
         "events": {
             "running": _types(event for event in overview.events if event.owner in alive),
             "orphaned": _types(event for event in overview.events if event.owner and event.owner not in alive),
@@ -148,6 +151,25 @@ async def look(
         "dead_letters": overview.dead_letters,
         "last_dead_letters": [{"id": id_, **fields} for id_, fields in overview.last_letters],
     }
+
+
+def _outages(holders: "Iterable[Holder]", now: float) -> Iterator[Facts]:
+    """What replicas cannot reach, oldest first: what they say of the API and otto-handler while their lease holds; one
+    whose lease has run out has itself not reached Redis, or died.
+    """
+    found: list[Facts] = []
+    for each in holders:
+        if each.lease_seconds > 0:
+            told: dict[str, Facts] = json.loads(each.outages or "{}")
+            found += (
+                {"what": what, "session": each.session, "seconds": round(now - about["since"], 3)}
+                | {"reason": str(about["reason"])}
+                for what, about in told.items()
+            )
+        elif -each.lease_seconds < YEAR:
+            reason = "its lease has run out: it died, or cannot reach Redis"
+            found.append({"what": "redis", "session": each.session, "seconds": -each.lease_seconds, "reason": reason})
+    return iter(sorted(found, key=lambda outage: -outage["seconds"]))
 
 
 def _types(events: "Iterable[EventFacts]") -> Counter[str]:

@@ -5,11 +5,10 @@ from typing import Any
 
 from ottoscaler.cli.columns import GAP, Columns, shown_age
 from ottoscaler.cli.letters import shown
+from ottoscaler.cli.status import YEAR
 
 MOST_PIPELINES = 10
 MOST_REASON = 80
-YEAR = 365 * 86_400.0
-"""A session that left by itself has a lease that ended in 1970."""
 
 
 def screen(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -17,6 +16,7 @@ def screen(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['stream']}{GAP}group {facts['group']}{GAP}{facts['redis']}"
     yield f"era {facts['era']}{GAP}namespace {facts['namespace']}{GAP}since {shown_age(facts['era_age'])}"
     yield from _replicas(facts["replicas"])
+    yield from _outages(facts["outages"])
     yield from _events(facts["events"])
     yield from _workers(facts)
     yield from _pipelines(facts["pipelines"])
@@ -32,6 +32,14 @@ def _replicas(replicas: Sequence[Mapping[str, Any]]) -> list[str]:
         return ["", "no replica is running"]
     rows = [(each["session"], _lease(each["lease_seconds"]), str(each["held"])) for each in replicas]
     return _table(("REPLICA", "LEASE", "EVENTS"), rows)
+
+
+def _outages(outages: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (shown(each["what"]), each["session"], shown_age(each["seconds"]), shown(each["reason"])[:MOST_REASON])
+        for each in outages
+    ]
+    return _table(("OUTAGE", "OF", "FOR", "REASON"), rows) if rows else ["", "outages: none"]
 
 
 def _lease(seconds: float) -> str:

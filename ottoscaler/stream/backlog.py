@@ -20,11 +20,14 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session: in how many seconds its lease ends (below 0: it has ended), and how many events it holds."""
+    """A session: in how many seconds its lease ends (below 0: it has ended), how many events it holds, and what it said
+    last of outages (as `ottoscaler.outages` writes it; empty: none).
+    """
 
     session: str
     lease_seconds: float
     held: int
+    outages: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,10 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
         """Entries that arrived together with a cancel and were given to nobody yet; empties the list."""
 
     @abstractmethod
-    async def renew(self, lease_seconds: float, era: str) -> Renewal:
-        """Keep this session for another lease; opens it where it is unknown. On a connection of its own."""
+    async def renew(self, lease_seconds: float, era: str, outages: str = "") -> Renewal:
+        """Keep this session for another lease; opens it where it is unknown. On a connection of its own. `outages`:
+        what people who look at the installation are told of this process; written where it has changed.
+        """
 
     @abstractmethod
     async def held(self) -> frozenset[str]:

@@ -29,6 +29,7 @@ def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
         keys.results_kept: "hash",
         keys.era: "hash",
         keys.slots: "hash",
+        keys.outages: "hash",
         keys.requests: "hash",
         keys.sessions: "zset",
         keys.live: "zset",

@@ -45,6 +45,11 @@ class Keys:
         return f"{self.prefix}:sessions"
 
     @property
+    def outages(self) -> str:
+        """Hash: session → JSON on what it cannot reach; a session that reaches all is not in it."""
+        return f"{self.prefix}:outages"
+
+    @property
     def era(self) -> str:
         """Hash `id`, `namespace`, `created` (ms): which life of this Redis we are in."""
         return f"{self.prefix}:era"

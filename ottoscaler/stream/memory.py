@@ -114,10 +114,10 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
         """Entries that arrived together with a cancel."""
         return self._deliveries.take()
 
-    async def renew(self, lease_seconds: float, era: str) -> Renewal:
+    async def renew(self, lease_seconds: float, era: str, outages: str = "") -> Renewal:
         """Keep this session for another lease."""
         lease_ms = round(lease_seconds * 1000)
-        return await self._call("renew", lambda: ownership.renew(self._server, self._session, lease_ms, era))
+        return await self._call("renew", lambda: ownership.renew(self._server, self._session, lease_ms, era, outages))
 
     async def held(self) -> frozenset[str]:
         """The ids of the events that this session holds."""

@@ -50,7 +50,7 @@ def _overview(server: MemoryServer, letters: int) -> Overview:
     last = server.dead_letters.before("", letters)
     return Overview(
         holders=tuple(
-            Holder(session, (until - now) / 1000, len(server.held.get(session, ())))
+            Holder(session, (until - now) / 1000, len(server.held.get(session, ())), server.outages.get(session, ""))
             for session, until in sorted(server.sessions.items(), key=lambda item: (item[1], item[0]))
         ),
         events=tuple(_facts(server, event_id) for event_id in server.live_ids()),

@@ -24,12 +24,15 @@ def open_group(server: MemoryServer, start: str, namespace: str, new_era: str) -
     return server.era
 
 
-def renew(server: MemoryServer, session: str, lease_ms: int, era: str) -> Renewal:
-    """Keep a session for another lease; writes nothing where the era is another one."""
+def renew(server: MemoryServer, session: str, lease_ms: int, era: str, outages: str) -> Renewal:
+    """Keep a session for another lease, with what it tells of outages; writes nothing where the era is another one."""
     if server.era is None or server.era.id != era:
         return Renewal(existed=False, held=0, era_stands=False)
     existed = session in server.sessions
     server.sessions[session] = server.now() + lease_ms
+    server.outages.pop(session, None)
+    if outages:
+        server.outages[session] = outages
     return Renewal(existed=existed, held=len(server.held.get(session, ())), era_stands=True)
 
 
@@ -122,6 +125,7 @@ def leave(server: MemoryServer, session: str) -> None:
 def forget_session(server: MemoryServer, session: str) -> None:
     """Remove every key of a session that holds nothing."""
     server.sessions.pop(session, None)
+    server.outages.pop(session, None)
     server.notices.pop(session, None)
     server.tended.pop(session, None)
     server.held.pop(session, None)

@@ -69,6 +69,7 @@ class MemoryServer:
         self.results_kept = [0, 0]  # entries, bytes
         self.era: Era | None = None
         self.sessions: dict[str, int] = {}
+        self.outages: dict[str, str] = {}
         self.held: defaultdict[str, set[str]] = defaultdict(set)
         self.notices: defaultdict[str, set[str]] = defaultdict(set)
         self.tended: dict[str, Tended] = {}
@@ -157,6 +158,7 @@ class MemoryServer:
             keys.results: list(self.results.entries.values()),
             keys.dead_letters: list(self.dead_letters.entries.values()),
             keys.sessions: dict(self.sessions),
+            keys.outages: dict(self.outages),
             keys.live: {id_: parse_id(id_)[0] for id_ in self.progress},
             keys.slots: {session: str(count) for session, count in self.slots.items()},
             keys.requests: dict(self.requested),

@@ -17,7 +17,7 @@ import trio
 
 from ottoscaler.errors import FixYourCall
 from ottoscaler.parsing import RedisAddress
-from ottoscaler.stream import answers
+from ottoscaler.stream import answers, bare_redis  # noqa: F401  bare_redis: before the first that imports redis
 from ottoscaler.stream.base import (
     Candidate,
     Claim,
@@ -129,9 +129,10 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         """Entries that arrived together with a cancel."""
         return self._deliveries.take()
 
-    async def renew(self, lease_seconds: float, era: str) -> Renewal:
+    async def renew(self, lease_seconds: float, era: str, outages: str = "") -> Renewal:
         """Keep this session for another lease."""
-        raw = await self._scripts.call(self._lease, "renew", era=era, lease=round(lease_seconds * 1000))
+        lease = round(lease_seconds * 1000)
+        raw = await self._scripts.call(self._lease, "renew", era=era, lease=lease, outages=outages)
         return answers.renewal(raw)
 
     async def held(self) -> frozenset[str]:

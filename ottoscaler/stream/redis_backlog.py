@@ -39,7 +39,7 @@ class RedisBacklog(HasBacklog):
             events += map(_facts, answer[3])
         holders, number, last, _ = answer
         return Overview(
-            holders=tuple(Holder(text(name), left / 1000, held) for name, left, held in holders),
+            holders=tuple(Holder(text(name), left / 1000, held, text(away)) for name, left, held, away in holders),
             events=tuple(events),
             dead_letters=number,
             last_letters=tuple((text(id_), texts(flat)) for id_, *flat in last),

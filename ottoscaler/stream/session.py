@@ -29,8 +29,8 @@ class Session:
     """Keeps one stream's session alive; times in seconds.
 
     `believed` says which events the process thinks it holds (without those whose close or offer is under way), and
-    `on_lost` hears of those that it holds no more, before the lease counts as valid again. `era_lost` is set when a
-    renewal found another era, or none: Redis has forgotten everything.
+    `on_lost` hears of those that it holds no more, before the lease counts as valid again. `outages` says what each
+    renewal tells of them. `era_lost` is set when a renewal found another era, or none: Redis has forgotten everything.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Session:
         *,
         believed: Callable[[], frozenset[str]] = _nothing,
         on_lost: Callable[[frozenset[str]], None] = _ignore,
+        outages: Callable[[], str] = str,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.era_lost = trio.Event()
@@ -49,6 +50,7 @@ class Session:
         self._era_id = era_id
         self._believed = believed
         self._on_lost = on_lost
+        self._outages = outages
         self._clock = clock
         self._valid_until = -math.inf
         self._calm_from = math.inf
@@ -110,7 +112,7 @@ class Session:
     async def _renew_once(self, planned: float) -> bool:
         sent, before = self._clock(), self._believed()
         try:
-            renewal = await self._stream.renew(self._lease, self._era_id)
+            renewal = await self._stream.renew(self._lease, self._era_id, self._outages())
             if renewal.era_stands:
                 await self._find_lost(renewal, before)
         except Unavailable as error:

@@ -31,7 +31,8 @@ async def busy() -> MemoryServer:
     server = MemoryServer(clock=lambda: 0.0, started_at=STARTED)
     one, gone = MemoryStream(server, "one-a1"), MemoryStream(server, "gone-b2")
     era = await one.open_group("0", "team-a")
-    await one.renew(3.0, era.id)
+    away = {"api": {"since": STARTED + 7140, "reason": "nothing was heard of the API\x1b[2J"}}
+    await one.renew(3.0, era.id, json.dumps(away))
     await gone.renew(-75.0, era.id)
     ids = [server.add_entry(PAIRS) for _ in range(5)]
     await one.read(3, 0)
@@ -65,6 +66,10 @@ era {facts["era"]}   namespace team-a   since 120m
 REPLICA   LEASE             EVENTS
 gone-b2   expired 75s ago   1
 one-a1    3.0s              2
+
+OUTAGE   OF        FOR   REASON
+redis    gone-b2   75s   its lease has run out: it died, or cannot reach Redis
+api      one-a1    60s   nothing was heard of the API\\x1b[2J
 
 EVENTS         RUNNING   WAITING   ORPHANED
 pipeline       1         0         0
@@ -107,7 +112,7 @@ async def test_nothing_going_on_is_said_in_words() -> None:
     server = MemoryServer(clock=lambda: 0.0, started_at=STARTED)
     await MemoryStream(server, "one").open_group("0", "default")
     lines = list(screen(await look(MemoryStream(server, "cli"), SETTINGS, lambda *of: none())))
-    assert {"no replica is running", "workers: none", "dead letters: none"} <= set(lines)
+    assert {"no replica is running", "outages: none", "workers: none", "dead letters: none"} <= set(lines)
     assert not [line for line in lines if line.startswith("the oldest")]
 
 
@@ -138,6 +143,8 @@ async def test_json_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert told["workers"] == {"Pending": 1, "Running": 2}
     assert told["replicas"][1] == {"session": "one-a1", "lease_seconds": 3.0, "held": 2}
+    assert told["outages"][1]["what"] == "api"
+    assert told["outages"][1]["seconds"] == 60
     assert told["events"]["waiting"] == {"scale_up": 1}
     assert told["last_dead_letters"][1]["cause"] == "BadType"
 

@@ -14,6 +14,7 @@ from ottoscaler.events import Limits
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
 from ottoscaler.logs.keeping import LogKeeper
+from ottoscaler.outages import Outages
 from ottoscaler.service import _build_policy
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.spine.ledger import Ledger
@@ -49,12 +50,14 @@ class Scaler:
         self.drain = Drain(self.settings.drain_seconds, armed=False)
         startup = Startup(60, self.drain, BACKOFF)
         era = await startup.reach("Redis", lambda: self.stream.open_group("0", NAMESPACE))
+        outages = Outages(lambda: self.stream._server.now() / 1000)
         session = Session(
             self.stream,
             self.settings.lease_seconds,
             era.id,
             believed=lambda: self.rings.roster.ids() if hasattr(self, "rings") else frozenset(),
             on_lost=lambda lost: self.rings.lose(lost),
+            outages=lambda: outages.look(self.rings.vitals) if hasattr(self, "rings") else "",
         )
         self.kube._may_write = session.check
         ledger = Ledger(self.stream, BACKOFF)

@@ -30,6 +30,25 @@ async def test_sessions_are_seen_with_their_leases(backend: Backend, clock: trio
     assert -30 < ended.lease_seconds < 0
 
 
+async def test_what_a_session_cannot_reach_is_seen(backend: Backend, clock: trio.abc.Clock) -> None:
+    """What the last renewal said of outages; nothing any more once one says nothing, or when the session has left."""
+    one, era = await open_session(backend, "one")
+    cli = backend.open("cli")
+
+    async def told() -> list[str]:
+        return [holder.outages for holder in (await cli.overview(0)).holders]
+
+    assert await told() == [""]
+    await one.renew(60.0, era.id, '{"api":{"since":5,"reason":"ü"}}')
+    assert await told() == ['{"api":{"since":5,"reason":"ü"}}']
+    await one.renew(60.0, era.id)
+    assert await told() == [""]
+    await one.renew(60.0, era.id, "{}")
+    await one.leave()
+    assert await told() == []
+    assert backend.keys.outages not in backend.contents()
+
+
 async def test_live_events_are_seen(backend: Backend, clock: trio.abc.Clock) -> None:
     """Each with its type, its owner and the numbers of its workers, oldest first."""
     stream, _ = await open_session(backend, "one")

@@ -114,7 +114,7 @@ async def test_a_slow_answer_makes_the_lease_no_longer(autojump_clock: MockClock
     async with running() as world:
         renew = world.stream.renew
 
-        async def renew_slowly(lease_seconds: float, era: str) -> Renewal:
+        async def renew_slowly(lease_seconds: float, era: str, outages: str = "") -> Renewal:
             renewal = await renew(lease_seconds, era)
             await trio.sleep(0.9)
             return renewal
@@ -296,7 +296,7 @@ async def test_renewals_never_pile_up(autojump_clock: MockClock) -> None:
         sent: list[float] = []
         renew: Callable[..., object] = world.stream.renew
 
-        async def counted(lease: float, era: str) -> object:
+        async def counted(lease: float, era: str, outages: str = "") -> object:
             sent.append(trio.current_time())
             return await renew(lease, era)  # type: ignore[misc]  # the real method behind it
 
@@ -316,7 +316,7 @@ async def test_no_renewal_comes_after_the_leave(autojump_clock: MockClock) -> No
         called: list[str] = []
         renew, leave = world.stream.renew, world.stream.leave
 
-        async def slow_renew(lease_seconds: float, era_id: str) -> Renewal:
+        async def slow_renew(lease_seconds: float, era_id: str, outages: str = "") -> Renewal:
             called.append("renewal begins")
             await trio.sleep(0.5)
             called.append("renewal is carried out")

@@ -1,5 +1,5 @@
--- What people see of an installation: {sessions as {name, ms until it expires, events held}, number of dead letters, the
--- last of them as {id, name, value ...}, facts on the events asked for, as many of those as are live}.
+-- What people see of an installation: {sessions as {name, ms until it expires, events held, outages}, number of dead
+-- letters, the last of them as {id, name, value ...}, facts on the events asked for, as many of those as are live}.
 local TYPES = { work = 'scale_up', pipelines = 'pipeline' }
 local LETTER = { event_id = true, cause = true, reason = true, failed_at = true }
 local time = now()
@@ -8,7 +8,8 @@ local function sessions()
   local found, flat = {}, redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', '+inf', 'WITHSCORES')
   for position = 1, #flat, 2 do
     local session = flat[position]
-    found[#found + 1] = { session, tonumber(flat[position + 1]) - time, redis.call('SCARD', key('held', session)) }
+    found[#found + 1] = { session, tonumber(flat[position + 1]) - time, redis.call('SCARD', key('held', session)),
+      redis.call('HGET', key('outages'), session) or '' }
   end
   return found
 end

@@ -104,6 +104,7 @@ end
 local function forget_session(session)
   redis.call('ZREM', key('sessions'), session)
   redis.call('DEL', key('notices', session), key('tended', session), key('held', session))
+  redis.call('HDEL', key('outages'), session)
 end
 
 -- Entries pending for a consumer that have no progress, at most `limit`; those that have ended are acknowledged.
