@@ -1,7 +1,7 @@
 """What is asked twice: when two requests are the same, and how the second of them ends. Pure.
 
-Two events under one request id are the same request where they ask for the same, whatever the order of their fields and
-whenever they were sent.
+Two events under one request id are the same request where they ask for the same: whenever they were sent, and whatever
+the order of their fields, or the way in which the JSON in them is written.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import msgspec
 
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.outcomes import result_pairs
+from ottoscaler.spec import WrongSpec, dump_spec, parse_spec
+from ottoscaler.stages import WrongPipeline, dump_pipeline, parse_pipeline
 
 ABOUT_THE_SENDING = frozenset({"timestamp", "traceparent", "tracestate", "otto.request_id", "otto.replay_of"})
 """Fields that say nothing of what is asked for."""
@@ -20,9 +22,34 @@ KEPT = ("status", "requested", "succeeded", "failed", "terminated", "started_at"
 
 
 def content_of(pairs: Iterable[tuple[str, str]]) -> str:
-    """The hash that all events share which ask for the same."""
-    asked = sorted((name, value) for name, value in pairs if name not in ABOUT_THE_SENDING)
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:32]
+    """The hash that all events share which ask for the same; behind it, after a space, that of the fields as they are
+    written, where it is another: versions before 0.2 kept that one.
+    """
+    written = sorted((name, value) for name, value in pairs if name not in ABOUT_THE_SENDING)
+    meant = [(name, _MEANING[name](value) if name in _MEANING else value) for name, value in written]
+    return " ".join(dict.fromkeys(map(_hash, (meant, written))))
+
+
+def _hash(pairs: list[tuple[str, str]]) -> str:
+    return hashlib.sha256(msgspec.json.encode(pairs)).hexdigest()[:32]
+
+
+def _meaning_of_spec(text: str) -> str:
+    try:
+        return dump_spec(parse_spec(text))
+    except WrongSpec:
+        return text
+
+
+def _meaning_of_pipeline(text: str) -> str:
+    try:
+        return dump_pipeline(parse_pipeline(text))
+    except WrongPipeline:
+        return text
+
+
+_MEANING = {"otto.spec": _meaning_of_spec, "otto.pipeline": _meaning_of_pipeline}
+"""Fields that can be written in more than one way."""
 
 
 def kept_of(event: Event, pairs: Iterable[tuple[str, str]]) -> str:

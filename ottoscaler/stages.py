@@ -84,6 +84,22 @@ def parse_pipeline(text: str, most_workers: int = 10**9) -> Pipeline:
     return Pipeline(_id("pipeline_id", given), stages, _value("name", given, str, "a text", ""))
 
 
+def dump_pipeline(pipeline: Pipeline) -> str:
+    """The one text for all that ask for the same: names in order, nothing that says what is so anyway."""
+    asked = {"pipeline_id": pipeline.pipeline_id, "name": pipeline.name, "stages": [*map(_asked, pipeline.stages)]}
+    return msgspec.json.encode(asked, order="sorted").decode()
+
+
+def _asked(stage: Stage) -> dict[str, Any]:
+    spec = msgspec.to_builtins(stage.spec)
+    if retry := spec.pop("retry", None):
+        delay = retry.get("retry_delay_seconds", 0.5)
+        spec["retry_policy"] = retry | ({"retry_delay_seconds": int(delay)} if delay.is_integer() else {})
+    given = {"type": stage.type, "name": stage.name, "depends_on": stage.depends_on, "config": stage.config}
+    asked = {name: value for name, value in given.items() if value}
+    return {"stage_id": stage.stage_id, "worker_count": stage.worker_count, **asked, **spec}
+
+
 def stage_entry(event: Event, stage: Stage) -> tuple[tuple[str, str], ...]:
     """The entry of the stage's own event. Of metadata of one name the stage's wins over the pipeline's."""
     assert event.pipeline is not None

@@ -55,8 +55,8 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Registration:
     """A well-formed event to write down. `entry` = its original pairs; `offer` = leave it to whoever has room;
-    `request_id` = what its sender calls it, `content` the hash that equal requests share, `replay_of` the event whose
-    dead letter it was.
+    `request_id` = what its sender calls it, `content` the hash that equal requests share (see `Requests.request`),
+    `replay_of` the event whose dead letter it was.
     """
 
     event_id: str

@@ -62,7 +62,7 @@ def request(
         return Requested(add_event(server, pairs, token), "new")
     stands = _stands(server, request_id)
     if stands and not is_nowhere(server, stands["event"]):
-        if stands["content"] != content:
+        if stands["content"] not in content.split():
             return Requested(stands["event"], "other")
         return Requested(stands["event"], "new" if stands["token"] == token else "known")
     event_id = server.add_entry(pairs)
@@ -76,7 +76,7 @@ def judge_request(server: MemoryServer, event_id: str, request_id: str, content:
     if stands and stands["event"] == event_id:
         return 0
     if stands and stands["event"] != replay_of and not is_nowhere(server, stands["event"]):
-        return REPEATED if stands["content"] == content else MISMATCHED
+        return REPEATED if stands["content"] in content.split() else MISMATCHED
     claim_request(server, request_id, event_id, content, "")
     return 0
 
@@ -91,7 +91,7 @@ def claim_request(server: MemoryServer, request_id: str, event_id: str, content:
     if former := _stands(server, request_id):
         server.requested.pop(former["event"], None)
     server.requests_until.pop(request_id, None)
-    server.requests[request_id] = {"event": event_id, "content": content, "token": token}
+    server.requests[request_id] = {"event": event_id, "content": content.partition(" ")[0], "token": token}
     server.requested[event_id] = request_id
 
 

@@ -98,7 +98,8 @@ class Requests(ABC):
     @abstractmethod
     async def request(self, pairs: Sequence[tuple[str, str]], request_id: str, content: str, token: str) -> Requested:
         """Add an event, once per request id; without one (empty) once per token within an hour. `content` is the hash
-        that equal requests share; a call that is repeated with its `token` is answered as the first time.
+        that equal requests share, with others behind it, after spaces, under which it may be kept already; a call that
+        is repeated with its `token` is answered as the first time.
         """
 
     @abstractmethod

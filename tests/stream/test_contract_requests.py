@@ -66,6 +66,19 @@ async def test_the_same_request_is_one_event(backend: Backend, clock: trio.abc.C
     assert await one.read_request("nobody's") is None
 
 
+async def test_a_request_may_be_known_under_another_hash(backend: Backend, clock: trio.abc.Clock) -> None:
+    """The first hash is kept; what stands under any of those that are given asks for the same."""
+    one, _ = await open_session(backend, "one")
+    first = await ask(one, content="written")
+    assert await ask(one, content="meant written", token="u") == Requested(first.event_id, "known")
+    assert (await ask(one, content="meant", token="u")).how == "other"
+    second = await ask(one, "s", content="meant written")
+    assert await one.read_request("s") == Request(second.event_id, "meant")
+    assert (await ask(one, "s", content="mean", token="u")).how == "other"
+    assert (await register(backend, one, content="meant written"))[1] == REPEATED
+    assert (await register(backend, one, content="meant"))[1] == MISMATCHED
+
+
 async def test_a_request_without_an_id_is_added_once_per_token(backend: Backend, clock: trio.abc.Clock) -> None:
     """A repeat with the token of a call adds nothing; another call adds another event."""
     one, _ = await open_session(backend, "one")

@@ -65,6 +65,11 @@ local function is_nowhere(id)
     and not redis.pcall('XPENDING', stream, group, id, id, 1)[1]
 end
 
+-- Whether what stands under a request id asks for the same: `content` is the hash to keep, and others that mean it, too.
+local function is_same(stands, content)
+  return string.find(' ' .. content .. ' ', ' ' .. stands .. ' ', 1, true) ~= nil
+end
+
 -- From now on a request id means this event, until a day after its end.
 local function claim_request(request_id, id, content, token)
   local request = key('request', request_id)
@@ -73,7 +78,7 @@ local function claim_request(request_id, id, content, token)
     redis.call('HDEL', key('requests'), former)
     redis.call('DEL', request)
   end
-  redis.call('HSET', request, 'event', id, 'content', content, 'token', token)
+  redis.call('HSET', request, 'event', id, 'content', string.match(content, '^%S*'), 'token', token)
   redis.call('HSET', key('requests'), id, request_id)
 end
 

@@ -8,7 +8,7 @@ local function judge_request(id, request_id, content, replay_of)
     return nil
   end
   if stands[1] and stands[1] ~= replay_of and not is_nowhere(stands[1]) then
-    return stands[2] == content and -2 or -3
+    return is_same(stands[2], content) and -2 or -3
   end
   claim_request(request_id, id, content, '')
 end

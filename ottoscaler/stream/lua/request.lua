@@ -3,7 +3,7 @@
 local request = key('request', args.request_id)
 local stands = redis.call('HMGET', request, 'event', 'content', 'token')
 if stands[1] and not is_nowhere(stands[1]) then
-  if stands[2] ~= args.content then
+  if not is_same(stands[2], args.content) then
     return { 'other', stands[1] }
   end
   return { stands[3] == args.token and 'new' or 'known', stands[1] }
