@@ -48,7 +48,7 @@ proto: setup ## Make the code in ottoscaler/rpc/v1 from the .proto files beside 
 
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
 lock: setup ## Lock what the image installs, with hashes: deploy/*.lock
-	@$(BIN)/uv $(LOCK) pyproject.toml --output-file deploy/requirements.lock
+	@$(BIN)/uv $(LOCK) pyproject.toml --extra otel --output-file deploy/requirements.lock
 	@echo 'setuptools>=77' | $(BIN)/uv $(LOCK) - --output-file deploy/build.lock
 
 manifests: setup ## Render the chart: deploy/ottoscaler.yaml, deploy/try.yaml

@@ -59,6 +59,13 @@ MATRIX: dict[str, Values] = {
         "prometheusRule": {"enabled": True},
         "dashboard": {"enabled": True},
     },
+    "traces": {
+        "otel": {
+            "endpoint": "http://collector.observability:4318",
+            "env": {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": 0.1},
+        },
+        "networkPolicy": {"otel": {"peers": [{"podSelector": {"matchLabels": {"app": "collector"}}}]}},
+    },
     "trying out": {"valkey": {"enabled": True}, "redis": {"host": "my-redis", "port": 6380}},
     "placement": {
         "imagePullSecrets": [{"name": "registry"}],

@@ -251,6 +251,22 @@ def test_the_policies_follow_the_values() -> None:
     assert len(egress_of(MATRIX["tight policies"])) == 5
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"), [("http://c:4318", 4318), ("https://c.example.com/otlp", 443), ("http://c", 80)]
+)
+def test_traces_have_a_way_to_their_collector(endpoint: str, port: int) -> None:
+    """Its port is opened, to the peers that are named, and the variables say where it is; without it nothing is."""
+    values = {"otel": {"endpoint": endpoint, "env": {"OTEL_TRACES_SAMPLER_ARG": 0.1}}}
+    (container,) = pod_of(render(values))["spec"]["containers"]
+    assert {each["name"]: each["value"] for each in container["env"]} == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_TRACES_SAMPLER_ARG": "0.1",
+    }
+    assert egress_of(values)[4:] == [(None, [port])]
+    assert ([{"podSelector": {"matchLabels": {"app": "collector"}}}], [4318]) in egress_of(MATRIX["traces"])
+    assert "env" not in pod_of(render())["spec"]["containers"][0]
+
+
 def test_workers_reach_all_but_the_metadata_address() -> None:
     """Nothing comes in to worker pods, and out they go everywhere but where clouds give out credentials."""
     spec = render()["NetworkPolicy", "ottoscaler-workers"]["spec"]

@@ -44,9 +44,10 @@ def test_the_dockerfile_confines_what_runs() -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_covers_what_is_needed(name: str) -> None:
-    """Every core dependency is there at a version that fits, everything with its hashes; no address is named."""
+    """Every core dependency, and what traces need, is there at a version that fits, with its hashes; no address is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = {"requirements": project["project"]["dependencies"], "build": project["build-system"]["requires"]}[name]
+    of_image = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["otel"]]
+    needed = {"requirements": of_image, "build": project["build-system"]["requires"]}[name]
     text = LOCKS[name].read_text()
     blocks = re.split(r"\n(?=\S)", text.strip())
     locked = {}
