@@ -18,7 +18,7 @@ import trio
 from ottoscaler.log import log
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap
-from ottoscaler.logs.outbox import weight_of
+from ottoscaler.logs.outbox import OVERHEAD
 
 MEMORY_BYTES = 16 << 20
 """For what waits in memory, of all workers together; each has a share of it."""
@@ -107,7 +107,7 @@ class Backlog:
     def pop(self) -> Entry:
         """Take the next entry."""
         entry = self._memory.popleft()
-        self._weight -= weight_of(entry)
+        self._weight -= OVERHEAD + len(entry.text)
         if not self._blocks and self._weight < self._room.share:
             self._has_room.set()
         return entry
@@ -138,7 +138,7 @@ class Backlog:
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         self._memory.extend(entries)
-        self._weight += sum(map(weight_of, entries))
+        self._weight += OVERHEAD * len(entries) + sum(len(entry.text) for entry in entries)
 
     async def _spool(self, entries: Sequence[Entry]) -> bool:
         """Write entries behind what is on disk; False where there is no room."""

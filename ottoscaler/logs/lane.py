@@ -1,6 +1,6 @@
 """One long-lived stream to the receiver, shared by many workers: who may send next, and what comes back.
 
-Workers take turns, entry by entry, so that a loud one costs a quiet one no more than its turn; how much is under way
+Workers take turns of a few entries, so that a loud one costs a quiet one no more than its turn; how much is under way
 together follows the time that answers take, so that the queue before a slow receiver stays short. Answers come in the
 order of the entries. When the stream ends, what was not answered is sent again on the next one.
 """
@@ -22,12 +22,16 @@ from ottoscaler.log import log
 from ottoscaler.logs.backlog import Backlog
 from ottoscaler.logs.mark import Entry
 from ottoscaler.logs.outage import Outage
-from ottoscaler.logs.outbox import Item, Outbox, Status
+from ottoscaler.logs.outbox import AnswerLike, Item, Outbox, Status
 from ottoscaler.metrics import LOG_LINES
 
 RETRY = Backoff(0.1, 5.0)
 SMALLEST_FLIGHT, FIRST_FLIGHT, LARGEST_FLIGHT = 16, 64, 4096
 FLIGHT_BYTES = 4 << 20
+TURNS = 64
+"""So many turns fill what may be under way,"""
+TURN_BYTES = 16 << 10
+"""and a turn is over after so many bytes."""
 ANSWER_SECONDS = 0.2
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
 less when they are slower.
@@ -41,18 +45,6 @@ LOOK_SECONDS = 1.0
 _ANSWERED = {status: LOG_LINES.labels(status.lower()) for status in get_args(Status)}
 
 
-class AnswerLike(Protocol):
-    """What the receiver says to an entry."""
-
-    @property
-    def status(self) -> str:
-        """ACK, RETRY or DROP."""
-
-    @property
-    def throttle(self) -> float:
-        """Seconds for which it wants no more of this worker."""
-
-
 class StreamLike(Protocol):
     """A stream to the receiver; `ottoscaler.rpc.handler_link.LogStream` is one."""
 
@@ -60,7 +52,7 @@ class StreamLike(Protocol):
     def is_leaving(self) -> bool:
         """The receiver will end it: what is under way may be answered still, and the rest wants another stream."""
 
-    def send(self, entry: bytes) -> None:
+    def send(self, entries: Sequence[bytes]) -> None:
         """Send without waiting."""
 
     def take(self) -> Sequence[AnswerLike]:
@@ -91,11 +83,13 @@ class Sender:
             self.lane.stir(self)
 
 
-class _Flight(NamedTuple):
+class _Turn(NamedTuple):
+    """What a worker sent at once. `sizes` are those of its entries as they were sent."""
+
     sender: Sender
-    item: Item
+    items: list[Item]
+    sizes: list[int]
     sent_at: float
-    size: int
 
 
 class LaneStatistics(NamedTuple):
@@ -124,8 +118,10 @@ class Lane:
         self._ready: deque[Sender] = deque()
         self._refills: set[Sender] = set()
         self._timers: list[tuple[float, int, Sender]] = []
-        self._flight: deque[_Flight] = deque()
-        self._flight_bytes = 0
+        self._flight: deque[_Turn] = deque()
+        self._answered = 0
+        """How many of the first turn's entries were answered."""
+        self._flying = self._flight_bytes = 0
         self._limit = float(FIRST_FLIGHT)
         self._fastest = 1.0
         self._news = trio.Event()
@@ -137,7 +133,7 @@ class Lane:
 
     def statistics(self) -> LaneStatistics:
         """A snapshot of the numbers."""
-        return LaneStatistics(len(self._senders), len(self._flight), int(self._limit), self._is_connected)
+        return LaneStatistics(len(self._senders), self._flying, int(self._limit), self._is_connected)
 
     def add(self, sender: Sender) -> None:
         """Let a worker send here."""
@@ -221,19 +217,26 @@ class Lane:
             sender = heapq.heappop(self._timers)[2]
             sender.timer = math.inf
             self.stir(sender)
-        while self._ready and len(self._flight) < self._limit and self._flight_bytes < FLIGHT_BYTES:
+        lines = max(1, int(self._limit) // TURNS)
+        while self._ready and self._flying < self._limit and self._flight_bytes < FLIGHT_BYTES:
             sender = self._ready.popleft()
-            item = sender.outbox.next(now) if sender.lane is self else None
-            if item is None:
+            items = sender.outbox.take(now, lines, TURN_BYTES) if sender.lane is self else []
+            if not items:
                 sender.is_ready = False
                 self._park(sender, now)
                 continue
-            entry = sender.encode(item.entry)
-            stream.send(entry)
-            self._outage.ask()
-            self._flight.append(_Flight(sender, item, now, len(entry)))
-            self._flight_bytes += len(entry)
+            self._send(stream, sender, items, now)
             self._ready.append(sender)
+
+    def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
+        encode = sender.encode
+        entries = [encode(item.entry) for item in items]
+        stream.send(entries)
+        self._outage.ask()
+        sizes = [len(entry) for entry in entries]
+        self._flight.append(_Turn(sender, items, sizes, now))
+        self._flying += len(items)
+        self._flight_bytes += sum(sizes)
 
     def _park(self, sender: Sender, now: float) -> None:
         """A worker that has nothing to send now: until an answer, a line, or a time."""
@@ -261,33 +264,39 @@ class Lane:
         if not answers:
             return
         self._outage.find()
-        for status, count in Counter(map(self._settle, answers)).items():
-            _ANSWERED[status].inc(count)
+        self._is_connected = True
+        at, now = 0, trio.current_time()
+        while at < len(answers) and self._flight:
+            at += self._settle(answers[at : at + len(self._flight[0].items) - self._answered], now)
+        if at < len(answers):
+            log.warning("otto-handler answered more entries than it was sent", entries=len(answers) - at)
+        for status, count in Counter(one.status for one in answers).items():
+            _ANSWERED.get(status, _ANSWERED["RETRY"]).inc(count)
         if self._flight:
             self._outage.ask()
 
-    def _settle(self, answer: AnswerLike) -> Status:
-        status: Status = "ACK" if answer.status == "ACK" else "DROP" if answer.status == "DROP" else "RETRY"
-        if not self._flight:
-            log.warning("otto-handler answered more entries than it was sent")
-            return status
-        sender, item, sent_at, size = self._flight.popleft()
-        self._flight_bytes -= size
-        now = trio.current_time()
-        self._adapt(now - sent_at)
-        self._is_connected = True
+    def _settle(self, answers: Sequence[AnswerLike], now: float) -> int:
+        """The next entries of the first turn were answered; how many these were."""
+        (sender, items, sizes, sent_at), begin = self._flight[0], self._answered
+        self._answered = end = begin + len(answers)
+        if end == len(items):
+            self._flight.popleft()
+            self._answered = 0
+        self._flying -= len(answers)
+        self._flight_bytes -= sum(sizes[begin:end])
+        self._adapt(now - sent_at, len(answers))
         if sender.lane is self:
-            sender.outbox.answer(item, status, answer.throttle, now)
+            sender.outbox.answer(items[begin:end], answers, now)
             sender.settled()
             self.stir(sender)
-        return status
+        return len(answers)
 
-    def _adapt(self, seconds: float) -> None:
-        self._fastest = min(self._fastest * 1.001, seconds)
+    def _adapt(self, seconds: float, count: int) -> None:
+        self._fastest = min(self._fastest * 1.001**count, seconds)
         if seconds <= ANSWER_SECONDS + 2 * self._fastest:
-            self._limit = min(LARGEST_FLIGHT, self._limit + 1)
+            self._limit = min(LARGEST_FLIGHT, self._limit + count)
         else:
-            self._limit = max(SMALLEST_FLIGHT, self._limit * 0.99)
+            self._limit = max(SMALLEST_FLIGHT, self._limit * 0.99**count)
 
     def _has_due(self) -> bool:
         """Whether there is something that would be sent now if that were possible."""
@@ -297,7 +306,7 @@ class Lane:
     def _lose(self) -> None:
         """The stream has ended: what it did not answer is to be sent again."""
         self._flight.clear()
-        self._flight_bytes = 0
+        self._answered = self._flying = self._flight_bytes = 0
         self._limit = float(FIRST_FLIGHT)
         for sender in self._senders:
             sender.outbox.lose()

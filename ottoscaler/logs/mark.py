@@ -62,6 +62,11 @@ class Gap(NamedTuple):
     why: str
     certain: bool = True
 
+    @property
+    def text(self) -> bytes:
+        """Nothing: lines and gaps are weighed alike."""
+        return b""
+
 
 Entry = LogLine | Gap
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Mark
 
-WINDOW_LINES = 512
-WINDOW_BYTES = 256 << 10
+WINDOW_LINES = 2048
+WINDOW_BYTES = 1 << 20
 """Of one worker, together: one line may always be under way, however long it is."""
+RETRIED_LINES = 256
+RETRIED_BYTES = 64 << 10
+"""The same while lines wait to be sent again: a thousand workers whose lines are refused stay within little memory."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 30.0
 OVERHEAD = 256
 """Bytes that a line takes in memory beside its text."""
@@ -25,9 +29,16 @@ OVERHEAD = 256
 Status = Literal["ACK", "RETRY", "DROP"]
 
 
-def weight_of(entry: Entry) -> int:
-    """About how many bytes of memory an entry takes."""
-    return OVERHEAD + (len(entry.text) if isinstance(entry, LogLine) else 0)
+class AnswerLike(Protocol):
+    """What the receiver says to an entry."""
+
+    @property
+    def status(self) -> str:
+        """ACK, RETRY or DROP; anything else counts as RETRY."""
+
+    @property
+    def throttle(self) -> float:
+        """Seconds for which it wants no more of this worker."""
 
 
 class Supply(Protocol):
@@ -43,11 +54,12 @@ class Supply(Protocol):
 class Item:
     """One entry on its way. Items compare by the time from which they may be sent, then by their order."""
 
-    __slots__ = ("due", "entry", "is_done", "is_sent", "order", "tries")
+    __slots__ = ("due", "entry", "is_done", "is_sent", "order", "tries", "weight")
 
-    def __init__(self, entry: Entry, order: int) -> None:
+    def __init__(self, entry: Entry, order: int, weight: int) -> None:
         self.entry = entry
         self.order = order
+        self.weight = weight
         self.tries = 0
         self.due = 0.0
         self.is_sent = False
@@ -61,15 +73,29 @@ class Outbox:
     """The window of one worker. Times are seconds of one clock, given by the caller."""
 
     def __init__(self, supply: Supply, mark: Mark) -> None:
-        self.mark = mark
         self.dropped = 0
         self.not_before = 0.0
         """Until then the receiver wants nothing of this worker."""
+        self._mark = mark
+        self._last: LogLine | None = None
+        """The last line that is done with, where the mark does not know it yet."""
         self._supply = supply
         self._open: deque[Item] = deque()
         self._again: list[Item] = []
         self._bytes = 0
         self._orders = 0
+
+    @property
+    def mark(self) -> Mark:
+        """How far everything is done with."""
+        if self._last is not None:  # made when it is asked for, not for each line
+            self._mark, self._last = self._mark.at(self._last, self._mark.head), None
+        return self._mark
+
+    @property
+    def line(self) -> int:
+        """The number of the line at the mark."""
+        return self._last.number if self._last is not None else self._mark.line
 
     @property
     def is_empty(self) -> bool:
@@ -94,16 +120,25 @@ class Outbox:
         item.is_sent = True
         return item
 
+    def take(self, now: float, lines: int, size: int) -> list[Item]:
+        """The next entries that may be sent now, so many lines or bytes and one more at most."""
+        items: list[Item] = []
+        while size > 0 and len(items) < lines and (item := self.next(now)) is not None:
+            items.append(item)
+            size -= item.weight
+        return items
+
     def _fresh(self) -> Item | None:
         entry = self._supply.peek()
         if entry is None:
             return None
-        weight = weight_of(entry)
-        if self._open and (len(self._open) >= WINDOW_LINES or self._bytes + weight > WINDOW_BYTES):
+        weight = OVERHEAD + len(entry.text)
+        lines, size = (RETRIED_LINES, RETRIED_BYTES) if self._again else (WINDOW_LINES, WINDOW_BYTES)
+        if self._open and (len(self._open) >= lines or self._bytes + weight > size):
             return None
         self._orders += 1
         self._bytes += weight
-        item = Item(self._supply.pop(), self._orders)
+        item = Item(self._supply.pop(), self._orders, weight)
         self._open.append(item)
         return item
 
@@ -118,28 +153,30 @@ class Outbox:
         fresh = [0.0] if now < self.not_before and self._supply.peek() is not None else []
         return max(self.not_before, min(due + fresh)) if due or fresh else math.inf
 
-    def answer(self, item: Item, status: Status, throttle: float, now: float) -> None:
-        """What the receiver said to an entry; `throttle`: seconds that it wants to be left alone by this worker."""
-        item.is_sent = False
-        if throttle > 0:
-            self.not_before = max(self.not_before, now + throttle)
-        if status == "RETRY":
-            item.due = now + min(FIRST_RETRY * 2**item.tries, LONGEST_RETRY)
-            item.tries += 1
-            heapq.heappush(self._again, item)
-            return
-        self.dropped += status == "DROP"
-        item.is_done = True
+    def answer(self, items: Sequence[Item], answers: Sequence[AnswerLike], now: float) -> None:
+        """What the receiver said to entries, in their order."""
+        for item, said in zip(items, answers, strict=True):
+            item.is_sent = False
+            if said.throttle > 0:
+                self.not_before = max(self.not_before, now + said.throttle)
+            if said.status == "ACK":
+                item.is_done = True
+            elif said.status == "DROP":
+                item.is_done = True
+                self.dropped += 1
+            else:
+                item.due = now + min(FIRST_RETRY * 2**item.tries, LONGEST_RETRY)
+                item.tries += 1
+                heapq.heappush(self._again, item)
         self._move_mark()
 
     def _move_mark(self) -> None:
-        last: LogLine | None = None
-        while self._open and self._open[0].is_done:
-            entry = self._open.popleft().entry
-            self._bytes -= weight_of(entry)
-            last = entry if isinstance(entry, LogLine) else last
-        if last is not None:
-            self.mark = self.mark.at(last, self.mark.head)
+        waiting = self._open
+        while waiting and waiting[0].is_done:
+            item = waiting.popleft()
+            self._bytes -= item.weight
+            if isinstance(item.entry, LogLine):
+                self._last = item.entry
 
     def lose(self) -> None:
         """The connection ended: what was sent and not answered will be sent again, first and in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -77,9 +77,9 @@ class _Page:
         self._answers: list[Printed] = []
         self._arrived = trio.Event()
 
-    def send(self, entry: bytes) -> None:
-        """Write this behind what is there."""
-        self._waiting.append(entry)
+    def send(self, entries: Sequence[bytes]) -> None:
+        """Write these behind what is there."""
+        self._waiting.extend(entries)
         self._arrived.set()
 
     def take(self) -> list[Printed]:

@@ -7,8 +7,9 @@ as bytes, so that what is the same for all lines of a worker is encoded once.
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -63,9 +64,9 @@ class LogStream:
         """The handler will end it: send nothing more, take what is answered still, and open another one."""
         return self._exchange.is_leaving
 
-    def send(self, entry: bytes) -> None:
-        """Send an entry, behind those before it. Never waits; who sends limits how many are under way."""
-        self._exchange.send(prefixed(entry))
+    def send(self, entries: Sequence[bytes]) -> None:
+        """Send entries, behind those before them. Never waits; who sends limits how many are under way."""
+        self._exchange.send(b"".join(map(prefixed, entries)))
 
     def take(self) -> list[Answer]:
         """The answers that came since, in order. Raises `Unavailable` once the stream has ended and all were taken."""
@@ -148,7 +149,14 @@ class Handler:
         return open_connection(f"otto-handler at {self.address}", self._host, self._port, self._tls)
 
 
+ACKED = Answer("ACK", 0.0)
+_is_plain_ack = re.compile(rb"(?:\x18[\x80-\xff]*[\x00-\x7f])?", re.DOTALL).fullmatch
+"""Nothing, or a `sequence` alone: what nearly all answers are."""
+
+
 def _read_answer(raw: bytes) -> Answer:
+    if _is_plain_ack(raw):
+        return ACKED
     one = LogForwardResponse.FromString(raw)
     return Answer(_STATUS.get(one.status, "RETRY"), one.throttle_ms / 1000, one.message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -74,9 +74,9 @@ class FakeStream:
         self._answers: list[tuple[bytes, FakeAnswer]] = []
         self._arrived = trio.Event()
 
-    def send(self, entry: bytes) -> None:
-        """Take an entry in."""
-        self._inbox.append(entry)
+    def send(self, entries: Sequence[bytes]) -> None:
+        """Take entries in."""
+        self._inbox.extend(entries)
         self._arrived.set()
 
     def take(self) -> list[FakeAnswer]:

@@ -93,7 +93,7 @@ async def test_any_window_carries_all(window: int, longest: int) -> None:
     lines = [b"%d" % at for at in range(20)] + [b"x" * longest] * 3 + [b"", b"end"]
     async with called(acknowledging, window) as (handler, peers), line_to(handler) as line:
         for text in lines:
-            line.stream.send(text)
+            line.stream.send([text])
         assert await line.answers(len(lines)) == ["ACK"] * len(lines)
         assert peers[0].got == lines
 
@@ -102,7 +102,7 @@ async def test_many_lines_are_few_writes() -> None:
     """Thousands of lines that are sent together reach the server in frames of 16 kB."""
     async with called(acknowledging, 1 << 20) as (handler, peers), line_to(handler) as line:
         for number in range(5000):
-            line.stream.send(b"line %d" % number)
+            line.stream.send([b"line %d" % number])
         await line.answers(5000)
         frames = [event for event in peers[0].events if isinstance(event, h2.events.DataReceived)]
         assert len(frames) <= 8
@@ -155,7 +155,7 @@ def _hang_up(peer: Peer, event: h2.events.Event) -> None:
 
 async def _send_one(handler: Handler) -> None:
     async with line_to(handler) as line:
-        line.stream.send(b"line")
+        line.stream.send([b"line"])
         await line.answers(1)
 
 
@@ -215,12 +215,12 @@ async def test_goaway_lets_what_is_under_way_be_answered() -> None:
             peer.goaway((1 << 31) - 1)
 
     async with called(leave_then_answer) as (handler, peers), line_to(handler) as line:
-        line.stream.send(b"a")
-        line.stream.send(b"b")
+        line.stream.send([b"a"])
+        line.stream.send([b"b"])
         assert await line.answers(2) == ["ACK"] * 2
         assert line.stream.is_leaving
         async with line_to(handler) as other:
-            other.stream.send(b"c")
+            other.stream.send([b"c"])
             assert await other.answers(1) == ["ACK"]
         assert len(peers) == 2
 

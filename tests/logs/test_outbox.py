@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from ottoscaler.logs import outbox as outbox_module
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap, Mark
-from ottoscaler.logs.outbox import Item, Outbox, Status
+from ottoscaler.logs.outbox import Item, Outbox
+from tests.logs.receiver import FakeAnswer
 
 
 class Supply:
@@ -68,11 +69,10 @@ def test_every_line_is_done_with_once_whatever_is_answered(steps: list[str], cou
             now = max(now, min(box.wake_at(now), now + 60))
         elif flight:
             item = flight.popleft()
-            status: Status = what  # type: ignore[assignment]  # the strategy's other words are handled above
             retried += what == "RETRY"
             if what != "RETRY":
                 finished.add(number(item))
-            box.answer(item, status, 0.0, now)
+            box.answer([item], [FakeAnswer(what, 0.0)], now)
         covered = next((at - 1 for at in range(1, count + 1) if at not in finished), count)
         assert box.mark.line == covered
 
@@ -92,7 +92,7 @@ def test_a_lost_connection_sends_again_in_order() -> None:
     box = Outbox(Supply(lines(5)), Mark())
     sent = [box.next(0.0) for _ in range(3)]
     assert sent[0] is not None
-    box.answer(sent[0], "ACK", 0.0, 0.0)
+    box.answer([sent[0]], [FakeAnswer("ACK", 0.0)], 0.0)
     box.lose()
     again = [box.next(0.0) for _ in range(4)]
     assert [item.entry.number for item in again if item and isinstance(item.entry, LogLine)] == [2, 3, 4, 5]
@@ -105,18 +105,18 @@ def test_a_retry_waits_longer_each_time_and_holds_up_nobody() -> None:
     first = box.next(now)
     assert first is not None
     for expected in [0.1, 0.2, 0.4, *[None] * 8, 30.0]:
-        box.answer(first, "RETRY", 0.0, now)
+        box.answer([first], [FakeAnswer("RETRY", 0.0)], now)
         if expected == 0.1:
             other = box.next(now)
             assert other is not None
-            box.answer(other, "ACK", 0.0, now)
+            box.answer([other], [FakeAnswer("ACK", 0.0)], now)
             assert box.mark.line == 0
         wait = box.wake_at(now) - now
         assert expected is None or math.isclose(wait, expected)
         assert box.next(now + wait - 0.001) is None
         now += wait
         assert box.next(now) is first
-    box.answer(first, "ACK", 0.0, now)
+    box.answer([first], [FakeAnswer("ACK", 0.0)], now)
     assert box.mark.line == 2
 
 
@@ -125,7 +125,7 @@ def test_throttle_slows_this_worker_for_its_time() -> None:
     box = Outbox(Supply(lines(3)), Mark())
     first = box.next(0.0)
     assert first is not None
-    box.answer(first, "ACK", 2.5, 1.0)
+    box.answer([first], [FakeAnswer("ACK", 2.5)], 1.0)
     assert box.next(3.4) is None
     assert box.wake_at(1.0) == 3.5
     assert box.next(3.5) is not None
@@ -133,13 +133,13 @@ def test_throttle_slows_this_worker_for_its_time() -> None:
 
 def test_the_window_is_bounded_by_lines_and_bytes() -> None:
     """So many lines or bytes are under way at most, one line always."""
-    box = Outbox(Supply(lines(1000)), Mark())
-    assert sum(box.next(0.0) is not None for _ in range(1000)) == outbox_module.WINDOW_LINES
+    box = Outbox(Supply(lines(9000)), Mark())
+    assert sum(box.next(0.0) is not None for _ in range(9000)) == outbox_module.WINDOW_LINES
     large = Outbox(Supply(lines(3, size=1 << 20)), Mark())
     first = large.next(0.0)
     assert first is not None
     assert large.next(0.0) is None
-    large.answer(first, "ACK", 0.0, 0.0)
+    large.answer([first], [FakeAnswer("ACK", 0.0)], 0.0)
     assert large.next(0.0) is not None
 
 
@@ -149,6 +149,6 @@ def test_a_gap_moves_no_mark() -> None:
     for expected in (0, 1):
         item = box.next(0.0)
         assert item is not None
-        box.answer(item, "DROP", 0.0, 0.0)
+        box.answer([item], [FakeAnswer("DROP", 0.0)], 0.0)
         assert box.mark.line == expected
     assert box.dropped == 2
