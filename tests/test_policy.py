@@ -39,6 +39,7 @@ ceilings: {cpu: "2", memory: 4Gi, workers: 100, timeout_seconds: 3600}
 TEMPLATES: dict[str, dict[str, Any]] = {
     "huge": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"cpu": 64, "memory": "1Gi"}}}]}},
     "endless": {"spec": {"containers": [{"name": "worker", "resources": {"requests": {"cpu": 1}}}]}},
+    "nought": {"spec": {"containers": [{"name": "worker", "resources": {"limits": {"cpu": "0", "memory": "1Gi"}}}]}},
     "slow": {"spec": {"containers": [{"name": "worker"}], "activeDeadlineSeconds": 7200}},
     "odd": {"spec": {"containers": [{"name": "worker"}], "activeDeadlineSeconds": "soon"}},
 }
@@ -197,6 +198,10 @@ ALLOWED_COMMANDS = "make ..., sh -c echo **, ENTRYPOINT --shard *"
             {"template": "endless"},
             "field template is 'endless', which makes a pod with no limit of cpu, expected at most 2 (ceilings.cpu)",
         ),
+        (
+            {"template": "nought"},  # a limit of 0 is none to Kubernetes
+            "field template is 'nought', which makes a pod with no limit of cpu, expected at most 2 (ceilings.cpu)",
+        ),
     ],
 )
 def test_what_goes_beyond_the_file_is_refused(whole: Policy, asked: dict[str, Any], reason: str) -> None:
@@ -207,6 +212,19 @@ def test_what_goes_beyond_the_file_is_refused(whole: Policy, asked: dict[str, An
 def test_a_time_that_the_event_shortens_is_below_the_ceiling(whole: Policy) -> None:
     """What is judged is the pod that would be made."""
     assert whole.judge(event(Spec(timeout_seconds=60), template="slow")) is None
+
+
+def test_a_file_that_changes_again_at_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second change within one tick of the file system's clock, of the same size, is seen although no time tells."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1\nimages: [i1]\n")
+    stands = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: stands)
+    file = PolicyFile(str(path), now=lambda: stands.st_mtime + 0.5)
+    for image in ("i2", "i3"):
+        path.write_text(f"version: 1\nimages: [{image}]\n")
+        file.look()
+        assert file.rules.images == (image,)
 
 
 def test_stopping_is_not_judged(whole: Policy) -> None:

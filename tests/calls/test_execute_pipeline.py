@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import aclosing
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs
 from ottoscaler.errors import GiveUp
 from ottoscaler.events import Event, Limits, parse_entry
@@ -23,6 +25,7 @@ from ottoscaler.rpc.door import (
 )
 from ottoscaler.spec import Retry, Spec
 from ottoscaler.stream.base import Claim, Closing
+from ottoscaler.stream.pipelines import Told
 from tests.calls.house import Replica, open_house
 from tests.spine.world import Plan, World
 
@@ -275,3 +278,38 @@ async def test_a_pipeline_that_became_a_dead_letter_says_why(autojump_clock: Moc
                 await follow(one, asked)
             with pytest.raises(kind):
                 await follow(one, asked)
+
+
+class SlowNews:
+    """A stream that tells what one pipeline told, two at a time, a second after it was asked."""
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = texts
+
+    async def read_news(self, known: Mapping[str, int]) -> dict[str, Told]:
+        """What there is beyond what is known."""
+        await trio.sleep(1)
+        return {event_id: Told(self._texts[number : number + 2], is_over=False) for event_id, number in known.items()}
+
+
+async def test_who_leaves_and_comes_back_hears_everything_in_order(autojump_clock: MockClock) -> None:
+    """An answer that was on its way to followers who have left is no answer to those who came since."""
+    following = Following(SlowNews("a", "b", "c"))  # type: ignore[arg-type]  # all that is asked of it
+    heard: list[str] = []
+
+    async def follow(number: int) -> None:
+        async with aclosing(following.follow("1-0")) as news:
+            async for text in news:
+                heard.append(text)
+                if len(heard) == number:
+                    return
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(following.run)
+        with trio.move_on_after(1.5):
+            await follow(9)
+        assert heard == ["a", "b"]
+        heard.clear()
+        await follow(3)
+        assert heard == ["a", "b", "c"]
+        nursery.cancel_scope.cancel(reason="the test is over")

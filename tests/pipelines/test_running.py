@@ -6,12 +6,15 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.pipelines.running import PipelineRun
+from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Claim, Closing, Registration
 from ottoscaler.stream.entry_id import parse_id
 from ottoscaler.stream.progress import Progress
@@ -184,6 +187,53 @@ def pipeline_run(stage_: Stage, progress: Progress, nursery: trio.Nursery) -> Pi
     return PipelineRun(stage_.site, stage_.roster, event, progress, claim)
 
 
+async def hold_pipeline(stage_: Stage, nursery: trio.Nursery, text: str) -> PipelineRun:
+    """The work on a pipeline that this scaler has just registered."""
+    entry = (("type", "pipeline"), ("otto.pipeline", text))
+    event_id = await stage_.stream.add_event(entry, "p")
+    await stage_.stream.read(1, 0)
+    await stage_.stream.register([Registration(event_id, "pipelines", entry, "", 2)])
+    return pipeline_run(stage_, Progress(event_id, "pipelines", stage_.session, 1, entry, "", 2), nursery)
+
+
+async def test_a_pipeline_that_was_lost_before_its_first_stage_begins_nothing(autojump_clock: MockClock) -> None:
+    """An owner whose claim is void when it would start a stage ends there, and adds no event."""
+    async with open_stage() as stage_, trio.open_nursery() as nursery:
+        run = await hold_pipeline(stage_, nursery, text_of(stage("a")))
+        start, asked = stage_.stream.start_stage, list[str]()
+
+        async def lose_and_start(*words: Any) -> str | None:
+            asked.append("start_stage")
+            assert len(asked) == 1
+            await stage_.stream.offer([run.claim], clean=[True])
+            return await start(*words)
+
+        stage_.stream.start_stage = lose_and_start  # type: ignore[method-assign]  # another owner comes between
+        with pytest.raises(NotOurs):
+            await run.run()
+        assert await stage_.stream.read(1, 0) == []
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_stage_that_nobody_had_registered_is_stopped_later(autojump_clock: MockClock) -> None:
+    """Cancelled between the adding of its event and the registration, a stage is stopped once it has workers."""
+    async with open_stage() as stage_, trio.open_nursery() as nursery:
+        run = await hold_pipeline(stage_, nursery, text_of(stage("a", workers=2)))
+        nursery.start_soon(run.run)
+        await trio.sleep(1)
+        (added,) = await stage_.stream.read(1, 0)
+        nursery.start_soon(stage_.work(await stage_.add(type="cancel", event_id=run.claim.event_id)).run)
+        await trio.sleep(1)
+        run.notice()
+        await trio.sleep(1)
+        await stage_.hold(added)
+        await trio.sleep(1)
+        progress = await stage_.stream.read_progress(added.id)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert progress is not None
+    assert sorted(progress.stops) == [1, 2]
+
+
 async def test_a_stage_whose_event_is_refused_has_failed(autojump_clock: MockClock) -> None:
     """Where it becomes a dead letter the stage fails for the same cause; where nobody knows its end, it says so."""
     async with open_stage() as stage_, trio.open_nursery() as nursery:
@@ -239,6 +289,23 @@ async def test_another_goes_on_where_the_first_was_killed(autojump_clock: MockCl
     assert len({event for event, _, _ in theatre.world.runs}) == 3
     for stage_id in ("first", "second", "third"):
         assert changes(news, stage_id) == ["pending", "running", "completed"]
+    told = [(each["stage_id"], each["status"], str(each.get("worker_pod_names"))) for each in news]
+    assert len(told) == len(set(told))
+
+
+async def test_owners_that_die_are_not_held_against_a_pipeline(autojump_clock: MockClock) -> None:
+    """Five of them are killed, one after the other, while a stage runs: the sixth brings it to its good end."""
+    theatre = Theatre(slow=Plan(start_delay=0.2, duration=100.0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(theatre.world.run)
+        event_id = await theatre.send(stage("slow"))
+        for number in range(5):
+            with trio.move_on_after(12):
+                await Scaler(theatre.world, theatre.server, f"r{number}").run()
+        nursery.start_soon(Scaler(theatre.world, theatre.server, "last").run)
+        result = await theatre.wait_result(event_id)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert (result["status"], len(theatre.world.runs)) == ("succeeded", 1)
 
 
 async def test_stages_need_no_room_that_their_pipelines_take(autojump_clock: MockClock) -> None:
