@@ -32,6 +32,8 @@ MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
 too.
 """
 
+MOST_FIELDS = 3900
+"""Of an entry. A script adds a replayed event, or a pipeline's stage, in one command of just under 8,000 words."""
 LONGEST_REQUEST_ID = 200
 """Characters."""
 MOST_CONFIG = 1000
@@ -51,13 +53,14 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 class Limits(NamedTuple):
     """What an event may ask for; `templates` are the names known, None = not judged (an event taken over).
 
-    `policy` says in a sentence why an event that is otherwise good is refused, or None.
+    `policy` says in a sentence why an event that is otherwise good is refused, or None. `max_fields` is of the entry.
     """
 
     max_pods: int = 10_000
     max_metadata_bytes: int = 65_536
     templates: Collection[str] | None = None
     policy: Callable[[Event], str | None] | None = None
+    max_fields: int = MOST_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry
 
 
 def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
+    if len(pairs) > limits.max_fields:
+        raise _RefusedError("TooManyFields", f"the entry has {len(pairs)} fields, expected at most {limits.max_fields}")
     entry = tuple((_text("a field's name", name), _text(f"field {_show(name)}", value)) for name, value in pairs)
     known = KNOWN | {"event_id"} if ("type", "cancel") in entry else KNOWN
     context, odd = read_context(entry)

@@ -38,6 +38,7 @@ def from_lines(lines: Iterable[bytes], source: str) -> "list[Letter]":
 
 
 def _from_json(line: bytes, where: str) -> "Letter":
+    from ottoscaler.events import MOST_FIELDS
     from ottoscaler.stream.dead_letters import Letter
 
     try:
@@ -49,6 +50,8 @@ def _from_json(line: bytes, where: str) -> "Letter":
     former_id = _text_of(whole, "id", where)
     if not ID.fullmatch(former_id):
         raise BadLetter(f"{where}: id is {former_id!r}, expected an id such as 1756659802903-0")
+    if len(whole) > MOST_FIELDS:
+        raise BadLetter(f"{where} has {len(whole)} fields, expected at most {MOST_FIELDS}")
     pairs = {name: _field(name, value, where) for name, value in whole.items() if name != "id"}
     for name in ("event_id", "cause", "entry"):
         _text_of(pairs, name, where)

@@ -1,5 +1,7 @@
 """What an entry means: any bytes give an event or a reason, and the reason names field, value and what was expected."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +126,11 @@ def test_other_fields_are_metadata() -> None:
             "metadata and task_id are 201 bytes, expected at most 200 (MAX_METADATA_BYTES)",
         ),
         (
+            (*entry(type="scale_up", pod_count="1"), *((b"%d" % number, b"") for number in range(3899))),
+            "TooManyFields",
+            "the entry has 3901 fields, expected at most 3900",
+        ),
+        (
             entry(type="scale_up", pod_count="1", otto_specs="{}"),
             "UnknownField",
             "field 'otto.specs' begins with the reserved otto., expected one of "
@@ -136,6 +143,18 @@ def test_refusals_name_field_value_and_expectation(
 ) -> None:
     """A refused entry says in one sentence what to mend."""
     assert (refusal(pairs).cause, refusal(pairs).reason) == (cause, reason)
+
+
+def test_a_stage_with_more_fields_than_can_be_added_is_refused() -> None:
+    """The pipeline's metadata and the stage's config make one entry, which a script adds in one command."""
+    config = {f"c{number}": "" for number in range(1000)}
+    pipeline = {"pipeline_id": "p", "stages": [{"stage_id": "s", "worker_count": 1, "config": config}]}
+    fields = entry(type="pipeline", otto_pipeline=json.dumps(pipeline))
+    bad = parse_entry("1-0", (*fields, *((b"%d" % number, b"") for number in range(2950))), Limits())
+    assert isinstance(bad, BadEntry)
+    assert bad.reason == (
+        "field otto.pipeline.stages[0] makes an event that is refused: the entry has 3956 fields, expected at most 3900"
+    )
 
 
 def test_an_environment_string_that_no_program_could_get_is_refused() -> None:
