@@ -69,6 +69,7 @@ MATRIX: dict[str, Values] = {
     "trying out": {"valkey": {"enabled": True}, "redis": {"host": "my-redis", "port": 6380}},
     "placement": {
         "imagePullSecrets": [{"name": "registry"}],
+        "workerImagePullSecrets": [{"name": "workers-registry"}],
         "image": {"repository": "registry.example.com/ottoscaler", "tag": "next"},
         "nodeSelector": {"pool": "control"},
         "tolerations": [{"key": "control", "operator": "Exists"}],

@@ -17,6 +17,7 @@ from ottoscaler import __version__
 from ottoscaler.cli.settings_table import SCHEMA, schema_with_settings
 from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod
 from ottoscaler.kube.templates import load_templates
+from ottoscaler.localcluster.pod_security import restricted_violations
 from ottoscaler.logs.backlog import SPOOL_BYTES
 from ottoscaler.policy_file import PolicyFile
 from ottoscaler.rpc.tokens import read_tokens
@@ -137,8 +138,27 @@ def test_every_pod_is_confined() -> None:
     for each in objects.values():
         if each["kind"] == "Deployment":
             confined(each["spec"]["template"]["spec"])
+            assert restricted_violations(each["spec"]["template"]["spec"]) == []
     worker = build_pod(WorkerIdentity("1-0", 1, 1, 1, "i", "e"), WorkerDefaults())["spec"]
     assert (worker["enableServiceLinks"], worker["automountServiceAccountToken"]) == (False, False)
+    assert restricted_violations(worker) == []
+
+
+@every_choice
+def test_users_are_numbers(values: Values) -> None:
+    """`runAsNonRoot` is only believed of a number: the kubelet cannot look up a name that an image gives its user."""
+    for each in render(values).values():
+        if each["kind"] == "Deployment":
+            context = each["spec"]["template"]["spec"]["securityContext"]
+            assert context["runAsNonRoot"] is True
+            assert context["runAsUser"] > 0
+
+
+def test_workers_images_can_be_pulled() -> None:
+    """The secrets of a private registry go with the workers' account, which Kubernetes gives to every worker."""
+    account = render(MATRIX["placement"])["ServiceAccount", "ottoscaler-worker"]
+    assert account["imagePullSecrets"] == [{"name": "workers-registry"}]
+    assert "imagePullSecrets" not in render()["ServiceAccount", "ottoscaler-worker"]
 
 
 def test_the_role_is_small() -> None:
@@ -185,7 +205,8 @@ def test_a_rollout_starts_before_it_stops() -> None:
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     keys = [each["topologyKey"] for each in spec["template"]["spec"]["topologySpreadConstraints"]]
     assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-    assert objects["PodDisruptionBudget", "ottoscaler"]["spec"]["maxUnavailable"] == 1
+    budget = objects["PodDisruptionBudget", "ottoscaler"]["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     for (kind, _), each in objects.items():
         selector: Any = each.get("spec", {}).get("selector") or {}
         if kind in ("Deployment", "Service", "PodDisruptionBudget"):
