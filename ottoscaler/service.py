@@ -43,7 +43,7 @@ from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.rings import Doors, Rings
 from ottoscaler.spine.site import Patience, Site
 from ottoscaler.spine.standings import Standings
-from ottoscaler.spine.traces import Traces
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.startup import Startup, StartupFailed, StartupStopped
 from ottoscaler.stream.base import Era, Stream
 from ottoscaler.stream.opening import new_session_name, open_stream
@@ -224,7 +224,7 @@ def _build_site(
     era: Era,
     templates: Templates,
     policy: PolicyFile,
-    traces: Traces,
+    traces: Traces = NO_TRACES,
 ) -> Site:
     """The surroundings that all workers of this era share."""
     instance = instance_label(settings.instance_name, settings.redis_stream, settings.redis_consumer_group)
