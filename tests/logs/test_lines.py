@@ -118,5 +118,6 @@ def test_a_mark_that_is_not_there_is_not_found() -> None:
     assert list(seeker.pass_on([LogLine(stamp(1), b"two"), LogLine(stamp(2), b"one")])) == []
     assert not seeker.found
     assert seeker.first == stamp(1)
+    assert not seeker.is_beyond(LogLine(stamp(10**9), b"near"))
     assert seeker.is_beyond(LogLine(stamp(4 * 10**9), b"far"))
     assert digest_of(b"one") != digest_of(b"two")
