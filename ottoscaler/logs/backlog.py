@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -27,6 +27,8 @@ SPOOL_BYTES = 256 << 20
 AsyncFile = Any  # what trio.wrap_file gives; its types say less
 SPOOL_SHARE = 8
 """One worker may take so large a part of the disk's room: an eighth."""
+SEGMENT_BYTES = 2 << 20
+"""A file of the spool that has grown so large is followed by another one; its room is free once all of it was read."""
 
 
 class Room:
@@ -56,6 +58,20 @@ class Room:
         self._has_failed = True
 
 
+class _Segment:
+    """A file of blocks, written at its end and read from its beginning; it has no name."""
+
+    def __init__(self) -> None:
+        self.file: AsyncFile = trio.wrap_file(tempfile.TemporaryFile())  # noqa: SIM115 - closed by _drop
+        self.begin = self.end = 0
+        """Bytes that were read back, and that were written."""
+
+
+class _Block(NamedTuple):
+    segment: _Segment
+    size: int
+
+
 class Backlog:
     """The entries of one worker that wait, in order. One task puts, one takes; `arrived` is called after each put."""
 
@@ -64,10 +80,9 @@ class Backlog:
         self._arrived = arrived
         self._memory: deque[Entry] = deque()
         self._weight = 0
-        self._file: AsyncFile | None = None
-        self._blocks: deque[int] = deque()
-        """Sizes of the blocks on disk that were not read back, from `_begin` to `_end`."""
-        self._begin = self._end = 0
+        self._segments: deque[_Segment] = deque()
+        self._blocks: deque[_Block] = deque()
+        """What is on disk and was not read back."""
         self._has_room = trio.Event()
         self._turn = trio.Lock()
         room.workers += 1
@@ -86,7 +101,8 @@ class Backlog:
         async with self._turn:
             self._memory.clear()
             self._blocks.clear()
-            await self._drop_file()
+            while self._segments:
+                await self._drop(self._segments.popleft())
 
     async def put(self, entries: Sequence[Entry]) -> None:
         """Add entries; waits while there is room for them neither in memory nor on disk."""
@@ -118,22 +134,25 @@ class Backlog:
         return not self._memory and bool(self._blocks)
 
     async def refill(self) -> None:
-        """Bring the next blocks into memory."""
+        """Bring the next blocks into memory. Until they are there they count as on disk, so that nothing overtakes."""
         async with self._turn:
-            if not self.must_refill or self._file is None:
+            if not self.must_refill:
                 return
-            sizes = [self._blocks.popleft()]
-            while self._blocks and sum(sizes) < self._room.share:
-                sizes.append(self._blocks.popleft())
-            await self._file.seek(self._begin)
-            self._begin += sum(sizes)
-            raw = await self._file.read(sum(sizes))
-            at = 0
+            segment, sizes = self._blocks[0].segment, list[int]()
+            for block in self._blocks:
+                if block.segment is not segment or sum(sizes) >= self._room.share:
+                    break
+                sizes.append(block.size)
+            await segment.file.seek(segment.begin)
+            raw, at = await segment.file.read(sum(sizes)), 0
+            segment.begin += sum(sizes)
             for size in sizes:
+                self._blocks.popleft()
                 self._keep([_decoded(one) for one in msgspec.msgpack.decode(raw[at : at + size])])
                 at += size
-            if not self._blocks:
-                await self._drop_file()
+            if not self._blocks or self._blocks[0].segment is not segment:
+                self._segments.remove(segment)
+                await self._drop(segment)
                 self._has_room.set()
 
     def _keep(self, entries: Sequence[Entry]) -> None:
@@ -144,28 +163,26 @@ class Backlog:
         """Write entries behind what is on disk; False where there is no room."""
         raw = msgspec.msgpack.encode(entries)
         async with self._turn:
-            if not self._room.may_spool(self._end, len(raw)):
+            if not self._room.may_spool(sum(segment.end for segment in self._segments), len(raw)):
                 return False
             try:
-                if self._file is None:
-                    self._file = trio.wrap_file(tempfile.TemporaryFile())  # noqa: SIM115 - closed by _drop_file
-                await self._file.seek(self._end)
-                await self._file.write(raw)
-                await self._file.flush()
+                if not self._segments or self._segments[-1].end >= SEGMENT_BYTES:
+                    self._segments.append(_Segment())
+                segment = self._segments[-1]
+                await segment.file.seek(segment.end)
+                await segment.file.write(raw)
+                await segment.file.flush()
             except OSError as error:
                 self._room.fail(error)
                 return False
             self._room.spooled += len(raw)
-            self._end += len(raw)
-            self._blocks.append(len(raw))
+            segment.end += len(raw)
+            self._blocks.append(_Block(segment, len(raw)))
             return True
 
-    async def _drop_file(self) -> None:
-        self._room.spooled -= self._end
-        self._begin = self._end = 0
-        if self._file is not None:
-            await trio.aclose_forcefully(self._file)
-            self._file = None
+    async def _drop(self, segment: _Segment) -> None:
+        self._room.spooled -= segment.end
+        await trio.aclose_forcefully(segment.file)
 
 
 def _decoded(raw: list[Any]) -> Entry:

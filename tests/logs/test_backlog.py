@@ -50,6 +50,47 @@ def test_what_is_put_is_taken_in_order(steps: list[int], memory: int) -> None:
     trio.run(main)
 
 
+@pytest.mark.slow_clock
+async def test_nothing_overtakes_what_is_read_back() -> None:
+    """While one task puts and another takes, through memory and disk, everything comes in its order."""
+    backlog, count, taken = Backlog(Room(40_000)), 12_000, list[int]()
+
+    async def put() -> None:
+        for number in range(0, count, 20):
+            await backlog.put([line(at, 100) for at in range(number, number + 20)])
+            if number % 400 == 0:
+                await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        while len(taken) < count:
+            await backlog.refill()
+            for _ in range(150):
+                if (entry := backlog.peek()) is not None:
+                    assert backlog.pop() is entry
+                    assert isinstance(entry, LogLine)
+                    taken.append(entry.number)
+            await trio.lowlevel.checkpoint()
+    assert taken == list(range(count))
+    await backlog.close()
+
+
+async def test_room_that_was_read_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is always a little behind writes any amount to disk, and never has more there than waits."""
+    monkeypatch.setattr("ottoscaler.logs.backlog.SEGMENT_BYTES", 4000)
+    room = Room(0, spool_bytes=800_000)
+    backlog = Backlog(room)
+    with trio.fail_after(20):
+        for number in range(1000):
+            await backlog.put([line(number, 900)])
+            if number >= 50:
+                await backlog.refill()
+                assert backlog.pop() == line(number - 50, 900)
+    assert 40_000 < room.spooled < 60_000
+    await backlog.close()
+    assert room.spooled == 0
+
+
 async def test_without_room_nothing_is_read_on(autojump_clock: MockClock) -> None:
     """`put` waits while memory and disk are full, and goes on when something was taken."""
     backlog, done = Backlog(Room(0, spool_bytes=0)), 0
