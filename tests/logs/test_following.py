@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.fleet import Fleet, PodRecord
+from ottoscaler.logs import following
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap, Mark
@@ -236,6 +237,28 @@ async def test_a_rotation_inside_a_living_stream_is_not_passed_off_as_completene
     assert scene.texts == words(1, 4)
     (gap,) = scene.gaps
     assert (gap.end[:19], gap.why, gap.certain) == ("2026-11-20T20:41:42", "LogRotated", False)
+
+
+async def test_a_new_file_is_noticed_while_the_stream_lives(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is looked at every so many bytes: a gap is said also where pod and log go with the container's end."""
+    monkeypatch.setattr(following, "HEAD_EVERY", 50)
+    async with opened(tmp_path) as scene:
+        scene.start()
+        scene.say(1)
+        await trio.sleep(1)
+        scene.say(2, 3)
+        scene.kubelet.log.rotate()
+        await trio.sleep(20)
+        scene.say(*range(4, 14))
+        await trio.sleep(1)
+        scene.end()
+        await trio.sleep(0.005)
+        scene.kubelet.is_gone = True
+        scene.show(gone=True)
+    assert (scene.kubelet.log.skipped, scene.texts) == (2, words(1, *range(4, 14)))
+    assert [gap.why for gap in scene.gaps] == ["LogRotated"]
 
 
 async def test_a_slow_receiver_loses_nothing_that_the_file_still_has(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -162,6 +162,30 @@ async def test_the_next_owner_goes_on_at_the_marks(tmp_path: Path, autojump_cloc
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
+async def test_a_state_that_nobody_heard_is_told_by_the_next_owner(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A handler that heard no state of the first owner hears all of them, in order, from the second."""
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=30), 10)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [], is_deaf=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 60) as first:
+            progress = await first.stage.add(type="scale_up", pod_count=1)
+            with trio.move_on_after(10):
+                await first.stage.work(progress).run()
+        handler.is_deaf = False
+        async with logged_stage(world, server, handler, "s2", 60) as second:
+            server.held["s1"].discard(progress.event_id)
+            server.progress[progress.event_id] |= {"owner": "s2", "epoch": "2"}
+            server.held["s2"].add(progress.event_id)
+            taken = await second.stage.stream.read_progress(progress.event_id)
+            assert taken is not None
+            await second.stage.work(taken).run()
+        (name,) = world.logs
+        assert handler.states(name) == ["CREATED", "RUNNING", "COMPLETED"]
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
 async def test_a_hand_over_writes_every_mark(tmp_path: Path, autojump_clock: MockClock) -> None:
     """After `hand_over` nothing is sent any more, and the progress says exactly how far everything is."""
     async with open_house(tmp_path, plan=Plan(duration=30), lines=300) as house:
