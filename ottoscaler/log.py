@@ -27,6 +27,7 @@ MOST_REPEATS = 256
 """So many different ones are remembered."""
 VARYING = frozenset({"reason", "seconds", "crashes", "pods", "events", "seen", "now", "told"})
 """Facts that may differ between two lines which say the same; by all others they are told apart."""
+WORKER = frozenset({"worker", "attempt", "trace_id"})
 _CHUNK = select.PIPE_BUF  # bytes that a pipe which polls as writable takes without blocking
 
 
@@ -50,12 +51,20 @@ class Log:
         self._write(logging.INFO, message, facts, None)
 
     def warning(
-        self, message: str, /, *, error: BaseException | None = None, is_change: bool = False, **facts: object
+        self,
+        message: str,
+        /,
+        *,
+        error: BaseException | None = None,
+        is_change: bool = False,
+        of_many: bool = False,
+        **facts: object,
     ) -> None:
         """Say what went wrong and is coped with; an `error` adds its traceback. What tells of a change (lost, back) is
-        never taken for a repeat: the last of them is what holds.
+        never taken for a repeat: the last of them is what holds. What befalls many workers of an event alike (no
+        quota, no node) is a repeat whichever of them it is of.
         """
-        self._write(logging.WARNING, message, facts, error, is_change=is_change)
+        self._write(logging.WARNING, message, facts, error, is_change=is_change, of_many=of_many)
 
     def error(
         self, message: str, /, *, error: BaseException | None = None, is_change: bool = False, **facts: object
@@ -64,7 +73,7 @@ class Log:
         self._write(logging.ERROR, message, facts, error, is_change=is_change)
 
     def _write(
-        self, level: int, message: str, facts: dict[str, object], error: BaseException | None, is_change: bool = False
+        self, level: int, message: str, facts: dict[str, object], error: BaseException | None, **of_repeats: bool
     ) -> None:
         logger = self._logger
         if not logger.isEnabledFor(level):
@@ -74,7 +83,7 @@ class Log:
         record = logger.makeRecord(logger.name, level, "", 0, message, (), exc_info)
         known = {**self._facts, **facts}
         record.facts = {name: value for name, value in known.items() if value is not None}
-        record.is_change = is_change
+        vars(record).update(of_repeats)  # what `Repeats` looks at
         logger.handle(record)
 
 
@@ -189,10 +198,10 @@ class _Repeat:
 class Repeats:
     """Keeps warnings and errors from coming again and again: the same one is written once in `seconds`.
 
-    The same is: from one logger, at one level, of one message, with equal facts (but those that are VARYING) and one
-    kind of error. The next one that is written says how many were left out (`repeated`); where none comes, the last of
-    them is written with the first line of whatever kind after that time. Beyond `most` different ones the oldest is
-    forgotten in the same way.
+    The same is: from one logger, at one level, of one message, with equal facts (but those that are VARYING, and of
+    many which WORKER it is) and one kind of error. The next one that is written says how many were left out
+    (`repeated`); where none comes, the last of them is written with the first line of whatever kind after that time.
+    Beyond `most` different ones the oldest is forgotten in the same way.
     """
 
     def __init__(
@@ -240,7 +249,8 @@ class Repeats:
 
 def _same(record: logging.LogRecord) -> Hashable:
     """What two records share that say the same."""
-    facts = tuple((name, str(value)) for name, value in _facts(record).items() if name not in VARYING)
+    left_out = VARYING | WORKER if getattr(record, "of_many", False) else VARYING
+    facts = tuple((name, str(value)) for name, value in _facts(record).items() if name not in left_out)
     return record.name, record.levelno, record.msg, facts, record.exc_info[0] if record.exc_info else None
 
 

@@ -104,7 +104,14 @@ class Creation:
         self._told.add(cause)
         self._note(cause, reason)
         log.warning(
-            "worker cannot be created yet", event_id=self._event.id, worker=self._name, cause=cause, reason=reason
+            "worker cannot be created yet",
+            of_many=True,
+            event_id=self._event.id,
+            task_id=self._event.task_id,
+            worker=self._name,
+            attempt=self._attempt,
+            cause=cause,
+            reason=reason,
         )
 
     async def _try(self, follow: Follow) -> Verdict | _Trouble | None:

@@ -95,5 +95,5 @@ class Diagnosis:
     def _tell(self, words: str, cause: str, reason: str) -> None:
         if cause not in self._told:
             self._told.add(cause)
-            self._log.warning(words, cause=cause, reason=reason)
+            self._log.warning(words, of_many=True, cause=cause, reason=reason)
             self._note(cause, reason)
