@@ -17,7 +17,8 @@ REMEMBERED_STAMPS = 16
 """Equal lines are counted among so many distinct stamps: those of stdout and stderr are not ordered to each other."""
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)(?= )")
 _LONGEST_STAMP = len("2026-11-20T20:41:21.140944177+09:00 ")
-_Z, _SPACE, _T = b"Z", b" ", b"T"
+_has_usual_stamp = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ").match
+"""Whether a line begins as kubelets write it."""
 
 
 class LogLine(NamedTuple):
@@ -49,8 +50,12 @@ class LineReader:
         *whole, self._rest = (self._rest + piece).split(b"\n")
         lines: list[LogLine] = []
         for raw in whole:
-            self._finish(raw, lines)
-        self._cut_rest(lines)
+            if self._begun or self._is_skipping or len(raw) > LONGEST_LINE or not _has_usual_stamp(raw):
+                self._finish(raw, lines)
+            else:  # what nearly every line is
+                lines.append(self._line(raw[:30], raw[31:]))
+        if len(self._rest) > LONGEST_LINE or self._is_skipping:
+            self._cut_rest(lines)
         return lines
 
     def end(self) -> list[LogLine]:
@@ -102,7 +107,5 @@ class LineReader:
 
 def _split(raw: bytes) -> tuple[bytes, bytes]:
     """Stamp and text; no stamp and everything where there is none in front."""
-    if raw[29:30] == _Z and raw[30:31] == _SPACE and raw[10:11] == _T and raw[:4].isdigit():  # as the kubelet writes
-        return raw[:30], raw[31:]
     match = _STAMP.match(raw)
     return (match[0], raw[match.end() + 1 :]) if match else (b"", raw)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from ottoscaler.fleet import PodRecord
+from ottoscaler.logs.encoding import encode_line
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap
 from ottoscaler.logs.words import read_words
@@ -27,6 +28,9 @@ WHYS = {
     "Broken": "following the log broke",
 }
 """Why lines are missing."""
+
+
+_NO_FLAGS: tuple[str, ...] = ()
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -72,22 +76,9 @@ class Wording:
         """One `WorkerLogEntry`, encoded."""
         if not self._same:
             self.place(None)
-        message = self._gap(entry) if isinstance(entry, Gap) else self._line(entry)
-        return self._same + message.SerializeToString()
-
-    def _line(self, line: LogLine) -> WorkerLogEntry:
-        level, source = read_words(line.text)
-        metadata = {"line": str(line.number)}
-        try:
-            text = line.text.decode()
-        except UnicodeDecodeError:
-            text = line.text.decode(errors="backslashreplace")
-            metadata["escaped"] = "true"
-        if line.more:
-            metadata["continued"] = "true"
-        return WorkerLogEntry(
-            timestamp=line.stamp, level=level, source=source or CONTAINER_SOURCE, message=text, metadata=metadata
-        )
+        if isinstance(entry, Gap):
+            return self._same + self._gap(entry).SerializeToString()
+        return self._same + _line(entry)
 
     def _gap(self, gap: Gap) -> WorkerLogEntry:
         metadata = {"gap": gap.why, "from": gap.begin, "to": gap.end, "certain": str(gap.certain).lower()}
@@ -129,6 +120,19 @@ class Wording:
 def _trace(who: Who) -> dict[str, str]:
     """The trace of which a worker's lines and states are a part, where there is one."""
     return {"traceparent": who.traceparent} if who.traceparent else {}
+
+
+def _line(line: LogLine) -> bytes:
+    text, flags = line.text, _NO_FLAGS
+    level, source = read_words(text)
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            text, flags = text.decode(errors="backslashreplace").encode(), ("escaped",)
+    if line.more:
+        flags = (*flags, "continued")
+    return encode_line(line.stamp, level, source or CONTAINER_SOURCE, text, line.number, flags)
 
 
 def say_gap(gap: Gap) -> str:

@@ -24,6 +24,8 @@ _LEVELS = {
     "fatal": "fatal",
     "panic": "fatal",
 }
+LEVELS = frozenset(_LEVELS.values())
+"""All that a line may be."""
 _NUMBERS = {10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "fatal"}
 _WORD = re.compile(
     rb"[\s\[(<\d:T.,Z+/-]{0,48}(TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL|PANIC)\b", re.ASCII

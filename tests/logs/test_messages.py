@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottoscaler.logs.encoding import encode_line
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Gap
 from ottoscaler.logs.messages import Who, Wording
-from ottoscaler.logs.words import read_words
+from ottoscaler.logs.words import LEVELS, read_words
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pods import PodRecord
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry, WorkerStatusNotification
@@ -39,6 +41,15 @@ def test_level_and_source_are_what_the_line_says(text: bytes, level: str, source
     assert read_words(text) == (level, source)
 
 
+def test_lines_and_states_name_their_trace() -> None:
+    """Beside what a line's metadata says of itself, and only where there is a trace."""
+    wording = Wording(msgspec.structs.replace(WHO, traceparent="00-t"))
+    entry = WorkerLogEntry.FromString(wording.encode(LogLine(STAMP, b"x", 0, 7)))
+    assert dict(entry.metadata) == {"traceparent": "00-t", "line": "7"}
+    assert WorkerStatusNotification.FromString(wording.created(None, 0.0)).metadata["traceparent"] == "00-t"
+    assert "traceparent" not in WorkerLogEntry.FromString(Wording(WHO).encode(LogLine(STAMP, b"x", 0, 7))).metadata
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message(text: bytes) -> None:
     """Whatever a worker writes can be sent, and where it was text it is unchanged."""
@@ -48,6 +59,24 @@ def test_any_bytes_are_a_message(text: bytes) -> None:
         assert "escaped" not in entry.metadata
     except UnicodeDecodeError:
         assert entry.metadata["escaped"] == "true"
+
+
+@given(
+    stamp=st.text(max_size=40),
+    level=st.sampled_from(sorted(LEVELS)),
+    source=st.text(max_size=300),
+    text=st.text(max_size=300) | st.integers(0, 70_000).map(lambda size: "x" * size),
+    number=st.integers(0, 1 << 62),
+    flags=st.sampled_from([(), ("escaped",), ("escaped", "continued")]),
+)
+def test_a_line_is_encoded_as_protobuf_does(
+    stamp: str, level: str, source: str, text: str, number: int, flags: tuple[str, ...]
+) -> None:
+    """The bytes written by hand mean what the generated class would have written, whatever is in the fields."""
+    metadata = {"line": str(number), **dict.fromkeys(flags, "true")}
+    expected = WorkerLogEntry(timestamp=stamp, level=level, source=source, message=text, metadata=metadata)
+    raw = encode_line(stamp, level, source, text.encode(), number, flags)
+    assert WorkerLogEntry.FromString(raw) == expected
 
 
 def test_a_line_carries_all_that_the_contract_names() -> None:
