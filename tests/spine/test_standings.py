@@ -57,6 +57,23 @@ async def test_many_wait_and_one_look_is_made(autojump_clock: MockClock) -> None
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
+async def test_many_are_looked_at_less_often(autojump_clock: MockClock) -> None:
+    """The look at a thousand is dear to Redis, so it comes half as often as that at one."""
+    counts = []
+    for number in (1, 1000):
+        stream = Scripted()
+        standings = Standings(Ledger(stream, Backoff(0.1, 1.0)))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(standings.run)
+            awaited = {f"1-{each}": Standing("waiting") for each in range(number)}
+            with trio.move_on_after(10):
+                await standings.wait_change(awaited)
+            nursery.cancel_scope.cancel(reason="the test is over")
+        counts.append(len(stream.looks))
+    assert 95 <= counts[0] <= 101
+    assert 45 <= counts[1] <= 51
+
+
 async def test_it_rests_while_nobody_waits_and_outlasts_an_outage(autojump_clock: MockClock) -> None:
     """Without a waiter nothing is asked; where Redis is away the waiter is told later. What is unknown is told."""
     stream = Scripted()
