@@ -13,7 +13,7 @@ INTRODUCTION = f"""# Metrics and probes
 | path | 200 | 503 |
 |---|---|---|
 | `/livez` | the process turns | its loop is blocked, a part of it has ended, or the poller hangs: a restart helps |
-| `/readyz` | it does its work | not ready yet, draining, the lease in Redis has run out, or the API is not heard of |
+| `/readyz` | it does its work | not ready yet, draining, the lease in Redis has run out (`LEASE_SECONDS`), or nothing was heard of the API for 45 s |
 | `/startupz` | it was ready once | Redis and the API are still being reached |
 | `/metrics` | all of the below | |
 
