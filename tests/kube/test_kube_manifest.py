@@ -20,6 +20,7 @@ from ottoscaler.kube.manifest import (
     pod_name,
 )
 from ottoscaler.spec import Spec
+from ottoscaler.trace_context import TraceContext
 
 EVENT = "1756659802903-0"
 
@@ -293,6 +294,17 @@ def test_identity_is_always_ours() -> None:
     assert variables(pod)["OTTO_HANDLER_HOST"] == "otto-handler:8080"
     assert variables(pod)["A"] == "a"
     assert pod["spec"]["restartPolicy"] == "Never"
+
+
+def test_a_worker_is_told_its_trace() -> None:
+    """TRACEPARENT and TRACESTATE are those of the trace that there is, else what the template says."""
+    given = template({"env": [{"name": "TRACEPARENT", "value": "theirs"}, {"name": "A", "value": "a"}]})
+    context = TraceContext("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "vendor=$x")
+    traced = container(built(given, worker=identity(context=context)))["env"]
+    assert [each["value"] for each in traced if each["name"] == "TRACEPARENT"] == [context.traceparent]
+    assert {"name": "TRACESTATE", "value": "vendor=$$x"} in traced
+    assert variables(built(given))["TRACEPARENT"] == "theirs"
+    assert "TRACEPARENT" not in variables(built())
 
 
 @pytest.mark.parametrize(("names", "ours"), [(["a", "worker"], "worker"), (["a", "b"], "a")])

@@ -21,6 +21,7 @@ from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.rings import Doors, Rings
 from ottoscaler.spine.site import Patience, Site
 from ottoscaler.spine.standings import Standings
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.startup import Startup
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session
@@ -43,6 +44,8 @@ class Scaler:
         self.kube = WorldKube(world)
         self.open_keeper: Callable[[Site], LogKeeper] | None = None
         """Who forwards the logs of workers, when somebody does."""
+        self.open_traces: Callable[[str, Callable[[], float]], Traces] = lambda era, now: NO_TRACES
+        """Who records traces: given the era and the clock."""
         self._name = session
 
     async def run(self, before: Callable[[Scaler], Any] = lambda scaler: None) -> None:
@@ -79,6 +82,7 @@ class Scaler:
             retries=_build_policy(self.settings),
             now=lambda: self.stream._server.now() / 1000,
         )
+        site = replace(site, traces=self.open_traces(era.id, site.now))
         doors = Doors()
         if self.open_keeper is not None:
             keeper = self.open_keeper(site)
