@@ -66,12 +66,14 @@ def _read(span: ReadableSpan) -> Span:
     )
 
 
-def judge(spans: list[Span], trace: str, producer: str, *, roots: int = 1) -> None:
-    """One trace, every id once, every parent known: a span, or the producer's; no span ends before it begins."""
+def judge(spans: list[Span], trace: str, producer: str, *, roots: int = 1, lost: frozenset[str] = frozenset()) -> None:
+    """One trace, every id once, every parent known: a span, the producer's, or one that is known to be `lost`; no span
+    ends before it begins.
+    """
     assert {span.trace for span in spans} == {trace}
     assert [each for each, number in Counter(span.id for span in spans).items() if number > 1] == []
     known = {span.id for span in spans}
-    assert {span.parent for span in spans} <= known | {producer}
+    assert {span.parent for span in spans} <= known | lost | {producer}
     assert sum(span.parent == producer for span in spans) == roots
     assert all(span.ended >= span.began for span in spans)
 
