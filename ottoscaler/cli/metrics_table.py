@@ -13,13 +13,14 @@ INTRODUCTION = f"""# Metrics and probes
 | path | 200 | 503 |
 |---|---|---|
 | `/livez` | the process turns | its loop is blocked, a part of it has ended, or the poller hangs: a restart helps |
-| `/readyz` | it does its work | not ready yet, draining, the lease in Redis has run out (`LEASE_SECONDS`), or nothing was heard of the API for 45 s |
+| `/readyz` | it does its work | not ready yet, draining, the lease in Redis has run out, or the API is not heard of |
 | `/startupz` | it was ready once | Redis and the API are still being reached |
 | `/metrics` | all of the below | |
 
 Each probe says in one line per check what is wrong, and is answered from what is known at that instant: a Redis or an
-API that hangs delays no answer. `/livez` never fails because Redis or the API is away. During a drain `/readyz`
-answers 503 and `/livez` 200.
+API that hangs delays no answer. A Redis that hangs shows in `/readyz` within `LEASE_SECONDS`, an API that hangs within
+45 s, one that refuses at once. `/livez` never fails because Redis or the API is away. During a drain `/readyz` answers
+503 and `/livez` 200.
 
 Labels come from closed sets, never from an event. A figure that is unknown is absent, never 0. What only Redis can
 tell is asked by the scrape, for at most 1 s. Every replica tells of its own work, so sums over replicas are right,
