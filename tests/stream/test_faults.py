@@ -198,20 +198,21 @@ async def test_entries_of_a_lost_answer_come_first(own: RedisBackend) -> None:
 
 
 async def test_a_lost_look_is_given_again(own: RedisBackend) -> None:
-    """Notices, events taken and strays of a lost answer come with the repeat."""
+    """Notices, events taken and strays of a lost answer come with the repeat, and no more events than there is room."""
     stream, other = await impatient(own, "one"), (await open_session(own, "other"))[0]
     up, down = await begin(own, stream), await begin(own, other, lane="control")
     await other.mark_victims(claim(down, "other"), 1, [Candidate(up, 1, "{}")], last=True)
-    offered = await begin(own, other, offer=True)
+    offered, later = [await begin(own, other, offer=True) for _ in range(2)]
     dead, _ = await open_session(own, "dead", lease=0.01)
     stray = own.add(*PAIRS)
     await dead.read(1, 1)
-    await lose_answer(own, lambda: stream.tend(5, 5, expire=True, audit=False))
-    again = await stream.tend(5, 5, expire=True, audit=False)
+    await lose_answer(own, lambda: stream.tend(1, 5, expire=True, audit=False))
+    again = await stream.tend(1, 5, expire=True, audit=False)
     assert again.notices == (up,)
     assert [(progress.event_id, progress.epoch) for progress in again.taken] == [(offered, 1)]
     assert [entry.id for entry in await stream.read(10, 0)] == [stray]
-    assert (await stream.tend(5, 5, expire=True, audit=False)).taken == ()
+    taken = (await stream.tend(1, 5, expire=True, audit=False)).taken
+    assert [progress.event_id for progress in taken] == [later]
 
 
 async def test_entries_that_arrive_with_a_cancel_are_kept(own: RedisBackend) -> None:
