@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import promql_parser as promql
@@ -129,6 +132,25 @@ def test_the_rule_of_the_chart_holds_the_alerts() -> None:
         assert 'namespace="prod", service="team-a"' in rule["expr"]
         promql.parse(rule["expr"])
         assert rule["annotations"]["runbook_url"] == f"https://example.com/runbook#{rule['alert'].lower()}"
+
+
+def test_the_rules_keep_the_form_of_prometheus(tmp_path: Path) -> None:
+    """What `promtool check rules` looks at: known fields, durations, names of labels, no alert twice in a group; and
+    promtool itself finds nothing, where it is installed.
+    """
+    groups = render({"prometheusRule": {"enabled": True, "labels": {"a": "b"}}})["PrometheusRule", "ottoscaler"]["spec"]
+    (group,) = groups["groups"]
+    assert group.keys() == {"name", "rules"}
+    for rule in group["rules"]:
+        assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"(\d+(ms|[smhdwy]))+", rule["for"])
+        assert all(re.fullmatch(r"[a-zA-Z_]\w*", name) for name in (*rule["labels"], *rule["annotations"]))
+        assert all(isinstance(value, str) and value for value in (*rule["labels"].values(), rule["expr"]))
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"])
+    if promtool := shutil.which("promtool"):
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump(groups))
+        done = subprocess.run([promtool, "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_scraped_carries_the_labels_that_queries_use() -> None:
