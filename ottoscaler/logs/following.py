@@ -195,8 +195,9 @@ class Following:
         numbered = [
             LogLine(line.stamp, line.text, line.nth, number + at, line.more) for at, line in enumerate(news, start=1)
         ]
-        self._size += sum(len(line.text) for line in numbered)
-        self._is_small = self._is_small and self._size < SMALL
+        if self._is_small:
+            self._size += sum(len(line.text) for line in numbered)
+            self._is_small = self._size < SMALL
         await self._deliver(numbered)
         self.position = self.position.at(numbered[-1], self.position.head)
 

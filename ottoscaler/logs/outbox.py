@@ -109,38 +109,34 @@ class Outbox:
 
     def next(self, now: float) -> Item | None:
         """The next entry that may be sent now; it counts as sent."""
-        if now < self.not_before:
-            return None
-        if self._again and self._again[0].due <= now:
-            item = heapq.heappop(self._again)
-        elif (fresh := self._fresh()) is not None:
-            item = fresh
-        else:
-            return None
-        item.is_sent = True
-        return item
+        items = self.take(now, 1, 1)
+        return items[0] if items else None
 
     def take(self, now: float, lines: int, size: int) -> list[Item]:
-        """The next entries that may be sent now, so many lines or bytes and one more at most."""
+        """The next entries that may be sent now, so many lines or bytes and one more at most; they count as sent."""
         items: list[Item] = []
-        while size > 0 and len(items) < lines and (item := self.next(now)) is not None:
-            items.append(item)
+        if now < self.not_before:
+            return items
+        while self._again and self._again[0].due <= now and len(items) < lines and size > 0:
+            items.append(item := heapq.heappop(self._again))
+            item.is_sent = True
             size -= item.weight
+        lines -= len(items)
+        most_lines, most_bytes = (RETRIED_LINES, RETRIED_BYTES) if self._again else (WINDOW_LINES, WINDOW_BYTES)
+        waiting, supply = self._open, self._supply
+        while lines > 0 and size > 0 and (entry := supply.peek()) is not None:
+            weight = OVERHEAD + len(entry.text)
+            if waiting and (len(waiting) >= most_lines or self._bytes + weight > most_bytes):
+                break
+            self._orders += 1
+            item = Item(supply.pop(), self._orders, weight)
+            item.is_sent = True
+            waiting.append(item)
+            items.append(item)
+            self._bytes += weight
+            size -= weight
+            lines -= 1
         return items
-
-    def _fresh(self) -> Item | None:
-        entry = self._supply.peek()
-        if entry is None:
-            return None
-        weight = OVERHEAD + len(entry.text)
-        lines, size = (RETRIED_LINES, RETRIED_BYTES) if self._again else (WINDOW_LINES, WINDOW_BYTES)
-        if self._open and (len(self._open) >= lines or self._bytes + weight > size):
-            return None
-        self._orders += 1
-        self._bytes += weight
-        item = Item(self._supply.pop(), self._orders, weight)
-        self._open.append(item)
-        return item
 
     def has_due(self, now: float) -> bool:
         """Whether something may be sent now, of what is in memory."""
