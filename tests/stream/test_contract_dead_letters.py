@@ -49,6 +49,18 @@ async def next_entry(stream: Stream) -> tuple[str, BytePairs | None]:
     return entry.id, entry.fields
 
 
+async def test_what_was_refused_and_comes_again_is_refused_once(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Delivered once more by a group that was set back, a refused entry keeps its one letter, and is done with."""
+    one, _ = await open_session(backend, "one")
+    event_id, letter_id = await refuse(backend, one)
+    backend.set_back()
+    assert [entry.id for entry in await one.read(1, 1.0)] == [event_id]
+    assert backend.pending() == {event_id}
+    closed = await one.close(Closing(event_id, "dlq", letter_pairs(event_id, BAD)))
+    assert (closed.how, closed.entry_id) == ("before", letter_id)
+    assert (await letters(one), backend.pending()) == ([(event_id, letter_id)], set())
+
+
 async def test_a_replay_is_the_entry_and_what_it_replays(backend: Backend, clock: trio.abc.Clock) -> None:
     """The new event has the old one's bytes in their order, then the old one's id; the dead letter is gone."""
     one, _ = await open_session(backend, "one")
