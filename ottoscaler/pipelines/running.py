@@ -244,5 +244,6 @@ class PipelineRun:
         self._site.traces.event_ended(self._event, pairs)
         log.info("pipeline closed", **self._facts(), stage="closed", **figures(pairs))
 
-    def _facts(self) -> dict[str, str]:
-        return {"event_id": self._event.id, "pipeline_id": self._pipeline.pipeline_id}
+    def _facts(self) -> dict[str, str | None]:
+        trace_id = self._passed_on.context.trace_id or None
+        return {"event_id": self._event.id, "pipeline_id": self._pipeline.pipeline_id, "trace_id": trace_id}

@@ -68,14 +68,15 @@ class ScaleDown:
         chosen = await self._choose()
         if isinstance(chosen, BadEntry):
             return chosen
-        facts = {"event_id": self._event.id, "task_id": self._event.task_id}
+        passed_on = self._site.traces.pass_on(self._event)
+        trace_id = passed_on.context.trace_id or None
+        facts = {"event_id": self._event.id, "task_id": self._event.task_id, "trace_id": trace_id}
         say = log.info if self.claim.epoch <= 2 else log.debug
         say(f"{self._event.type} started", **facts, stage="started", **self._wanted(), chosen=len(chosen))
         for event_id in {event_id for event_id, _ in chosen}:
             if work := self._roster.work_of(event_id):
                 work.notice()
         outcomes = await self._wait_outcomes(chosen)
-        passed_on = self._site.traces.pass_on(self._event)
         pairs = result_pairs(
             passed_on, outcomes, started=None, completed=self._site.now(), requested=len(chosen), note=self._note
         )

@@ -35,17 +35,17 @@ async def open_traces(environ: Mapping[str, str], until: Callable[[], float]) ->
 
     At the end what waits is sent, for a second and not past `until` (clock of trio).
     """
-    traces_of, flush = _open(environ)
+    traces_of, end = _open(environ)
     try:
         yield traces_of
     finally:
         limit = min(FLUSH_SECONDS, max(0.0, until() - trio.current_time()))
         with trio.move_on_after(limit, shield=True):
-            await trio.to_thread.run_sync(flush, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(end, abandon_on_cancel=True)
 
 
 def _open(environ: Mapping[str, str]) -> tuple[TracesOf, Callable[[], object]]:
-    """What records, and what sends all that waits."""
+    """What records, and what sends all that waits and then nothing more."""
     endpoint, problem = read_switch(environ)
     if endpoint:
         try:
@@ -57,7 +57,7 @@ def _open(environ: Mapping[str, str]) -> tuple[TracesOf, Callable[[], object]]:
             problem = f"{error}, expected ottoscaler[otel]" if isinstance(error, ImportError) else str(error)
         else:
             log.info("traces are sent", endpoint=endpoint)
-            return partial(SpanTraces, provider, ids), processor.force_flush
+            return partial(SpanTraces, provider, ids), processor.shutdown
     if problem:
         log.warning("no traces are sent", cause="TracingOff", reason=problem)
     return (lambda place: NO_TRACES), (lambda: None)

@@ -73,7 +73,7 @@ async def test_a_trace_survives_a_kill(bench: Bench) -> None:
     """
     with open_receiver() as receiver:
         async with bench.place() as place:
-            settings = traced(place, receiver)
+            settings = {**traced(place, receiver), "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}
             async with place.serve(**settings) as first:
                 place.send(pods=3, traceparent=PARENT)
                 await place.wait_started(3)

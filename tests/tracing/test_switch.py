@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
+import socket
 import sys
 
 import pytest
+import trio
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from ottoscaler.events import Event
+from ottoscaler.events import BadEntry, Event
 from ottoscaler.spine.traces import NO_TRACES
-from ottoscaler.tracing.opening import open_traces
+from ottoscaler.tracing.opening import FLUSH_SECONDS, open_traces
 from ottoscaler.tracing.sending import NOISY, Sending, open_provider
 from ottoscaler.tracing.switch import DEFAULT_ENDPOINT, read_switch
 from tests.tracing.recorder import PLACE
@@ -109,6 +112,23 @@ def test_a_service_is_named_by_its_environment(
     processor.shutdown()
     assert attributes["service.name"] == name
     assert {"service.version", "service.instance.id"} <= attributes.keys()
+
+
+@pytest.mark.slow_clock
+@pytest.mark.parametrize(("until", "most"), [(math.inf, FLUSH_SECONDS), (0.0, 0.1)])
+async def test_a_collector_that_hangs_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, until: float, most: float
+) -> None:
+    """The last spans are waited for no longer than a second, and not past the end of a drain."""
+    monkeypatch.setattr(Sending, "quiet", lambda self: None)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+        async with open_traces({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, lambda: until) as traces_of:
+            traces_of(PLACE).event_refused(BadEntry("1-0", "c", "r"))
+            begin = trio.current_time()
+        assert trio.current_time() - begin < most + 1.0
 
 
 async def test_off_is_off() -> None:
