@@ -11,7 +11,7 @@ outcome costs a share of a call and never waits for a timer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -48,10 +48,14 @@ class _Entry:
 
 
 class Ledger:
-    """The patient writer of one process. `run` does the recording and must be running for `record` to return."""
+    """The patient writer of one process. `run` does the recording and must be running for `record` to return.
+
+    `listeners` are told of the events about which something was written, or that were closed, after that.
+    """
 
     def __init__(self, stream: Stream, backoff: Backoff) -> None:
         self.stream = stream
+        self.listeners: list[Callable[[Collection[str]], None]] = []
         self._backoff = backoff
         self._waiting: deque[_Entry] = deque()
         self._arrived = trio.Event()
@@ -72,6 +76,7 @@ class Ledger:
             self._waiting.popleft()
             entry.written = written
             entry.answered.set()
+        self._tell({entry.writing.claim.event_id for entry in batch})
         if not self._waiting:
             self._arrived = trio.Event()
             self._empty.set()
@@ -120,8 +125,13 @@ class Ledger:
         closed = await self.insist(lambda: self.stream.close(closing))
         if closed.how == "lost" and closing.claim is not None:
             raise NotOurs(closing.claim)
+        self._tell((closing.event_id,))
         count_ending(closing.target, closing.pairs)  # also where an earlier try of this very call had closed it
         return closed
+
+    def _tell(self, event_ids: Collection[str]) -> None:
+        for listen in self.listeners:
+            listen(event_ids)
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call that may be repeated until Redis answers it; ends only with an answer or a cancel."""

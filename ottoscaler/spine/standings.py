@@ -1,12 +1,14 @@
 """One look for all events that calls and pipelines of this process wait for, however many they are.
 
-In: ids, for as long as somebody waits. Out: how they stand, as soon as that is something new.
+In: ids, for as long as somebody waits. Out: how they stand, as soon as that is something new to who waits. All of them
+are looked at every so often, for any replica may work on them. One is looked at at once when somebody begins to wait
+for it, and for a call also when this very process has written something down about it; a pipeline, which tells all that
+it hears, hears enough now and then.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import trio
@@ -17,6 +19,26 @@ from ottoscaler.stream.requests import Standing
 PERIOD_SECONDS = 0.1
 PERIOD_FOR_EACH = 0.0001
 """More for each awaited event: a look at a thousand keeps Redis busy for 5 ms."""
+REST_SECONDS = 0.02
+"""Between two looks at least: a large event is written about all the time."""
+
+
+class _Waiter:
+    """One wait: what it knows, and what it has been told since."""
+
+    __slots__ = ("found", "is_eager", "known", "told")
+
+    def __init__(self, known: Mapping[str, Standing | None], *, is_eager: bool) -> None:
+        self.known = known
+        self.is_eager = is_eager
+        self.found: dict[str, Standing] = {}
+        self.told = trio.Event()
+
+    def tell(self, event_id: str, standing: Standing) -> None:
+        """Take note of how an event stands; end the wait where that is new."""
+        if standing != self.known[event_id]:
+            self.found[event_id] = standing
+            self.told.set()
 
 
 class Standings:
@@ -26,47 +48,65 @@ class Standings:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._awaited: Counter[str] = Counter()
-        self._found: dict[str, Standing] = {}
-        self._arrived = trio.Event()
-        self._changed = trio.Event()
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._noticed: set[str] = set()
+        self._called = trio.Event()
+        ledger.listeners.append(self.notice)
 
     def __len__(self) -> int:
-        return len(self._awaited)
+        return len(self._waiters)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled; rests while nobody waits."""
         task_status.started()
+        due = trio.current_time()
         while True:
-            if not self._awaited:
-                self._arrived = trio.Event()
-                await self._arrived.wait()
-            wanted = list(self._awaited)
-            found = await self._ledger.insist(partial(self._ledger.stream.look, wanted))
-            former = self._found
-            self._found = {event_id: found[event_id] for event_id in wanted if event_id in self._awaited}
-            if any(former.get(event_id) != standing for event_id, standing in self._found.items()):
-                self._changed.set()
-                self._changed = trio.Event()
-            await trio.sleep(PERIOD_SECONDS + PERIOD_FOR_EACH * len(wanted))
+            with trio.move_on_at(due if self._waiters else float("inf")):
+                await self._called.wait()
+            is_due = trio.current_time() >= due
+            wanted = list(self._waiters if is_due else self._noticed & self._waiters.keys())
+            self._noticed, self._called = set(), trio.Event()
+            if is_due:
+                due = trio.current_time() + PERIOD_SECONDS + PERIOD_FOR_EACH * len(wanted)
+            if wanted:
+                await self._look(wanted)
+            await trio.sleep(REST_SECONDS + PERIOD_FOR_EACH * len(wanted))
+
+    async def _look(self, wanted: list[str]) -> None:
+        found = await self._ledger.insist(partial(self._ledger.stream.look, wanted))
+        for event_id, standing in found.items():
+            for waiter in self._waiters.get(event_id, ()):
+                waiter.tell(event_id, standing)
+
+    def notice(self, event_ids: Collection[str]) -> None:
+        """Something was written about these events: look at those that somebody waits for eagerly."""
+        self._call_for([id_ for id_ in event_ids if any(waiter.is_eager for waiter in self._waiters.get(id_, ()))])
+
+    def _call_for(self, event_ids: Collection[str]) -> None:
+        if event_ids:
+            self._noticed.update(event_ids)
+            self._called.set()
 
     async def wait(self, event_id: str, is_enough: Callable[[Standing], bool]) -> Standing:
         """Return how an event stands once that is enough."""
         standing: Standing | None = None
         while standing is None or not is_enough(standing):
-            standing = (await self.wait_change({event_id: standing}))[event_id]
+            standing = (await self.wait_change({event_id: standing}, is_eager=True))[event_id]
         return standing
 
-    async def wait_change(self, known: Mapping[str, Standing | None]) -> dict[str, Standing]:
+    async def wait_change(self, known: Mapping[str, Standing | None], *, is_eager: bool = False) -> dict[str, Standing]:
         """Return what stands otherwise than is known; None = nothing is known."""
-        self._awaited.update(list(known))
-        self._arrived.set()
+        waiter = _Waiter(known, is_eager=is_eager)
+        if not self._waiters:
+            self._called.set()  # it rests
+        for event_id in known:
+            self._waiters.setdefault(event_id, []).append(waiter)
+        self._call_for([event_id for event_id, standing in known.items() if standing is None])
         try:
-            while True:
-                found = {id_: self._found[id_] for id_ in known if self._found.get(id_, known[id_]) != known[id_]}
-                if found:
-                    return found
-                await self._changed.wait()
+            await waiter.told.wait()
+            return waiter.found
         finally:
-            self._awaited.subtract(list(known))
-            self._awaited += Counter()  # drops what nobody waits for
+            for event_id in known:
+                self._waiters[event_id].remove(waiter)
+                if not self._waiters[event_id]:
+                    del self._waiters[event_id]

@@ -289,7 +289,7 @@ async def test_another_goes_on_where_the_first_was_killed(autojump_clock: MockCl
     assert len({event for event, _, _ in theatre.world.runs}) == 3
     for stage_id in ("first", "second", "third"):
         assert changes(news, stage_id) == ["pending", "running", "completed"]
-    told = [(each["stage_id"], each["status"], str(each.get("worker_pod_names"))) for each in news]
+    told = [(each["stage_id"], each["message"], str(each.get("worker_pod_names"))) for each in news]
     assert len(told) == len(set(told))
 
 
