@@ -128,6 +128,8 @@ class Scaling:
         if not is_adopted and self._progress.registered:
             on_gap = self._site.traces.gaps(self._event)
             StageClock("read", self._progress.registered / 1000, on_gap).reach("started", self._began)
+        for ended in [] if is_adopted else self._attempts.outcomes.values():  # stopped while nobody held the event
+            count_attempt(ended.outcome, ended.cause, is_retried=False)
         say = log.info if self.claim.epoch <= 2 else log.debug  # however often it changes hands, few lines are its
         say(
             "scale_up adopted" if is_adopted else "scale_up started",

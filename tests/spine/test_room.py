@@ -7,6 +7,7 @@ from secrets import token_hex
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.metrics import REGISTRY
 from ottoscaler.spine import poller
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
@@ -52,6 +53,27 @@ async def test_a_scale_down_passes_waiting_scale_ups(autojump_clock: MockClock) 
         assert ending is not None
         assert (ending[1]["status"], ending[1]["terminated"]) == ("succeeded", "1")
         nursery.cancel_scope.cancel()
+
+
+async def test_workers_that_are_stopped_while_nobody_holds_them_are_counted(autojump_clock: MockClock) -> None:
+    """Each worker ends once in the metric, also where a scale_down ended it before anybody had room for its event."""
+
+    def stopped() -> float:
+        labels = {"outcome": "terminated", "cause": "Stopped"}
+        return REGISTRY.get_sample_value("ottoscaler_workers_total", labels) or 0.0
+
+    world, server, before = World(lambda labels: Plan(duration=5)), MemoryServer(), stopped()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(Scaler(world, server, "one", max_events="1").run)
+        await add(server, type="scale_up", pod_count="1", task_id="a")
+        await add(server, type="scale_up", pod_count="5", task_id="b")
+        await trio.sleep(2)
+        await add(server, type="scale_down", pod_count="3", task_id="b")
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel(reason="all have ended")
+    assert len(server.results) == 3
+    assert stopped() - before == 3
 
 
 async def test_the_reserve_is_bounded(autojump_clock: MockClock) -> None:
