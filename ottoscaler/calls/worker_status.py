@@ -37,7 +37,10 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
         if worker not in rows and question.task_id in ("", record.task_id):
             rows[worker] = row_of_pod(record)
     name = question.worker_pod_name
-    asked = sorted((row for row in rows.values() if name in ("", row.pod_name)), key=lambda row: row.place)
+    asked = sorted(
+        (row for worker, row in rows.items() if name in ("", row.pod_name) or _is_first_pod(site, name, worker)),
+        key=lambda row: row.place,
+    )
     counts = Counter(row.status for row in asked)
     shown = [row for row in asked if question.status_filter in ("", row.status)]
     start = bisect_right(shown, after, key=lambda row: row.place) if after else 0
@@ -53,6 +56,12 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
         next_page_token="" if is_last else page_token(shown[start + len(page) - 1].place),
         is_truncated=is_truncated,
     )
+
+
+def _is_first_pod(site: Site, name: str, worker: tuple[str, int | str]) -> bool:
+    """Whether this is the name under which calls were told of a worker, which may have been run again since."""
+    event_id, index = worker
+    return isinstance(index, int) and name == site.name_pod(event_id, index, 1)
 
 
 async def _read_ended(site: Site, task_id: str) -> EndedWorkers:

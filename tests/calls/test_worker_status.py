@@ -101,6 +101,25 @@ async def test_a_worker_that_runs_again_is_one_worker(autojump_clock: MockClock)
         assert "succeeded" in seen
 
 
+async def test_a_worker_that_runs_again_is_found_by_the_name_that_was_told(autojump_clock: MockClock) -> None:
+    """ScaleUp names the first pod; asked by that name the worker is found while its second runs, and when it has ended.
+    So it is by the name of the second.
+    """
+    world = World(
+        lambda labels: Plan(duration=1, exit_code=3) if labels["ottoscaler/attempt"] == "1" else Plan(duration=30)
+    )
+    async with open_house(world) as house:
+        one = await house.open(worker_max_attempts="2")
+        (name, _) = (await one.up(2)).worker_pod_names
+        await trio.sleep(20)
+        for expected in ((1, 0, 1, 0, 0, 0), (1, 0, 0, 1, 0, 0)):
+            answer = await one.status(worker_pod_name=name)
+            assert counts(answer) == expected
+            assert [worker.pod_name for worker in answer.workers] == [f"{name}-r2"]
+            assert counts(await one.status(worker_pod_name=f"{name}-r2")) == expected
+            await trio.sleep(60)
+
+
 async def pages_of(replica: Replica, size: int, **words: object) -> list[StatusAnswer]:
     """All pages."""
     pages = [await replica.status(page_size=size, **words)]
