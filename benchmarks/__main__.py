@@ -26,6 +26,7 @@ from benchmarks import (
     latency,
     leaving,
     logs,
+    loud,
     replicas,
     rollout,
     scale_up,
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "scale_up": scale_up,
     "calls": calls,
     "logs": logs,
+    "loud": loud,
 }
 FOLDER = Path("build/bench")
 

@@ -68,10 +68,10 @@ class Arena:
         programs |= others
         return Meter({name: program.process.pid for name, program in programs.items()} | {"benchmark": os.getpid()})
 
-    async def send(self, pods: int) -> tuple[str, float]:
+    async def send(self, pods: int, task_id: str = "benchmark") -> tuple[str, float]:
         """XADD one scale_up; its id, and when (CLOCK_MONOTONIC, s) the call was begun."""
         begun = time.monotonic()
-        pairs = ("type", "scale_up", "pod_count", pods, "task_id", "benchmark")
+        pairs = ("type", "scale_up", "pod_count", pods, "task_id", task_id)
         event_id: bytes = await self.redis.command("XADD", KEYS.stream, "*", *pairs)
         return event_id.decode(), begun
 
@@ -116,9 +116,14 @@ def template(annotations: Mapping[str, str]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_arena(
-    annotations: Mapping[str, str], *, latency: float = 0.0, settings: Mapping[str, str] | None = None
+    annotations: Mapping[str, str],
+    *,
+    latency: float = 0.0,
+    max_log_bytes: int | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Arena]:
-    """Valkey (each write on disk before its answer) and the cluster, whose answers take `latency` seconds more.
+    """Valkey (each write on disk before its answer) and the cluster, whose answers take `latency` seconds more, and
+    which begins a new file for a log after `max_log_bytes`.
 
     `settings` (by variable) are for a `serve` that is opened in it; its workers carry `annotations`.
     """
@@ -135,7 +140,7 @@ async def open_arena(
         async with (
             trio.open_nursery() as nursery,
             playground.open_valkey(nursery, folder / "valkey", port) as valkey,
-            _open_cluster(nursery, folder / "cluster", kubeconfig, records, latency) as cluster,
+            _open_cluster(nursery, folder / "cluster", kubeconfig, records, latency, max_log_bytes) as cluster,
         ):
             try:
                 yield Arena(nursery, environ, kubeconfig, valkey, cluster, Records(records), redis, waiting)
@@ -145,10 +150,12 @@ async def open_arena(
 
 
 def _open_cluster(
-    nursery: trio.Nursery, data: Path, kubeconfig: Path, records: Path, latency: float
+    nursery: trio.Nursery, data: Path, kubeconfig: Path, records: Path, latency: float, max_log_bytes: int | None
 ) -> AbstractAsyncContextManager[Program]:
     paths = {"--data": data, "--kubeconfig": kubeconfig, "--records": records}
     options = [str(word) for pair in paths.items() for word in pair]
     command = [*OBSERVED_CLUSTER, *options, "--latency", str(latency)]
+    if max_log_bytes is not None:
+        command += ["--max-log-bytes", str(max_log_bytes)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     return open_program(nursery, "cluster", command, ready=playground.CLUSTER_READY, environ=environ, grace_seconds=20)

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.counting_handler --records FILE` prints where it listens. It notes `TIME LINES` every 0.1 s in
 which lines came, the time by CLOCK_MONOTONIC (s), which all processes of a machine share. With `--timed FILE` it notes
-`DELAY WORKER` for every line that contains `TIMED`: the seconds from the kubelet's stamp to its arrival.
+`DELAY WORKER` for every line that contains `TIMED`, the seconds from the kubelet's stamp to its arrival, and counts it
+nowhere else.
 
 It speaks HTTP/2 as any server does, with one DATA frame for each answer, but has no gRPC library below it: grpcio's
 server takes ten times as long for a line as this one.
@@ -51,6 +52,7 @@ class Counter:
         if self._timed is not None:
             for entry in entries:
                 if TIMED in entry:
+                    self.lines -= 1
                     self._note(WorkerLogEntry.FromString(entry), self._timed)
 
     def _note(self, entry: WorkerLogEntry, timed: TextIOWrapper) -> None:

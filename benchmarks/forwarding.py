@@ -23,6 +23,7 @@ class Handler:
 
     program: Program
     records: Path
+    timed: Path = Path("/dev/null")
 
     @property
     def address(self) -> str:
@@ -42,6 +43,11 @@ class Handler:
         (begun, before), (ended, after) = notes[0], notes[-1]
         return (after - before) / (ended - begun)
 
+    def delays(self) -> list[float]:
+        """Of the timed lines that have come, seconds from the kubelet's stamp to the arrival, in their order."""
+        whole = self.timed.read_text().rpartition("\n")[0]
+        return [float(line.partition(" ")[0]) for line in whole.splitlines()]
+
     def _notes(self) -> list[tuple[float, int]]:
         whole = self.records.read_text().rpartition("\n")[0]
         pairs = (line.split(" ") for line in whole.splitlines())
@@ -52,9 +58,10 @@ class Handler:
 async def open_counting_handler(arena: Arena) -> AsyncIterator[Handler]:
     """A handler of its own process, until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="ottoscaler-bench-") as name:
-        records = Path(name) / "lines"
+        records, timed = Path(name) / "lines", Path(name) / "timed"
         records.touch()
-        command = [*COUNTING_HANDLER, "--records", str(records)]
+        timed.touch()
+        command = [*COUNTING_HANDLER, "--records", str(records), "--timed", str(timed)]
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         async with open_program(arena.nursery, "handler", command, ready=HANDLER_READY, environ=environ) as program:
-            yield Handler(program, records)
+            yield Handler(program, records, timed)

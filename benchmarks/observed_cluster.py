@@ -24,6 +24,7 @@ from ottoscaler.cli.running import run_until_signal
 from ottoscaler.localcluster.cluster import LocalCluster, open_cluster
 from ottoscaler.localcluster.exchange import Request
 from ottoscaler.localcluster.faults import Fault
+from ottoscaler.localcluster.node import NodeSettings
 from ottoscaler.localcluster.routes import Routes
 from ottoscaler.localcluster.store import Change
 
@@ -100,7 +101,8 @@ async def flush(notes: TextIO) -> None:
 
 async def serve(args: argparse.Namespace, notes: TextIO, _: trio.Nursery) -> int:
     """Serve until cancelled; prints one line when ready."""
-    async with open_cluster(data_dir=args.data) as cluster, trio.open_nursery() as nursery:
+    settings = NodeSettings(max_log_bytes=args.max_log_bytes)
+    async with open_cluster(data_dir=args.data, settings=settings) as cluster, trio.open_nursery() as nursery:
         if args.latency:
             cluster.faults.add(Fault(kind="latency", seconds=args.latency))
         cluster.write_kubeconfig(args.kubeconfig)
@@ -117,6 +119,7 @@ def main() -> int:
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--max-log-bytes", type=int, default=NodeSettings.max_log_bytes)
     args = parser.parse_args()
     args.data.mkdir(parents=True, exist_ok=True)
     with args.records.open("a") as notes, noting_requests(notes):

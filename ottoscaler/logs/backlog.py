@@ -62,9 +62,10 @@ class _Segment:
     """A file of blocks, written at its end and read from its beginning; it has no name."""
 
     def __init__(self) -> None:
-        self.file: AsyncFile = trio.wrap_file(tempfile.TemporaryFile())  # noqa: SIM115 - closed by _drop
+        self.file: AsyncFile = trio.wrap_file(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - see _drop
         self.begin = self.end = 0
         """Bytes that were read back, and that were written."""
+        self.is_at_end = True
 
 
 class _Block(NamedTuple):
@@ -143,8 +144,9 @@ class Backlog:
                 if block.segment is not segment or sum(sizes) >= self._room.share:
                     break
                 sizes.append(block.size)
+            segment.is_at_end = False
             await segment.file.seek(segment.begin)
-            raw, at = await segment.file.read(sum(sizes)), 0
+            raw, at = await _read(segment.file, sum(sizes)), 0
             segment.begin += sum(sizes)
             for size in sizes:
                 self._blocks.popleft()
@@ -168,21 +170,31 @@ class Backlog:
             try:
                 if not self._segments or self._segments[-1].end >= SEGMENT_BYTES:
                     self._segments.append(_Segment())
-                segment = self._segments[-1]
-                await segment.file.seek(segment.end)
-                await segment.file.write(raw)
-                await segment.file.flush()
+                segment, left = self._segments[-1], memoryview(raw)
+                if not segment.is_at_end:
+                    await segment.file.seek(segment.end)
+                segment.is_at_end = False  # until all is written
+                while left:
+                    left = left[await segment.file.write(left) :]
             except OSError as error:
                 self._room.fail(error)
                 return False
             self._room.spooled += len(raw)
             segment.end += len(raw)
+            segment.is_at_end = True
             self._blocks.append(_Block(segment, len(raw)))
             return True
 
     async def _drop(self, segment: _Segment) -> None:
         self._room.spooled -= segment.end
         await trio.aclose_forcefully(segment.file)
+
+
+async def _read(file: AsyncFile, size: int) -> bytes:
+    raw = b""
+    while len(raw) < size and (piece := await file.read(size - len(raw))):
+        raw += piece
+    return raw
 
 
 def _decoded(raw: list[Any]) -> Entry:

@@ -41,6 +41,8 @@ from ottoscaler.stream.progress import Progress
 
 MARK_SECONDS = 0.5
 CLOSE_SECONDS = 1.0
+CROWDED_SECONDS = 2.0
+"""So long an event may wait for its logs however many others do."""
 SILENT_SECONDS = 5.0
 """A receiver that was asked and says nothing for so long is reported as away."""
 for _why in WHYS:
@@ -64,7 +66,9 @@ class LogApi(Protocol):
 
 
 class LogKeeper:
-    """Looks after logs; `run` must be running. `build_pod` says which containers a worker's pod has."""
+    """Looks after logs; `run` must be running. `build_pod` says which containers a worker's pod has; beyond
+    `max_waiting` events that wait for their logs alone the oldest are given up, so that they keep no new ones out.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,10 @@ class LogKeeper:
         now: Callable[[], float] = time.time,
         room: Room | None = None,
         traces: Traces = NO_TRACES,
+        max_waiting: int = 10_000,
     ) -> None:
+        self.waiting: dict[_EventLogs, float] = {}
+        """The events whose workers have ended, oldest first, and since when (clock of trio)."""
         self.namespace = namespace
         self.grace = grace
         self.now = now
@@ -90,6 +97,7 @@ class LogKeeper:
         self._api = api
         self._fleet = fleet
         self._ledger = ledger
+        self._max_waiting = max_waiting
         self._tracked: set[Tracked] = set()
         self._nursery: trio.Nursery | None = None
         self._urgent = trio.Event()
@@ -115,6 +123,7 @@ class LogKeeper:
         try:
             yield logs
         finally:
+            self.waiting.pop(logs, None)
             for tracked in logs.tracked.values():
                 self.forget(tracked, "the event is worked on here no more")
 
@@ -153,16 +162,29 @@ class LogKeeper:
                 await done.wait()
         return True
 
-    def _give_up(self, tracked: Tracked) -> None:
+    def _give_up(self, tracked: Tracked, why: str = "GraceOver") -> None:
         """Nothing more is hoped for: say what is missing, and let the pod go."""
         who = tracked.who
         if not tracked.is_ended:
-            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "GraceOver", certain=tracked.has_lines))
+            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", why, certain=tracked.has_lines))
         if tracked.told < len(_STATES):
-            log.warning("states not told", event_id=who.event_id, worker=who.name, cause="GraceOver", told=tracked.told)
+            log.warning("states not told", event_id=who.event_id, worker=who.name, cause=why, told=tracked.told)
         tracked.is_ended, tracked.told = True, len(_STATES)
         _note_end(tracked)
-        tracked.life.cancel(reason="nobody took the log within LOG_GRACE_SECONDS")
+        tracked.forwarded.set()
+        tracked.settled.set()
+        tracked.life.cancel(reason=f"nobody took the log: {why}")
+
+    def _relieve(self) -> None:
+        """Give up the logs of events that wait for nothing else, while too many do."""
+        if len(self.waiting) <= self._max_waiting:
+            return
+        latest = trio.current_time() - CROWDED_SECONDS
+        waiting = [(logs, since) for logs, since in self.waiting.items() if not logs.is_settled]
+        for logs, since in waiting[: max(0, len(waiting) - self._max_waiting)]:
+            for tracked in logs.tracked.values() if since <= latest else ():
+                if not tracked.settled.is_set():
+                    self._give_up(tracked, "Crowded")
 
     def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
         _note_gap(tracked, gap)
@@ -247,6 +269,7 @@ class LogKeeper:
             with trio.move_on_after(MARK_SECONDS):
                 await self._urgent.wait()
             self._urgent = trio.Event()
+            self._relieve()
             await self._write_now()
 
     async def _write_through(self, tracked: Tracked) -> None:
@@ -346,6 +369,15 @@ class _EventLogs:
         ended = datetime.fromisoformat(outcome.completed_at).timestamp() if outcome.completed_at else self._keeper.now()
         passed = max(0.0, self._keeper.now() - ended)
         tracked.end(outcome, max(0.0, self._keeper.grace - passed))
+
+    def end_all(self) -> None:
+        """No attempt goes on, and none will come."""
+        self._keeper.waiting[self] = trio.current_time()
+
+    @property
+    def is_settled(self) -> bool:
+        """No log of it is waited for any more."""
+        return all(tracked.settled.is_set() for tracked in self.tracked.values())
 
     async def wait_pod(self, name: str) -> None:
         """Return when the log of this pod is needed no more."""

@@ -25,6 +25,7 @@ WHYS = {
     "PodGone": "the pod was gone before its log was read to the end",
     "EndNotSeen": "the end of the worker's container was never seen",
     "GraceOver": "nobody took the lines within the grace",
+    "Crowded": "nobody took the lines while too many events waited for that",
     "Broken": "following the log broke",
 }
 """Why lines are missing."""

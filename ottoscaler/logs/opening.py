@@ -37,6 +37,7 @@ async def open_log_keeper(
                 build_pod=site.build_pod,
                 now=site.now,
                 traces=site.traces,
+                max_waiting=settings.max_events // 2,  # of the room for events that only wait, the rest is for deletes
             )
 
 

@@ -39,6 +39,7 @@ class Cleanup:
     def note_event_ended(self) -> None:
         """Every outcome is recorded: what waits to be deleted goes at once."""
         self._event_ended.set()
+        self.logs.end_all()
 
     def keeps(self, name: str) -> bool:
         """Whether a pod of this name is a fence, or waits to be deleted."""

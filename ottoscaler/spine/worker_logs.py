@@ -25,6 +25,9 @@ class EventLogs(Protocol):
     def end(self, outcome: WorkerOutcome) -> None:
         """This attempt has ended, and this is recorded."""
 
+    def end_all(self) -> None:
+        """No attempt goes on, and none will come: the event waits for its logs alone."""
+
     async def wait_pod(self, name: str) -> None:
         """Return when the log of this pod, whose attempt has ended, is needed no more."""
 
@@ -61,6 +64,9 @@ class _NoLogs:
         """Nothing to do."""
 
     def end(self, outcome: WorkerOutcome) -> None:
+        """Nothing to do."""
+
+    def end_all(self) -> None:
         """Nothing to do."""
 
     async def wait_pod(self, name: str) -> None:

@@ -33,7 +33,9 @@ from tests.stream.servers import free_port
 GAUGES = ("ottoscaler_logs_followed", "ottoscaler_logs_waiting_bytes", "ottoscaler_otto_handler_reachable")
 
 
-def keeper_of(world: LoggedWorld, handler: FakeHandler, site: Site, grace: float = 60.0) -> LogKeeper:
+def keeper_of(
+    world: LoggedWorld, handler: FakeHandler, site: Site, grace: float = 60.0, max_waiting: int = 10_000
+) -> LogKeeper:
     """What forwards the logs of a scaler."""
     receiver = HandlerReceiver(handler, site.wait_writable)
     return LogKeeper(
@@ -45,6 +47,7 @@ def keeper_of(world: LoggedWorld, handler: FakeHandler, site: Site, grace: float
         grace=grace,
         build_pod=site.build_pod,
         now=site.now,
+        max_waiting=max_waiting,
     )
 
 
@@ -55,7 +58,7 @@ async def time_events(folder: Path, count: int, *, max_events: int, handler: Fak
     async with trio.open_nursery() as nursery:
         await nursery.start(world.run)
         scaler = Scaler(world, server, "one", max_events=str(max_events), max_workers="1000")
-        scaler.open_keeper = partial(keeper_of, world, handler)
+        scaler.open_keeper = partial(keeper_of, world, handler, max_waiting=max_events // 2)
         nursery.start_soon(scaler.run)
         await trio.sleep(1)
         for _ in range(count):
@@ -76,6 +79,35 @@ async def test_many_events_wait_for_one_grace_in_all(tmp_path: Path, autojump_cl
     usual = await time_events(tmp_path / "here", 300, max_events=60, handler=here)
     assert await time_events(tmp_path / "away", 300, max_events=60, handler=away) <= usual + 60
     assert len({entry.worker_id for entry in here.entries}) == 300
+
+
+@pytest.mark.parametrize("is_refusing", [False, True], ids=["slow", "refusing"])
+async def test_a_handler_that_is_slow_or_refuses_holds_up_no_new_events(
+    is_refusing: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Ten times as many events as there is room for: with a handler that takes a line in five seconds, or none ever,
+    all have ended one grace after the time that they take without logs, and each log that was given up has its gap.
+    """
+    slow = FakeHandler(FakeReceiver(), [])
+    if is_refusing:
+        slow.receiver.judge = lambda entry: FakeAnswer("RETRY" if b"line " in entry else "ACK")
+    else:
+        slow.receiver.delay = 5.0
+    assert await time_events(tmp_path, 200, max_events=20, handler=slow) <= 45 + 60
+    whys = ("Crowded",) if not is_refusing else ("Crowded", "GraceOver")
+    assert set(slow.gaps) <= set(whys)
+    if is_refusing:
+        assert len(slow.gaps) == 200
+
+
+async def test_a_healthy_handler_costs_nobody_a_line_however_many_end_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A crowd that waits a moment is none: with answers in time no log is given up."""
+    handler = FakeHandler(FakeReceiver(), [])
+    await time_events(tmp_path, 200, max_events=20, handler=handler)
+    assert handler.gaps == []
+    assert len({entry.worker_id for entry in handler.entries}) == 200
 
 
 async def test_events_wait_again_once_it_is_back(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -128,7 +128,7 @@ async def test_one_worker_takes_no_more_than_its_share_of_the_disk() -> None:
 async def test_a_full_disk_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no spool can be written the backlog is what memory holds, and nothing breaks."""
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
