@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -36,6 +37,10 @@ CONNECTION_SECONDS = 1.5
 """A connection is closed at this age, in the way that loses no call: the client is told to begin its next calls on a
 new one. `stop` tells it too, but cancels calls that were sent before the client heard of it; so all connections have to
 be gone when it comes, and endpoints that lead here for a second after a SIGTERM leave 2 of the 3 s.
+"""
+LINGER_SECONDS, QUIET_SECONDS = 2.0, 0.3
+"""So much longer calls are answered at most where some are still begun: endpoints lag more than they should. It ends
+when none was begun for the second of these.
 """
 FLUSH_SECONDS = 0.2
 """For the last answers to leave, when everything that waited has been ended."""
@@ -96,7 +101,7 @@ class RpcServer:
                 self._start(servicer)
                 task_status.started()
                 await drain.requested.wait()
-                await self._drain(drain)
+                await self._drain(servicer, drain)
             finally:
                 await self._close(bridge)
             nursery.cancel_scope.cancel(reason="the door is closed")
@@ -109,11 +114,13 @@ class RpcServer:
         self._server.start()
         log.info("gRPC door open", address=self.address)
 
-    async def _drain(self, drain: Ending) -> None:
+    async def _drain(self, servicer: Servicer, drain: Ending) -> None:
         self._health.stop_serving()
         if not is_local(self.address):
             with trio.move_on_after(ANSWER_ON_SECONDS):
                 await drain.wait_deadline()
+            with trio.move_on_after(LINGER_SECONDS):
+                await trio_util.wait_any(partial(servicer.wait_quiet, QUIET_SECONDS), drain.wait_deadline)
         left = max(0.0, drain.deadline - trio.current_time())
         ended = self._server.stop(left + FLUSH_SECONDS)
         await trio_util.wait_any(lambda: _wait(ended), drain.wait_deadline)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
+import trio
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -73,7 +74,13 @@ class Servicer:
         self._lanes = lanes
         self._patience = patience
         self._refusals = Refusals()
+        self._begun = 0.0  # when the last call came, of those that change over to another replica
         self._reflection = reflection.ReflectionServicer([SERVICE, health_service.SERVICE, *REFLECTION])
+
+    async def wait_quiet(self, seconds: float) -> None:
+        """Return when no call came for so long; health checks, which nobody ends, do not count."""
+        while (left := self._begun + seconds - time.monotonic()) > 0:  # noqa: ASYNC110  calls come in threads
+            await trio.sleep(left)
 
     def handlers(self) -> dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]:
         """By service and rpc; what is asked for beside them is refused by `unknown`."""
@@ -165,6 +172,7 @@ class Servicer:
         try:
             client = client_of(peer)
             if role is not None:
+                self._begun = started
                 client = self._access.admit(context, role) or client
             with lane.room(client):
                 yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -101,6 +102,26 @@ async def test_what_waits_at_the_deadline_is_told_so(quick: None) -> None:
         assert trio.current_time() - started < 1.5
         assert any("the door is closed" in reason for reason in scene.door.ended)
         assert scene.door.cancelled == []
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_calls_that_still_come_keep_the_door_open(
+    leaves: bool, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where endpoints lead here for too long the door answers on: until the client has changed over, but no longer than
+    it may.
+    """
+    monkeypatch.setattr(server_module, "LINGER_SECONDS", 8.0 if leaves else 1.0)
+    async with open_door(drain_seconds=20) as scene:
+        began = trio.current_time()
+        scene.drain.begin()
+        with trio.move_on_after(0.8 if leaves else 30), suppress(grpc.RpcError):
+            while not scene.closed.is_set():
+                await call(scene.stub.ScaleUp, ONE)
+                await trio.sleep(0.05)
+        with trio.fail_after(2):
+            await scene.closed.wait()
+        assert (0.8 if leaves else 1.3) <= trio.current_time() - began < 5
 
 
 async def test_a_short_drain_takes_no_longer_than_it_has() -> None:
