@@ -1,8 +1,12 @@
 """A scale_down that says how many may remain, on any replica and beside others."""
 
+from typing import Any
+
+import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.spine import scaledown
 from ottoscaler.stream.base import Registration
 from tests.spine.stage import Stage, open_stage
 from tests.spine.test_scaledown import heed_notices, long_world
@@ -98,4 +102,35 @@ async def test_a_target_that_is_taken_over_stops_the_same_workers(autojump_clock
         await stage.work(taken).run()
         assert [result["terminated"] for result in await stage.results()][-1] == "2"
         assert len(await stage.pods_left()) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_target_that_is_taken_over_amid_its_choice_is_met(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next owner counts whom the first had marked already, and chooses as many as are wanted beside them."""
+    monkeypatch.setattr(scaledown, "CHUNK", 1)
+    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(heed_notices, stage)
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=4)).run)
+        await trio.sleep(5)
+        mark, marked = stage.stream.mark_victims, list[object]()
+
+        async def mark_once(*words: Any, **options: Any) -> Any:
+            if marked:
+                await trio.sleep_forever()
+            marked.append(await mark(*words, **options))
+            return marked[0]
+
+        stage.stream.mark_victims = mark_once  # type: ignore[method-assign]  # the first owner gets no further
+        first = stage.work(await stage.add(**remain(1)))
+        with trio.move_on_after(2):
+            await first.run()
+        assert len(marked) == 1
+        stage.stream.mark_victims = mark  # type: ignore[method-assign]  # the next one does
+        await stage.stream.offer([first.claim], clean=[True])
+        (taken,) = (await stage.stream.tend(0, 1, expire=False, audit=False)).taken
+        await stage.work(taken).run()
+        assert [result["terminated"] for result in await stage.results()][-1] == "3"
+        assert len(await stage.pods_left()) == 1
         nursery.cancel_scope.cancel()

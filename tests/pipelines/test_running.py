@@ -208,7 +208,7 @@ async def test_a_pipeline_that_was_lost_before_its_first_stage_begins_nothing(au
             await stage_.stream.offer([run.claim], clean=[True])
             return await start(*words)
 
-        stage_.stream.start_stage = lose_and_start  # type: ignore[method-assign]  # another owner comes between
+        stage_.stream.start_stage = lose_and_start  # type: ignore[method-assign,assignment]  # another owner comes between
         with pytest.raises(NotOurs):
             await run.run()
         assert await stage_.stream.read(1, 0) == []

@@ -72,6 +72,8 @@ async def test_each_token_may_do_what_its_roles_say(tokens_file: Path, caplog: p
         )
         error = await refusal(scene.stub.GetWorkerStatus, STATUS, metadata=bearer("Secret-Wrong-1"))
         assert (error.code(), error.details()) == (Code.UNAUTHENTICATED, "this token is not known")
+        error = await refusal(scene.stub.ScaleUp, ONE, metadata=(*bearer("Scale-1"), *bearer("Read-1")))
+        assert error.code() == Code.UNAUTHENTICATED, "of two tokens none counts"
         assert len(scene.door.asked) == asked
         assert await scene.health() == 1
     found = refusals(caplog)
