@@ -113,7 +113,7 @@ class Servicer:
         """Refuse a call that no handler is for, which gRPC would do without a word in the log."""
 
         def refuse(requests: Requests, context: Context) -> None:
-            with self._answering("unknown", context, self._lanes.short, None):
+            with self._answering("unknown", context, self._lanes.short, "read"):
                 raise NotOffered(f"{str(details.method)[:MOST_SHOWN]!r} is not served here")
 
         return _one(self._lanes.short, refuse)
