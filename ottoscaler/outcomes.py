@@ -99,8 +99,10 @@ def result_pairs(
     completed: float,
     requested: int = 0,
     note: str = "",
+    log_gaps: Sequence[Mapping[str, str]] = (),
 ) -> tuple[tuple[str, str], ...]:
-    """The entry for the results stream. `outcomes`: of a scale_up all its workers, else those that were to stop.
+    """The entry for the results stream. `outcomes`: of a scale_up all its workers, else those that were to stop;
+    `log_gaps`: whose logs were given up.
 
     `started` and `completed` are Unix seconds; `started` is when the API accepted the first pod, None if it never did.
     """
@@ -123,7 +125,9 @@ def result_pairs(
         ("completed_at", rfc3339(completed)),
         ("workers", msgspec.json.encode([outcome.public() for outcome in listed]).decode()),
     )
-    extra = (("replay_of", event.replay_of), ("cancels", event.target), ("note", note), *event.context.pairs())
+    gaps = msgspec.json.encode(log_gaps).decode() if log_gaps else ""
+    said = (("replay_of", event.replay_of), ("cancels", event.target), ("note", note), ("log_gaps", gaps))
+    extra = (*said, *event.context.pairs())
     return (*pairs, *((name, value) for name, value in extra if value))
 
 

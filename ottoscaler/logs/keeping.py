@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,14 +23,13 @@ from ottoscaler.events import Event
 from ottoscaler.fleet import Fleet, Follow
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Room
+from ottoscaler.logs.event_logs import LogsOfEvent
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.mark import Entry, Gap, Mark
-from ottoscaler.logs.messages import WHYS, Who, say_gap
+from ottoscaler.logs.messages import WHYS, say_gap
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.tracked import Receiver, Tracked
 from ottoscaler.metrics import LOG_GAPS
-from ottoscaler.outcomes import WorkerOutcome
-from ottoscaler.pods import WORKER_CONTAINER
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.spine.worker_logs import EventLogs, LogStatistics
@@ -85,7 +83,7 @@ class LogKeeper:
         traces: Traces = NO_TRACES,
         max_waiting: int = 10_000,
     ) -> None:
-        self.waiting: dict[_EventLogs, float] = {}
+        self.waiting: dict[LogsOfEvent, float] = {}
         """The events whose workers have ended, oldest first, and since when (clock of trio)."""
         self.namespace = namespace
         self.grace = grace
@@ -119,7 +117,7 @@ class LogKeeper:
     @contextmanager
     def open_event(self, event: Event, claim: Claim, progress: Progress) -> Iterator[EventLogs]:
         """Look after an event's logs for the time of the block."""
-        logs = _EventLogs(self, event, claim, progress)
+        logs = LogsOfEvent(self, event, claim, progress)
         try:
             yield logs
         finally:
@@ -188,6 +186,7 @@ class LogKeeper:
 
     def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
         _note_gap(tracked, gap)
+        tracked.rest = gap
         self.receiver.leave_behind(tracked.wording.encode(gap))
 
     def statistics(self) -> LogStatistics:
@@ -325,71 +324,3 @@ async def _wait(pod: Follow, *, has_started: bool) -> None:
 def _row(moved: tuple[Tracked, Mark]) -> tuple[int, int, str]:
     tracked, mark = moved
     return tracked.who.index, tracked.who.attempt, msgspec.json.encode(mark).decode()
-
-
-class _EventLogs:
-    """The logs of one event."""
-
-    def __init__(self, keeper: LogKeeper, event: Event, claim: Claim, progress: Progress) -> None:
-        self.tracked: dict[str, Tracked] = {}
-        self._keeper = keeper
-        self._event = event
-        self._claim = claim
-        self._progress = progress
-
-    def follow(self, index: int, attempt: int, name: str) -> None:
-        """Forward the log of an attempt."""
-        if name not in self.tracked:
-            container = self._container(index, attempt)
-            parent = self._keeper.traces.of_worker(self._event, index, attempt).traceparent
-            about = (self._event.task_id, self._event.id, index, attempt, self._keeper.namespace, container)
-            who = Who(name, *about, traceparent=parent)
-            text = self._progress.marks.get((index, attempt))
-            mark = msgspec.json.decode(text, type=Mark) if text else Mark()
-            wording = self._keeper.receiver.wording(who)
-            tracked = self.tracked[name] = Tracked(who, self._claim, mark, wording, self._keeper.room)
-            tracked.tell_end = None if mark.ended else self._note_trace
-            self._keeper.track(tracked)
-
-    def _note_trace(self, tracked: Tracked) -> None:
-        """The log of an attempt was looked after to its end, by whomever it was begun."""
-        who, mark, now = tracked.who, tracked.mark, self._keeper.now()
-        began = datetime.fromisoformat(mark.head).timestamp() if mark.head else now
-        about = (self._event, who.index, who.attempt)
-        self._keeper.traces.log_ended(*about, began=began, lines=mark.line, gaps=tracked.gaps)
-
-    def end(self, outcome: WorkerOutcome) -> None:
-        """An attempt has ended, here or before this process had the event."""
-        tracked = self.tracked.get(outcome.name)
-        if tracked is None:
-            if (outcome.index, outcome.attempt) not in self._progress.accepted:
-                return  # it never had a pod
-            self.follow(outcome.index, outcome.attempt, outcome.name)
-            tracked = self.tracked[outcome.name]
-        ended = datetime.fromisoformat(outcome.completed_at).timestamp() if outcome.completed_at else self._keeper.now()
-        passed = max(0.0, self._keeper.now() - ended)
-        tracked.end(outcome, max(0.0, self._keeper.grace - passed))
-
-    def end_all(self) -> None:
-        """No attempt goes on, and none will come."""
-        self._keeper.waiting[self] = trio.current_time()
-
-    @property
-    def is_settled(self) -> bool:
-        """No log of it is waited for any more."""
-        return all(tracked.settled.is_set() for tracked in self.tracked.values())
-
-    async def wait_pod(self, name: str) -> None:
-        """Return when the log of this pod is needed no more."""
-        if (tracked := self.tracked.get(name)) is not None:
-            await self._keeper.wait(tracked)
-
-    async def wait_all(self) -> None:
-        """Return when no log of the event is needed any more."""
-        for tracked in list(self.tracked.values()):
-            await self._keeper.wait(tracked)
-
-    def _container(self, index: int, attempt: int) -> str:
-        """The container whose log is the worker's: the one named so, else the first."""
-        names = [one["name"] for one in self._keeper.build_pod(self._event, index, attempt)["spec"]["containers"]]
-        return WORKER_CONTAINER if WORKER_CONTAINER in names else str(names[0])

@@ -22,8 +22,8 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `head`: stamp of the first line of the kubelet's file, by which a new file is told from the old one, and `sure`: the
     stamp up to which that was looked at; `line`: the
-    number of the marked line; `told`: how many status changes were notified; `ended`: nothing more will come. A mark
-    without a stamp stands before the first line.
+    number of the marked line; `told`: how many status changes were notified; `ended`: nothing more will come; `gap`:
+    why the rest of the log was given up. A mark without a stamp stands before the first line.
     """
 
     stamp: str = ""
@@ -34,6 +34,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     sure: str = ""
     told: int = 0
     ended: bool = False
+    gap: str = ""
 
     def is_at(self, line: LogLine) -> bool:
         """Whether this is the marked line."""

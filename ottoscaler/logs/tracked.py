@@ -13,7 +13,7 @@ from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.lane import Sender
-from ottoscaler.logs.mark import Entry, Mark
+from ottoscaler.logs.mark import Entry, Gap, Mark
 from ottoscaler.logs.messages import Who
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Outbox
@@ -92,6 +92,8 @@ class Tracked:
         self.outbox = Outbox(self.backlog, mark)
         self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer)
         self.following: Following | None = None
+        self.rest: Gap | None = None
+        """What of the log was given up."""
         self.gaps = 0
         self.tell_end: Callable[[Tracked], None] | None = None
         """To be told once the log was forwarded to its end here, or given up."""
@@ -114,7 +116,12 @@ class Tracked:
         """How far the log is forwarded and the states are told, now."""
         file = self.following.position if self.following else self.written
         return msgspec.structs.replace(
-            self.outbox.mark, head=file.head, sure=file.sure, told=self.told, ended=self.is_ended
+            self.outbox.mark,
+            head=file.head,
+            sure=file.sure,
+            told=self.told,
+            ended=self.is_ended,
+            gap=self.rest.why if self.rest else "",
         )
 
     @property

@@ -267,7 +267,8 @@ class Scaling:
         first = self._attempts.first_accepted
         outcomes = [self._attempts.outcomes[index] for index in sorted(self._attempts.outcomes)]
         started = None if first == math.inf else first
-        pairs = result_pairs(self._passed_on, outcomes, started=started, completed=self._site.now())
+        gaps, now = self._logs.gaps(), self._site.now()
+        pairs = result_pairs(self._passed_on, outcomes, started=started, completed=now, log_gaps=gaps)
         fences = tuple(self._cleanup.fences.values())
         kept = kept_of(self._event, pairs)
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences, kept))

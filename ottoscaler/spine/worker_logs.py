@@ -6,7 +6,7 @@ the log of it is settled: handed on to its end, or given up after a grace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Protocol
 
@@ -27,6 +27,9 @@ class EventLogs(Protocol):
 
     def end_all(self) -> None:
         """No attempt goes on, and none will come: the event waits for its logs alone."""
+
+    def gaps(self) -> Sequence[Mapping[str, str]]:
+        """The logs whose rest was given up, for the result: `worker`, `from` (a stamp), `why`."""
 
     async def wait_pod(self, name: str) -> None:
         """Return when the log of this pod, whose attempt has ended, is needed no more."""
@@ -68,6 +71,10 @@ class _NoLogs:
 
     def end_all(self) -> None:
         """Nothing to do."""
+
+    def gaps(self) -> Sequence[Mapping[str, str]]:
+        """None."""
+        return ()
 
     async def wait_pod(self, name: str) -> None:
         """Nothing to wait for."""

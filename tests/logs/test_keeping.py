@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,48 @@ async def test_a_worker_that_never_ran_has_no_gap(tmp_path: Path, autojump_clock
             state for name in {one.worker_id for one in house.handler.told} for state in house.handler.states(name)
         ]
         assert sorted(states) == ["CREATED", "CREATED", "FAILED", "FAILED"]
+
+
+async def test_a_log_that_was_given_up_is_named_in_the_result(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """With nobody who takes the gaps they are not lost: the event's result names workers, stamps and reasons."""
+    async with open_house(tmp_path, grace=5.0) as house:
+        await run_event(house, 1)
+        house.handler.receiver.is_away = True
+        house.handler.receiver.cut()
+        await run_event(house, 2)
+        whole, given_up = await house.stage.results()
+        assert "log_gaps" not in whole
+        gaps = json.loads(given_up["log_gaps"])
+        workers = {worker["name"] for worker in given_up["workers"]}
+        assert {gap["worker"] for gap in gaps} == workers
+        assert [gap["why"] for gap in gaps] == ["GraceOver"] * 2
+
+
+async def test_a_gap_that_was_not_sent_is_sent_by_the_next_owner(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A scaler that dies with a gap leaves it in the mark: who has the event then reports it, and the result does."""
+    durations = [1.0, 60.0]
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=durations[int(labels["ottoscaler/index"]) % 2]), 10)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [])
+    handler.receiver.is_away = True
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 5) as first:
+            progress = await first.stage.add(type="scale_up", pod_count=2)
+            with trio.move_on_after(20):
+                await first.stage.work(progress).run()
+        handler.receiver.is_away = False
+        async with logged_stage(world, server, handler, "s2", 5) as second:
+            claim = progress.event_id
+            server.held["s1"].discard(claim)
+            server.progress[claim] |= {"owner": "s2", "epoch": "2"}
+            server.held["s2"].add(claim)
+            taken = await second.stage.stream.read_progress(claim)
+            assert taken is not None
+            await second.stage.work(taken).run()
+            (result,) = await second.stage.results()
+        (gap,) = json.loads(result["log_gaps"])
+        assert [(one.worker_id, one.metadata["gap"]) for one in handler.entries if one.metadata["gap"]] == [
+            (gap["worker"], "GraceOver")
+        ]
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
