@@ -159,8 +159,8 @@ async def test_a_call_without_its_message_is_told_so() -> None:
 
 
 async def test_what_is_not_served_is_refused_and_logged(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """An rpc, or a service, that is not there is UNIMPLEMENTED; the log has the peer and, at most in part, the name. Who
-    may not call at all is not told that.
+    """An rpc, or a service, that is not there is UNIMPLEMENTED; the log has the peer and, at most in part, the name.
+    Who may not call at all is not told that.
     """
     async with open_door() as scene:
         for path in ("/ottoscaler.v1.OttoscalerService/Fly", "/" + "x" * 1000):
@@ -168,7 +168,7 @@ async def test_what_is_not_served_is_refused_and_logged(caplog: pytest.LogCaptur
             assert error.code() == Code.UNIMPLEMENTED
         await until_said(caplog, "unknown", "'/ottoscaler.v1.OttoscalerService/Fly' is not served here")
     file = tmp_path / "tokens.yaml"
-    file.write_text(f"- {{name: one, sha256: {'0' * 64}, roles: [scale]}}\n")
+    file.write_text(f"- {{name: one, sha256: {'a' * 64}, roles: [scale]}}\n")
     async with open_door(tokens_file=file) as scene:
         error = await refusal(scene.channel.unary_unary("/ottoscaler.v1.OttoscalerService/Fly"), b"")
         assert error.code() == Code.UNAUTHENTICATED
