@@ -26,7 +26,7 @@ from ottoscaler.logs.mark import Entry, Mark
 
 MB = 2**20 / 1e6
 LINE_BYTES = 100
-QUIET_SECONDS = 0.1
+QUIET_SECONDS = 0.5
 BURSTS = 10
 """A second's lines are written in so many parts."""
 NEVER_ROTATED = 1 << 40

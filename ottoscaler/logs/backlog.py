@@ -22,7 +22,7 @@ from ottoscaler.logs.outbox import OVERHEAD
 
 MEMORY_BYTES = 16 << 20
 """For what waits in memory, of all workers together; each has a share of it."""
-SMALLEST_SHARE, LARGEST_SHARE = 8 << 10, 256 << 10
+SMALLEST_SHARE, LARGEST_SHARE = 8 << 10, 1 << 20
 SPOOL_BYTES = 256 << 20
 AsyncFile = Any  # what trio.wrap_file gives; its types say less
 SPOOL_SHARE = 8
@@ -80,7 +80,9 @@ class Backlog:
         self._room = room
         self._arrived = arrived
         self._memory: deque[Entry] = deque()
-        self._weight = 0
+        self._tail: list[Entry] = []
+        """What comes behind all that is on disk, until it is enough for a block."""
+        self._weight = self._tail_weight = 0
         self._segments: deque[_Segment] = deque()
         self._blocks: deque[_Block] = deque()
         """What is on disk and was not read back."""
@@ -89,12 +91,12 @@ class Backlog:
         room.workers += 1
 
     def __len__(self) -> int:
-        return len(self._memory) + len(self._blocks)
+        return len(self._memory) + len(self._blocks) + len(self._tail)
 
     @property
     def weight(self) -> int:
         """About how many bytes wait in memory."""
-        return self._weight
+        return self._weight + self._tail_weight
 
     async def close(self) -> None:
         """Give room and file back; what waits is forgotten."""
@@ -106,27 +108,39 @@ class Backlog:
                 await self._drop(self._segments.popleft())
 
     async def put(self, entries: Sequence[Entry]) -> None:
-        """Add entries; waits while there is room for them neither in memory nor on disk."""
-        while True:
-            has_room = self._has_room = trio.Event()
-            if not self._blocks and self._weight < self._room.share:
-                self._keep(entries)
-                break
-            if await self._spool(entries):
-                break
-            await has_room.wait()
+        """Add entries; waits while there is room for them neither in memory nor on disk.
+
+        Half of the share in memory is for what is sent next, half for what comes last; between them is the disk.
+        """
+        if not self._blocks and not self._tail and self._weight < self._half:
+            self._keep(entries)
+        else:
+            self._tail += entries
+            self._tail_weight += _weight(entries)
         self._arrived()
+        while self._tail_weight >= self._half:
+            has_room = self._has_room = trio.Event()
+            is_on_disk = await self._spool()
+            self._arrived()  # meanwhile nothing of it could be seen
+            if not is_on_disk and self._tail_weight >= self._half:
+                await has_room.wait()
+
+    @property
+    def _half(self) -> int:
+        return self._room.share // 2
 
     def peek(self) -> Entry | None:
         """The next entry, if it is in memory."""
+        if not self._memory and not self._blocks and self._tail and not self._turn.locked():
+            tail = self._cut_tail()
+            self._keep(tail)
+            self._has_room.set()
         return self._memory[0] if self._memory else None
 
     def pop(self) -> Entry:
-        """Take the next entry."""
+        """Take the next entry, which `peek` has shown."""
         entry = self._memory.popleft()
         self._weight -= OVERHEAD + len(entry.text)
-        if not self._blocks and self._weight < self._room.share:
-            self._has_room.set()
         return entry
 
     @property
@@ -141,7 +155,7 @@ class Backlog:
                 return
             segment, sizes = self._blocks[0].segment, list[int]()
             for block in self._blocks:
-                if block.segment is not segment or sum(sizes) >= self._room.share:
+                if block.segment is not segment or sum(sizes) >= self._half:
                     break
                 sizes.append(block.size)
             segment.is_at_end = False
@@ -159,35 +173,47 @@ class Backlog:
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         self._memory.extend(entries)
-        self._weight += OVERHEAD * len(entries) + sum(len(entry.text) for entry in entries)
+        self._weight += _weight(entries)
 
-    async def _spool(self, entries: Sequence[Entry]) -> bool:
-        """Write entries behind what is on disk; False where there is no room."""
-        raw = msgspec.msgpack.encode(entries)
+    def _cut_tail(self) -> list[Entry]:
+        tail, self._tail, self._tail_weight = self._tail, [], 0
+        return tail
+
+    async def _spool(self) -> bool:
+        """Write the tail behind what is on disk; False where there is no room."""
         async with self._turn:
+            raw = msgspec.msgpack.encode(self._tail)
             if not self._room.may_spool(sum(segment.end for segment in self._segments), len(raw)):
                 return False
             try:
                 if not self._segments or self._segments[-1].end >= SEGMENT_BYTES:
                     self._segments.append(_Segment())
-                segment, left = self._segments[-1], memoryview(raw)
-                if not segment.is_at_end:
-                    await segment.file.seek(segment.end)
-                segment.is_at_end = False  # until all is written
-                while left:
-                    left = left[await segment.file.write(left) :]
+                await self._append(self._segments[-1], raw)
             except OSError as error:
                 self._room.fail(error)
                 return False
-            self._room.spooled += len(raw)
-            segment.end += len(raw)
-            segment.is_at_end = True
-            self._blocks.append(_Block(segment, len(raw)))
+            self._cut_tail()
             return True
+
+    async def _append(self, segment: _Segment, raw: bytes) -> None:
+        left = memoryview(raw)
+        if not segment.is_at_end:
+            await segment.file.seek(segment.end)
+        segment.is_at_end = False  # until all is written
+        while left:
+            left = left[await segment.file.write(left) :]
+        segment.is_at_end = True
+        segment.end += len(raw)
+        self._room.spooled += len(raw)
+        self._blocks.append(_Block(segment, len(raw)))
 
     async def _drop(self, segment: _Segment) -> None:
         self._room.spooled -= segment.end
         await trio.aclose_forcefully(segment.file)
+
+
+def _weight(entries: Sequence[Entry]) -> int:
+    return OVERHEAD * len(entries) + sum(len(entry.text) for entry in entries)
 
 
 async def _read(file: AsyncFile, size: int) -> bytes:
