@@ -39,13 +39,14 @@ async def open_traces(environ: Mapping[str, str], until: Callable[[], float]) ->
     try:
         yield traces_of
     finally:
-        limit = min(FLUSH_SECONDS, max(0.0, until() - trio.current_time()))
-        with trio.move_on_after(limit, shield=True):
-            await trio.to_thread.run_sync(end, abandon_on_cancel=True)
+        if end is not None:
+            limit = min(FLUSH_SECONDS, max(0.0, until() - trio.current_time()))
+            with trio.move_on_after(limit, shield=True):
+                await trio.to_thread.run_sync(end, abandon_on_cancel=True)
 
 
-def _open(environ: Mapping[str, str]) -> tuple[TracesOf, Callable[[], object]]:
-    """What records, and what sends all that waits and then nothing more."""
+def _open(environ: Mapping[str, str]) -> tuple[TracesOf, Callable[[], None] | None]:
+    """What records, and what sends all that waits and then nothing more, if there is anything."""
     endpoint, problem = read_switch(environ)
     if endpoint:
         try:
@@ -60,4 +61,4 @@ def _open(environ: Mapping[str, str]) -> tuple[TracesOf, Callable[[], object]]:
             return partial(SpanTraces, provider, ids), processor.shutdown
     if problem:
         log.warning("no traces are sent", cause="TracingOff", reason=problem)
-    return (lambda place: NO_TRACES), (lambda: None)
+    return (lambda place: NO_TRACES), None

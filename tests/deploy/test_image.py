@@ -66,13 +66,14 @@ def test_the_lock_covers_what_is_needed(name: str) -> None:
 
 def test_it_runs_without_its_sources(container: Container, image: Image) -> None:
     """As another user, in a directory without write: the version, from a tree that holds no source folder and no
-    pip, whose bytecode is all there.
+    pip, whose bytecode is all there, and which can send traces.
     """
     done = container.run("--version")
     assert (done.stdout, done.stderr, done.returncode) == (f"ottoscaler {__version__}\n", "", 0)
     assert [path.name for path in image.root.iterdir()] == ["opt"]
     packages = next(image.place("/opt/ottoscaler/lib").glob("python*/site-packages"))
     assert not list(packages.glob("pip*"))
+    assert (packages / "opentelemetry" / "sdk").is_dir()
     sources = list((packages / "ottoscaler").rglob("*.py"))
     bytecode = list((packages / "ottoscaler").rglob("*.pyc"))
     assert len(sources) == len(bytecode) > 100

@@ -106,7 +106,6 @@ def test_a_service_is_named_by_its_environment(
         monkeypatch.delenv(variable, raising=False)
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(Sending, "quiet", lambda self: None)
     provider, _, processor = open_provider(ON, ENDPOINT, Moody())
     attributes = provider.resource.attributes
     processor.shutdown()
@@ -120,7 +119,6 @@ async def test_a_collector_that_hangs_holds_up_no_end(
     monkeypatch: pytest.MonkeyPatch, until: float, most: float
 ) -> None:
     """The last spans are waited for no longer than a second, and not past the end of a drain."""
-    monkeypatch.setattr(Sending, "quiet", lambda self: None)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
