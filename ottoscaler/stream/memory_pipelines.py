@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import TypeVar
@@ -66,7 +67,7 @@ def tell(server: MemoryServer, event_id: str, news: News) -> None:
 
 def read(server: MemoryServer, event_id: str, known: int) -> Told:
     """A page of what one pipeline told."""
-    is_gone = server.news_until.get(event_id, server.now() + 1) <= server.now()
+    is_gone = server.news_until.get(event_id, math.inf) <= server.now()
     texts = [] if is_gone else server.news.get(event_id, [])[known : known + PAGE]
     is_over = bool(server.ending(event_id)) or is_nowhere(server, event_id)
     return Told(tuple(texts), is_over and len(texts) < PAGE)
