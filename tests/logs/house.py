@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class LoggedWorld(World):
         self.lines = lines
         self.logs: dict[str, FakeKubelet] = {}
         self.is_away = False
+        self.clock: Callable[[], float] | None = None
+        """Unix time, for starts and stamps that agree with each other; without it they are made up."""
+        self._starts: dict[str, str] = {}
         self._folder = folder
         self._streams: trio.Nursery
 
@@ -38,9 +42,12 @@ class LoggedWorld(World):
             await super().run(task_status=task_status)
 
     def _set_state(self, name: str, uid: str, state: dict[str, Any], phase: str) -> bool:
+        if "running" in state and self.clock is not None:
+            began = datetime.fromtimestamp(self.clock(), UTC).replace(microsecond=0)
+            self._starts[name] = state["running"]["startedAt"] = began.isoformat().replace("+00:00", "Z")
         facts = state.get("terminated")
         if facts is not None:
-            facts.setdefault("startedAt", "2026-01-01T00:00:01Z")
+            facts.setdefault("startedAt", self._starts.get(name, "2026-01-01T00:00:01Z"))
             self._end(name)
         is_set = super()._set_state(name, uid, state, phase)
         if is_set and "running" in state:
@@ -48,7 +55,7 @@ class LoggedWorld(World):
         return is_set
 
     def _begin(self, name: str) -> None:
-        self.logs[name] = FakeKubelet(self._streams, self._folder / name)
+        self.logs[name] = FakeKubelet(self._streams, self._folder / name, clock=self.clock)
         duration = self.plan(self.pods[name]["metadata"]["labels"]).duration
         self._streams.start_soon(self._write, self.logs[name], duration)
 

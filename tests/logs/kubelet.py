@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +18,15 @@ START = datetime(2026, 11, 20, 20, 41, 21, tzinfo=UTC).timestamp()
 class FakeKubelet:
     """The log of one worker. `read` is what `Kube.read_log` of it would be."""
 
-    def __init__(self, nursery: trio.Nursery, folder: Path, max_bytes: int = 10 << 20) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        folder: Path,
+        max_bytes: int = 10 << 20,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.nursery = nursery
+        self._clock = clock
         self.began = trio.current_time()
         self.log = ContainerLog(folder / "0.log", max_bytes=max_bytes, now_ns=lambda: int(self.now() * 1e9))
         self.is_away = False
@@ -30,7 +37,7 @@ class FakeKubelet:
 
     def now(self) -> float:
         """Unix time of this world."""
-        return START + trio.current_time() - self.began
+        return self._clock() if self._clock else START + trio.current_time() - self.began
 
     def cut(self) -> None:
         """End all open streams as a broken connection does."""
