@@ -175,6 +175,8 @@ def judge(run: Run) -> None:
         told = gaps[worker] or worker in run.named
         assert not missing or told, f"{worker}: {sorted(missing)} are missing, and nothing says so"
         explained = {"GraceOver"} | ({"LogRotated", "OpenedLate"} if worker in run.rotated else set())
+        if worker in run.given_up and run.outages:  # given up, and its pod gone, before Redis knew that
+            explained.add("PodGone")
         assert gaps[worker] <= explained, f"{worker}: nothing happened that explains {gaps[worker]}"
         assert "GraceOver" not in gaps[worker] or worker in run.given_up
         for at, number in got[worker]:
