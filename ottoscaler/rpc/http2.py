@@ -32,6 +32,10 @@ PING_PAUSE = 30.0
 """Servers take more frequent PINGs for an attack; most allow two in five minutes beside other frames."""
 RECEIVE_BYTES = 256 << 10
 WRITE_BYTES = 256 << 10
+GATHER_SECONDS, FEW_BYTES = 0.002, 4096
+"""After so few bytes others gather so long before they are read: a server that answers line by line would wake us, and
+h2, for each.
+"""
 WINDOW_BYTES, ALL_WINDOWS_BYTES = 1 << 20, 4 << 20
 """What the server may send before it is taken in: of one exchange, of the connection."""
 _DEFAULT_WINDOW = 65_535
@@ -190,6 +194,8 @@ class Connection:
             if self._frames.goaway is not None:
                 self._prepare_to_leave(self._frames.goaway)
             self._to_write.set()  # what h2 has to say to that
+            if len(raw) < FEW_BYTES:
+                await trio.sleep(GATHER_SECONDS)
         raise Unavailable("it closed the connection")
 
     async def _write(self) -> None:
