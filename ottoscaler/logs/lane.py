@@ -32,6 +32,8 @@ TURNS = 64
 """So many turns fill what may be under way,"""
 TURN_BYTES = 16 << 10
 """and a turn is over after so many bytes."""
+LOOK_LINES = 512
+"""So many are encoded at a time."""
 ANSWER_SECONDS = 0.2
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
 less when they are slower.
@@ -218,7 +220,8 @@ class Lane:
             sender.timer = math.inf
             self.stir(sender)
         lines = max(1, int(self._limit) // TURNS)
-        while self._ready and self._flying < self._limit and self._flight_bytes < FLIGHT_BYTES:
+        limit = min(self._limit, self._flying + LOOK_LINES)
+        while self._ready and self._flying < limit and self._flight_bytes < FLIGHT_BYTES:
             sender = self._ready.popleft()
             items = sender.outbox.take(now, lines, TURN_BYTES) if sender.lane is self else []
             if not items:
@@ -227,6 +230,8 @@ class Lane:
                 continue
             self._send(stream, sender, items, now)
             self._ready.append(sender)
+        if self._ready and limit < self._limit:
+            self._news.set()  # the rest is sent at the next look, and others get their turn at the processor
 
     def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
         encode = sender.encode
