@@ -26,7 +26,7 @@ class Caller:
     """Makes calls on one channel; each raises `grpc.RpcError`."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._stub: Any = scaling_pb2_grpc.OttoscalerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+        self._stub: Any = scaling_pb2_grpc.OttoscalerServiceStub(channel)
         self._threads = trio.CapacityLimiter(AT_ONCE)
 
     async def scale_up(self, workers: int, **metadata: str) -> scaling_pb2.ScaleResponse:

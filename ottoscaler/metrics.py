@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from ottoscaler.causes import CAUSES
 from ottoscaler.events import EventType, load_entry
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series of each, for a use that we have not
+disable_created_metrics()  # a second series of each, for a use that we have not
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)

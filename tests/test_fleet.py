@@ -188,7 +188,8 @@ async def test_a_follower_waits_for_values(autojump_clock: MockClock) -> None:
 
     async def worker() -> None:
         with fleet.follow("a") as follow:
-            assert follow.record is None
+            unseen = follow.record
+            assert unseen is None
             for phase in ("Running", "Succeeded"):
                 record = await follow.wait(partial(is_in, phase))
                 assert record is not None

@@ -13,6 +13,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from trio.testing import MockClock
 
 from ottoscaler.cli.metrics_table import PATH, metrics_page
@@ -53,7 +54,7 @@ def grown() -> Values:
     return growth
 
 
-def samples(text: bytes | None = None) -> list:  # type: ignore[type-arg]  # a named tuple of the library
+def samples(text: bytes | None = None) -> list[Sample]:
     """All samples of an exposition; without one, of what is kept."""
     families = REGISTRY.collect() if text is None else text_string_to_metric_families(text.decode())
     return [sample for family in families for sample in family.samples]

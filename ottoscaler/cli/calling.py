@@ -84,7 +84,7 @@ def open_server(args: argparse.Namespace) -> Iterator[Server]:
         else grpc.secure_channel(args.server, credentials, options)
     )
     with channel:
-        stub = OttoscalerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        stub = OttoscalerServiceStub(channel)
         yield Server(args.server, stub, token, args.timeout)
 
 

@@ -41,7 +41,7 @@ class Exchange:
             self._channel = handler.open_channel()
         except OSError as error:
             raise Cut("NO_CERTIFICATE", f"{error.filename}: {error.strerror}") from error
-        self._stub: Any = log_streaming_pb2_grpc.LogStreamingServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated code
+        self._stub: Any = log_streaming_pb2_grpc.LogStreamingServiceStub(self._channel)
         self._threads = anyio.CapacityLimiter(2)  # not from those that the program may need
         self._lines: SimpleQueue[Any] = SimpleQueue()
         self._answers: deque[Any] = deque()

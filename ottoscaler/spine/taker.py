@@ -61,7 +61,7 @@ class Taker:
 
     async def _look(self, nursery: trio.Nursery) -> None:
         """Ask once, with the room kept free meanwhile that the answer may fill."""
-        expire = self._session.may_expire_others
+        expire = self._session.may_expire_others()
         audit = expire and trio.current_time() >= self._audit_at
         if audit:
             self._audit_at = trio.current_time() + self._lease_seconds

@@ -78,7 +78,6 @@ class Session:
         while not self.is_valid():
             await self._renewed.wait()
 
-    @property
     def may_expire_others(self) -> bool:
         """Whether silence of another process can be believed: not for one lease after a start or an outage of ours."""
         return self.is_valid() and self._clock() >= self._calm_from

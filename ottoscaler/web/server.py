@@ -40,7 +40,7 @@ class Server:
         self._pages = pages
         self._open: dict[trio.CancelScope, None] = {}
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: trio.abc.HalfCloseableStream) -> None:
         """One connection from its first byte to its end; nothing leaves it but a cancel from outside."""
         scope = trio.CancelScope(deadline=trio.current_time() + LIFE_SECONDS)
         if len(self._open) >= MOST:
@@ -56,7 +56,7 @@ class Server:
             with trio.move_on_after(0):  # close without a wait
                 await stream.aclose()
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, stream: trio.abc.HalfCloseableStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
         request: h11.Request | None = None
         try:
@@ -81,14 +81,14 @@ class Server:
         return await page()
 
 
-async def _read_request(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
+async def _read_request(connection: h11.Connection, stream: trio.abc.HalfCloseableStream) -> h11.Request | None:
     """The head of a request, None where the client goes before; a body is not read. Raises `RemoteProtocolError`."""
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):
             return event
         if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some(LONGEST_HEAD))
+            connection.receive_data(bytes(await stream.receive_some(LONGEST_HEAD)))
         else:
             return None
 

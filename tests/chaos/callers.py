@@ -67,7 +67,7 @@ def _scale_up(port: int, ask: Ask, patience: float) -> Any:
     count = len(ask.plan.split())
     request = scaling_pb2.ScaleRequest(task_id=ask.request_id, worker_count=count, metadata=metadata)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub: Any = scaling_pb2_grpc.OttoscalerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+        stub: Any = scaling_pb2_grpc.OttoscalerServiceStub(channel)
         return stub.ScaleUp(request, timeout=patience)
 
 

@@ -41,8 +41,8 @@ class Scene:
     def __init__(self, handler: OttoHandler, channel: grpc.Channel, taken: list[tuple[str, dict[str, Any]]]) -> None:
         self.handler = handler
         self.taken = taken
-        self.logs: Any = OttoHandlerLogServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
-        self.stream: Any = LogStreamingServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        self.logs: Any = OttoHandlerLogServiceStub(channel)
+        self.stream: Any = LogStreamingServiceStub(channel)
 
     def forward(self, count: int) -> list[LogForwardResponse]:
         """The answers to so many lines."""
@@ -213,7 +213,7 @@ def test_it_prints_until_a_signal() -> None:
     """The command prints each line, without what would steer a terminal, and a signal is its good end."""
     process, port = start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub: Any = OttoHandlerLogServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        stub: Any = OttoHandlerLogServiceStub(channel)
         list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(worker_id="w", message="a\x1b[2J")]), timeout=10))
         stub.NotifyWorkerStatus(WorkerStatusNotification(worker_id="w", status="FAILED", reason="OOMKilled"))
         queue: SimpleQueue[WorkerLogEntry | None] = SimpleQueue()
@@ -231,7 +231,7 @@ def test_it_dies_with_everything_stored(tmp_path: Path) -> None:
     """`--die-after` kills it at once; each line that it answered, and the one it died with, is in its store."""
     process, port = start("--store", str(tmp_path), "--die-after", "3")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub: Any = OttoHandlerLogServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        stub: Any = OttoHandlerLogServiceStub(channel)
         with pytest.raises(grpc.RpcError):
             list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(message=str(number)) for number in range(9)]), timeout=10))
     assert process.wait(timeout=10) == -signal.SIGKILL
@@ -260,7 +260,7 @@ def test_the_store_keeps_what_was_there(tmp_path: Path) -> None:
         raise OSError(28, os.strerror(28))
 
     with open_otto_handler(Told(full)) as handler, grpc.insecure_channel(f"127.0.0.1:{handler.port}") as channel:
-        stub: Any = LogStreamingServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        stub: Any = LogStreamingServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
             list(stub.StreamLogs(iter([LogEntry()]), timeout=10))
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

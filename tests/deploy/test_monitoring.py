@@ -55,7 +55,7 @@ def selectors(query: str) -> Iterator[promql.VectorSelector]:
 def named(selector: promql.VectorSelector) -> str:
     """The metric as our table calls it: without the parts that a histogram has."""
     for metric in METRICS.values():
-        if metric.kind == "histogram" and selector.name in (f"{metric.name}_{part}" for part in ("bucket", "count")):
+        if metric.kind == "histogram" and selector.name in [f"{metric.name}_{part}" for part in ("bucket", "count")]:
             return metric.name
     return str(selector.name)
 

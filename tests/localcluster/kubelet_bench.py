@@ -69,7 +69,7 @@ class Bench:
     async def wait_waiting(self, name: str, reason: str) -> Json:
         """Wait until a container of the pod waits for this reason."""
         while True:
-            status = self._seen(name)["status"]
+            status: Json = self._seen(name)["status"]
             for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
                 if container["state"].get("waiting", {}).get("reason") == reason:
                     return status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,6 +37,10 @@ _OBJECTS = st.dictionaries(st.text(max_size=2), _VALUES, max_size=4)
 def _pod(name: str, **metadata: Any) -> Json:
     containers = [{"name": "worker", "image": "busybox"}]
     return {"metadata": {"name": name, **metadata}, "spec": {"containers": containers}}
+
+
+def _set_phase(phase: str, pod: Json) -> None:
+    pod["status"]["phase"] = phase
 
 
 def _code_of(call: Callable[[], object]) -> int | None:
@@ -197,7 +202,7 @@ def test_a_collection_is_deleted_as_selected_and_as_far_as_asked() -> None:
     api = Api()
     for name, phase in (("a", "Succeeded"), ("b", "Running"), ("c", "Failed"), ("d", "Failed")):
         api.ask("POST", PODS, _pod(name, labels={"app": "x"}))
-        api.store.update("pods", "default", name, lambda pod, phase=phase: pod["status"].update(phase=phase))
+        api.store.update("pods", "default", name, partial(_set_phase, phase))
     api.ask("POST", PODS, _pod("other"))
     ended = "fieldSelector=status.phase!%3DPending,status.phase!%3DRunning&labelSelector=app%3Dx"
     first = api.ask_json("DELETE", f"{PODS}?{ended}&limit=2")

@@ -24,7 +24,7 @@ POD: Json = {
     },
     "spec": {"nodeName": "local", "serviceAccountName": "default", "containers": []},
 }
-OBJECTS: Json = {
+OBJECTS: dict[tuple[str, str], Json] = {
     ("configmaps", "settings"): {"data": {"A": "1", "B": "2"}},
     ("secrets", "keys"): {"data": {"K": "c2VjcmV0"}},
 }

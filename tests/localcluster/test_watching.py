@@ -148,7 +148,9 @@ async def test_silent_delayed_and_cut(autojump_clock: Any) -> None:
         api.faults.add(Fault(kind="watch_silent", times=1))
         _create(api, "b")
         await trio.sleep(5)
-    assert [(t, line["object"]["metadata"]["name"]) for t, line in seen.lines] == [(pytest.approx(3), "a")]
+    ((when, line),) = seen.lines
+    assert when == pytest.approx(3)
+    assert line["object"]["metadata"]["name"] == "a"
     api.faults.add(Fault(kind="watch_cut", seconds=7, times=1))
     async with _watching(api, "timeoutSeconds=90") as cut:
         await trio.sleep(20)
@@ -175,4 +177,5 @@ async def test_a_fault_takes_itself_away(autojump_clock: Any) -> None:
     api.faults.add(Fault(kind="reject", lasts=10))
     assert len(api.faults.take("get", "/x")) == len(api.faults.statistics()) == 1
     await trio.sleep(10)
-    assert api.faults.take("get", "/x") == api.faults.statistics() == []
+    assert api.faults.take("get", "/x") == []
+    assert api.faults.statistics() == []

@@ -23,7 +23,7 @@ async def test_a_killed_replicas_pipeline_is_continued(bench: Bench) -> None:
     """Another goes on with it: every worker runs once, every stage in its turn, and what was told has no gap."""
     text = json.dumps({"pipeline_id": "p", "stages": STAGES})
     async with bench.place() as place, place.serve() as one:
-        pipeline = place.send("pipeline", **{"otto.pipeline": text})
+        pipeline = place.send("pipeline", pods=1, **{"otto.pipeline": text})
         await place.wait_started(2)
         async with place.serve() as other:
             await trio.sleep(LEASE)  # a start takes nothing over for one lease

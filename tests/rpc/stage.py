@@ -128,7 +128,7 @@ class Scene:
     @property
     def stub(self) -> Any:
         """The client of our service; its types are not generated."""
-        return scaling_pb2_grpc.OttoscalerServiceStub(self.channel)  # type: ignore[no-untyped-call]  # generated code
+        return scaling_pb2_grpc.OttoscalerServiceStub(self.channel)
 
     async def health(self, service: str = "", seconds: float = 5) -> int:
         """The health status of a service."""

@@ -22,7 +22,7 @@ from ottoscaler.spine.scaledown import ScaleDown
 from ottoscaler.spine.scaling import Scaling
 from ottoscaler.spine.site import Patience, Site
 from ottoscaler.spine.standings import Standings
-from ottoscaler.stream.base import Claim, Entry, Registration
+from ottoscaler.stream.base import Claim, Entry, Lane, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress
 from ottoscaler.throttle import Throttle
@@ -114,7 +114,7 @@ class Stage:
         """Register a delivered entry as held by this scaler."""
         event = parse_entry(entry.id, entry.fields or (), Limits())
         assert isinstance(event, Event)
-        lane = "work" if event.type == "scale_up" else "control"
+        lane: Lane = "work" if event.type == "scale_up" else "control"
         (epoch,) = await self.stream.register(
             [Registration(event.id, lane, event.entry, event.task_id, event.pod_count)]
         )

@@ -106,7 +106,7 @@ async def _drain_when_done(scaler: Scaler, server: MemoryServer) -> None:
 
 
 async def _ended(judge: MemoryStream) -> int:
-    return sum([len(await judge.read_entries(which, "0", 99, 0.0)) for which in ("results", "dlq")])  # type: ignore[arg-type]
+    return sum([len(await judge.read_entries(which, "0", 99, 0.0)) for which in ("results", "dlq")])
 
 
 def judge(world: World, server: MemoryServer) -> None:

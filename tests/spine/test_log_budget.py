@@ -159,7 +159,7 @@ async def test_takeovers(autojump_clock: MockClock, caplog: pytest.LogCaptureFix
 async def test_pipeline(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """A pipeline is two lines and two for each stage; what a stage becomes is an event as any other."""
     story = Story(caplog, World())
-    pipeline = story.send("pipeline", **{"otto.pipeline": text_of(stage("a"), stage("b", "a", workers=2))})
+    pipeline = story.send("pipeline", pods=1, **{"otto.pipeline": text_of(stage("a"), stage("b", "a", workers=2))})
     await play(story, 3)
     stages = [facts for message, facts in story.told() if message in ("stage started", "stage ended")]
     assert [facts["stage_id"] for facts in stages] == ["a", "a", "b", "b"]
@@ -173,7 +173,7 @@ async def test_what_is_refused(autojump_clock: MockClock, caplog: pytest.LogCapt
     """A bad entry is one warning that says why; one that repeats another is one line."""
     story = Story(caplog, World())
     for _ in range(2):
-        story.send(**{"otto.request_id": "same"})
+        story.send(pods=1, **{"otto.request_id": "same"})
     bad = story.send(pods=-1)
     await play(story, 2)
     (refused,) = story.told(logging.WARNING)

@@ -61,7 +61,7 @@ async def test_a_worker_is_run_again_as_its_event_asks(autojump_clock: MockClock
     """With three attempts, half a second apart, a worker that fails twice succeeds, though the settings give it one."""
     spec = '{"retry": {"max_attempts": 3, "retry_delay_seconds": 0.5, "retryable_failures": ["ExitCode"]}}'
     async with open_stage(failing(2)) as stage:
-        progress = await stage.add(**{"type": "scale_up", "pod_count": 1, "otto.spec": spec})
+        progress = await stage.add(type="scale_up", pod_count=1, **{"otto.spec": spec})
         assert await stage.work(progress).run() is None
         (result,) = await stage.results()
         assert result["status"] == "succeeded"

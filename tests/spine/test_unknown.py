@@ -17,7 +17,7 @@ async def test_a_question_without_an_answer_is_asked_again(error: OttoscalerErro
     """A pod that left the watch while no GET is answered is not held to be deleted: its worker succeeds."""
     async with open_stage(World(lambda labels: Plan(duration=20))) as stage:
         progress = await stage.add(type="scale_up", pod_count=1)
-        stage.kube.get_pod = _answer_from(10.0, stage.kube.get_pod, error)  # type: ignore[method-assign]  # the fault
+        stage.kube.get_pod = _answer_from(10.0, stage.kube.get_pod, error)  # type: ignore[method-assign,assignment]  # the fault
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.work(progress).run)
             await trio.sleep(5)

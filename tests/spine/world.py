@@ -341,7 +341,8 @@ def copied(part: Any) -> Any:
 
 def _matches(pod: Mapping[str, Any], selector: str) -> bool:
     wanted = dict(part.split("=") for part in selector.split(","))
-    return wanted.items() <= pod["metadata"].get("labels", {}).items()
+    labels: Mapping[str, str] = pod["metadata"].get("labels", {})
+    return wanted.items() <= labels.items()
 
 
 def lost(verb: str) -> Unavailable:

@@ -86,7 +86,7 @@ class Server:
     def command(self, *words: Any) -> Any:
         """Send one command and return its raw answer."""
         if self._connection is None:
-            self._connection = UnixDomainSocketConnection(
+            self._connection = UnixDomainSocketConnection(  # type: ignore[abstract]  # redis-py leaves `host` out
                 path=str(self.path), protocol=2, socket_timeout=5, **ANONYMOUS
             )
         self._connection.send_command(*words)

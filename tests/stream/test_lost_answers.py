@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -55,7 +58,7 @@ async def test_a_repeat_answers_as_the_first_call_would_have(
     if name != "register":
         await one.register([registration(event_id)])
     token = claim(event_id, "one")
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "register": lambda: one.register([registration(event_id)]),
         "close": lambda: one.close(Closing(event_id, "results", (("v", "1"),), token)),
         "adopt": lambda: one.adopt(token),

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ class TwinMachine(RuleBasedStateMachine):
     def open(self) -> None:
         """Group, era, three sessions that last."""
         for name in SESSIONS:
-            self.both(lambda side, name=name: _open(side, name))
+            self.both(partial(_open, name=name))
         self.add_and_read("a", "work", "held", 2)
         self.add_and_read("b", "control", "held", 2)
         self.add_and_read("a", "work", "offered", 2)

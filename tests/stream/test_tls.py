@@ -44,7 +44,9 @@ async def tls_in_front_of(backend: RedisBackend, authority: trustme.CA) -> Async
     listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1", https_compatible=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve, listeners)
-        yield listeners[0].transport_listener.socket.getsockname()[1]
+        listener = listeners[0].transport_listener
+        assert isinstance(listener, trio.SocketListener)
+        yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel(reason="the test is over")
 
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from ottoscaler.events import BadEntry, Event
 from ottoscaler.retries import RetryPolicy
-from ottoscaler.spine.traces import NO_TRACES
+from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.stream.memory import MemoryServer
 from ottoscaler.trace_context import NO_CONTEXT, TraceContext, is_traceparent
 from tests.spine.stage import Stage
@@ -202,5 +202,6 @@ def test_each_attempt_has_a_context_of_its_own() -> None:
 
 def test_a_context_passes_unchanged_where_nobody_records() -> None:
     """Without OpenTelemetry workers and results get exactly what the producer said."""
-    assert NO_TRACES.of_worker(EVENT, 1, 1) == NO_TRACES.pass_on(EVENT).context == SAMPLED
-    assert NO_TRACES.gaps(EVENT) is None
+    traces: Traces = NO_TRACES
+    assert traces.of_worker(EVENT, 1, 1) == traces.pass_on(EVENT).context == SAMPLED
+    assert traces.gaps(EVENT) is None

@@ -101,7 +101,7 @@ def test_no_bytes_leave_the_connection_broken(garbage: bytes) -> None:
         near, far = memory_stream_pair()
         await near.send_all(garbage)
         await near.send_eof()
-        await Server({"/": root}).handle(far)  # type: ignore[arg-type]  # a stream is a stream
+        await Server({"/": root}).handle(far)
 
     trio.run(main)
 
