@@ -10,7 +10,7 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz chaos logs-proof redis test-event build deploy k8s-deploy logs k8s-logs clean
+.PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz day chaos logs-proof redis test-event build deploy k8s-deploy logs k8s-logs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup ## Measure, print the figures and write them to build/bench
 
 fuzz: setup ## Fuzz the watch: SEED=n STEPS=n, a million from a random seed if not said
 	@$(BIN)/python -m tests.proof.watch_fuzz --steps $(or $(STEPS),1000000) $(if $(SEED),--seed $(SEED))
+
+day: setup ## Play a simulated day of traffic, faults and rollouts, and judge: SEED=n HOURS=n
+	@$(BIN)/python -m tests.proof.day $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
 chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=light|heavy|both
 	@$(BIN)/python -m tests.chaos $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from ottoscaler.errors import Unavailable
 from tests.chaos.light_stage import Replica, Run
 from tests.spine.world import ambiguous, lost
 
@@ -62,6 +63,27 @@ async def _api_away(made: Run, replica: Replica, seconds: float, dice: random.Ra
     replica.api_fault = lambda verb, name: None
 
 
+async def _api_busy(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """429, with and without a word on when to come again."""
+    error = Unavailable("too many requests", status=429, retry_after=dice.choice([None, 1.0]), address="https://world")
+    replica.api_fault = lambda verb, name: error if verb in {"create", "delete", "list"} else None
+    await trio.sleep(seconds)
+    replica.api_fault = lambda verb, name: None
+
+
+async def _api_slow(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if replica.scaler is not None:
+        kube = replica.scaler.kube
+        kube._latency, former = dice.choice([0.5, 3.0]), kube._latency
+        await trio.sleep(seconds)
+        kube._latency = former
+
+
+async def _watch_cut(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    if replica.scaler is not None:
+        replica.scaler.kube.cut_watch()
+
+
 async def _late_create(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
     """The next create gets no answer now, and is carried out later."""
     made.world.late_creates.append(seconds)
@@ -111,6 +133,9 @@ HARMS: list[tuple[str, Callable[[Run, Replica, float, random.Random], Any]]] = [
     ("Redis away", _redis_away),
     ("lost answer", _lost_answer),
     ("API away", _api_away),
+    ("API busy", _api_busy),
+    ("API slow", _api_slow),
+    ("watch cut", _watch_cut),
     ("late create", _late_create),
     ("pod deleted by hand", _delete_by_hand),
     ("labels stripped", _strip_label),

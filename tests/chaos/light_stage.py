@@ -44,30 +44,26 @@ class Run:
 class Replica:
     """A scaler that can be killed, drained, frozen and started again, each time as a new session."""
 
-    def __init__(self, run: Run, number: int) -> None:
+    def __init__(self, run: Run, number: int, **settings: str) -> None:
         self.run = run
         self.number = number
+        self._settings = {"drain_seconds": "2", "worker_max_attempts": str(run.attempts), **settings}
         self.starts = 0
         self.scaler: Scaler | None = None
         self.calls: Calls | None = None
         self.api_fault: Callable[[str, str], Exception | None] = lambda verb, name: None
+        self.is_retired = False
         self._life: trio.CancelScope | None = None
         self._thawed = trio.Event()
         self._thawed.set()
         self._frozen_until = 0.0
 
     async def live(self) -> None:
-        """Start, and start again whenever it has ended, until cancelled."""
-        while True:
+        """Start, and start again whenever it has ended, until it is retired or cancelled."""
+        while not self.is_retired:
             self.starts += 1
             name = f"r{self.number}-{self.starts}"
-            self.scaler = Scaler(
-                self.run.world,
-                self.run.server,
-                name,
-                drain_seconds="2",
-                worker_max_attempts=str(self.run.attempts),
-            )
+            self.scaler = Scaler(self.run.world, self.run.server, name, **self._settings)
             self.scaler.kube.fail = lambda verb, name: self.api_fault(verb, name)
             self._freeze_calls(self.scaler)
             with trio.CancelScope() as self._life:
@@ -91,6 +87,11 @@ class Replica:
         """SIGTERM."""
         if self.scaler is not None and hasattr(self.scaler, "drain"):
             self.scaler.drain.request("SIGTERM")
+
+    def retire(self) -> None:
+        """SIGTERM, and no other takes its place."""
+        self.is_retired = True
+        self.drain()
 
     async def freeze(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT, as far as others can see it: it says nothing for a while."""

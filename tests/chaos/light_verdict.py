@@ -32,8 +32,13 @@ async def settle(made: Run, replicas: Sequence[Replica]) -> None:
     with trio.move_on_after(SETTLE_SECONDS):
         while trio.current_time() < well_since + calm:
             await trio.sleep(1.0)
-            if not _is_well(made, replicas):
+            if not is_well(made, replicas):
                 well_since = trio.current_time()
+    await note_end(made, replicas)
+
+
+async def note_end(made: Run, replicas: Sequence[Replica]) -> None:
+    """Keep for the judge what there is."""
     stream = MemoryStream(made.server, "judge")
     made.results = [fields for _, fields in await stream.read_entries("results", "0", 9999, 0.0)]
     made.dead = [fields for _, fields in await stream.read_entries("dlq", "0", 9999, 0.0)]
@@ -48,7 +53,7 @@ async def settle(made: Run, replicas: Sequence[Replica]) -> None:
     }
 
 
-def _is_well(made: Run, replicas: Sequence[Replica]) -> bool:
+def is_well(made: Run, replicas: Sequence[Replica]) -> bool:
     """Whether every event has ended, nothing is left of any, and nobody is about to change that."""
     server = made.server
     if server.progress or server.fences or made.world.creates_to_come:

@@ -54,6 +54,8 @@ class World:
         self.creates_to_come = 0
         """Such creates that are not carried out yet."""
         self.version = 100
+        self.history_kept = 100_000
+        """Changes that a watch can still be told; one from before them is answered 410."""
         self.warnings: list[dict[str, Any]] = []
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._changed = trio.Event()
@@ -200,8 +202,9 @@ class World:
         else:
             self.pods[pod["metadata"]["name"]] = pod
         self._history.append((self.version, kind, pod))
-        self._changed.set()
-        self._changed = trio.Event()
+        if len(self._history) > 2 * self.history_kept:
+            del self._history[: -self.history_kept]
+        self.wake()
         if (waiting := self._of_pod.pop(pod["metadata"]["name"], None)) is not None:
             waiting.set()
 
@@ -214,8 +217,16 @@ class World:
         await self._warned.wait()
 
     def after(self, version: int) -> list[tuple[int, str, dict[str, Any]]]:
-        """What a watch from `version` has to tell by now."""
-        return self._history[max(0, len(self._history) - (self.version - version)) :] if version < self.version else []
+        """What a watch from `version` has to tell by now. Raises `Expired`."""
+        missing = self.version - version
+        if missing > len(self._history) and self._history and self._history[0][0] > version + 1:
+            raise Expired("too old resource version")
+        return self._history[max(0, len(self._history) - missing) :] if missing > 0 else []
+
+    def wake(self) -> None:
+        """Let every watch look again."""
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 class WorldKube:
@@ -230,7 +241,12 @@ class WorldKube:
         self._may_write = may_write
         self._latency = latency
         self.fail: Callable[[str, str], Exception | None] = lambda verb, name: None
-        self.watch_cut = trio.Event()
+        self._cuts = 0
+
+    def cut_watch(self) -> None:
+        """Reset the connection of the watch that is open now."""
+        self._cuts += 1
+        self._world.wake()
 
     async def _write(self, verb: str, name: str) -> None:
         self._may_write()
@@ -296,8 +312,10 @@ class WorldKube:
             raise error
         if resource_version > self._world.version:
             raise Expired("from the future")
-        version, deadline = resource_version, trio.current_time() + timeout_seconds
-        while not self.watch_cut.is_set():
+        version, deadline, cuts = resource_version, trio.current_time() + timeout_seconds, self._cuts
+        while True:
+            if self._cuts != cuts:
+                raise lost("watch")
             for version, kind, pod in self._world.after(version):  # noqa: B007, B020 - goes on from the last one
                 if _matches(pod, selector):
                     yield WatchEvent(kind, pod)
@@ -323,7 +341,7 @@ class WorldKube:
         if error := self.fail("watch", "warnings"):
             raise error
         told, deadline = resource_version - 1, trio.current_time() + timeout_seconds
-        while trio.current_time() < deadline and not self.watch_cut.is_set():
+        while trio.current_time() < deadline:
             for event in self._world.warnings[told:]:
                 yield WatchEvent("ADDED", event)
             told = len(self._world.warnings)
