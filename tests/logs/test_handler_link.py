@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -138,3 +140,9 @@ async def test_a_cancel_ends_a_stream_at_once() -> None:
                     await trio.sleep_forever()
             assert trio.current_time() - begun < 1
         served.control.base = Behaviour()
+
+
+def test_grpcio_is_not_needed_to_forward() -> None:
+    """A scaler that forwards logs and serves no gRPC does without its library, and the 11 MB that it takes."""
+    program = "import sys, ottoscaler.rpc.handler_link, ottoscaler.logs.forwarding; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
