@@ -49,6 +49,7 @@ async def _play(made: Run, dice: random.Random) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
         replicas = [Replica(made, number) for number in range(dice.randint(1, 3))]
+        made.world.is_guarded = lambda: all(replica.can_delete() for replica in replicas)
         for replica in replicas:
             nursery.start_soon(replica.live)
         async with trio.open_nursery() as trouble:

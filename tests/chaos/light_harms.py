@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from ottoscaler.errors import Unavailable
-from tests.chaos.light_stage import Replica, Run
+from tests.chaos.light_stage import Replica, Run, no_fault
 from tests.spine.world import ambiguous, lost
 
 HARM_SECONDS = 60.0
@@ -60,7 +60,7 @@ async def _api_away(made: Run, replica: Replica, seconds: float, dice: random.Ra
     error = ambiguous if of == {"created"} else lost
     replica.api_fault = lambda verb, name: error(verb) if verb in of and dice.random() < chance else None
     await trio.sleep(seconds)
-    replica.api_fault = lambda verb, name: None
+    replica.api_fault = no_fault
 
 
 async def _api_busy(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
@@ -68,7 +68,7 @@ async def _api_busy(made: Run, replica: Replica, seconds: float, dice: random.Ra
     error = Unavailable("too many requests", status=429, retry_after=dice.choice([None, 1.0]), address="https://world")
     replica.api_fault = lambda verb, name: error if verb in {"create", "delete", "list"} else None
     await trio.sleep(seconds)
-    replica.api_fault = lambda verb, name: None
+    replica.api_fault = no_fault
 
 
 async def _api_slow(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:

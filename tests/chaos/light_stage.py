@@ -41,6 +41,10 @@ class Run:
     asked: Asked = field(default_factory=Asked)
 
 
+def no_fault(verb: str, name: str) -> None:
+    """The API answers."""
+
+
 class Replica:
     """A scaler that can be killed, drained, frozen and started again, each time as a new session."""
 
@@ -51,7 +55,7 @@ class Replica:
         self.starts = 0
         self.scaler: Scaler | None = None
         self.calls: Calls | None = None
-        self.api_fault: Callable[[str, str], Exception | None] = lambda verb, name: None
+        self.api_fault: Callable[[str, str], Exception | None] = no_fault
         self.is_retired = False
         self._life: trio.CancelScope | None = None
         self._thawed = trio.Event()
@@ -104,13 +108,20 @@ class Replica:
 
     def recover(self) -> None:
         """All harm is over."""
-        self.api_fault = lambda verb, name: None
+        self.api_fault = no_fault
         self._thawed.set()
 
     def is_idle(self) -> bool:
         """Whether it runs, and works on nothing."""
         rings = getattr(self.scaler, "rings", None)
         return rings is not None and rings.vitals.is_ready and not rings.roster.ids()
+
+    def can_delete(self) -> bool:
+        """Whether its lease holds, and the API answers it at once."""
+        rings = getattr(self.scaler, "rings", None)
+        if self.scaler is None or rings is None or self.api_fault is not no_fault or not self._thawed.is_set():
+            return False
+        return self.scaler.kube._latency < 0.1 and rings.vitals.is_ready and rings._session.is_valid()
 
     def _freeze_calls(self, scaler: Scaler) -> None:
         for target, names in (

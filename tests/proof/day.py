@@ -88,6 +88,7 @@ async def _play(day: Day, hours: int, on_hour: OnHour) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
         replicas = [Replica(made, number, lease_seconds=LEASE_SECONDS) for number in range(2)]
+        made.world.is_guarded = lambda: all(replica.can_delete() for replica in replicas)
         for replica in replicas:
             nursery.start_soon(replica.live)
         await trio.sleep(START_SECONDS)
@@ -120,9 +121,11 @@ async def _play_hour(day: Day, replicas: list[Replica], number: int, dice: rando
     _end_harm(made, replicas)
     await trio.sleep_until(ends)
     day.is_stuck = not await _wait_well(made, replicas)
-    counts = [now - then for now, then in zip(_counts(day), before, strict=True)]
+    creates, workers, harm, rollouts = (now - then for now, then in zip(_counts(day), before, strict=True))
+    event_ids = list(made.sent)[len(known) :]
     told, spent = since(read_stages(), stages), time.monotonic() - begun
-    return Hour(number, kind, list(made.sent)[len(known) :], *counts, look_at(made.server), told, spent)
+    standing = look_at(made.server)
+    return Hour(number, kind, event_ids, creates, workers, harm, rollouts, standing, told, spent)
 
 
 def _counts(day: Day) -> tuple[int, int, int, int]:
@@ -228,7 +231,7 @@ def _print_end(day: Day, seconds: float) -> None:
     print("harm: " + ", ".join(f"{name} {times}" for name, times in sorted(day.harm.items())))
     for stage in STAGES[1:]:
         timed = [hour.stages[stage] for hour in day.hours]
-        count, total = sum(each.count for each in timed), sum(each.seconds for each in timed)
+        count, total = sum(each.times for each in timed), sum(each.seconds for each in timed)
         print(f"  {stage:9}  {count:6,} times, {total:12,.1f} s")
     print("every event has one end, nothing is left or has grown, the stages sum up")
 

@@ -20,7 +20,7 @@ from tests.chaos.light_stage import Run
 class Timed(NamedTuple):
     """One stage's histogram: how many gaps it was told, and their seconds together."""
 
-    count: int = 0
+    times: int = 0
     seconds: float = 0.0
 
 
@@ -86,7 +86,7 @@ def read_stages() -> Stages:
 def since(now: Stages, before: Stages) -> Stages:
     """What came in between."""
     return {
-        stage: Timed(timed.count - before[stage].count, timed.seconds - before[stage].seconds)
+        stage: Timed(timed.times - before[stage].times, timed.seconds - before[stage].seconds)
         for stage, timed in now.items()
     }
 

@@ -55,7 +55,7 @@ def _judge_counts(hour: Hour, made: Run) -> None:
     results = [each for each in made.results if each["event_id"] in ours and each["status"] != "already_processed"]
     scale_ups = sum(each["type"] == "scale_up" for each in results)
     read = len(results) + sum(each["event_id"] in ours and each["cause"] == "UnknownEvent" for each in made.dead)
-    told, where = {stage: timed.count for stage, timed in hour.stages.items()}, f"hour {hour.number}"
+    told, where = {stage: timed.times for stage, timed in hour.stages.items()}, f"hour {hour.number}"
     events = (told["read"], told["started"], told["closed"])
     if hour.kind == "harm":
         is_within = all(told <= most for told, most in zip(events, (read, scale_ups, scale_ups), strict=True))

@@ -53,6 +53,10 @@ class World:
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
         self.creates_to_come = 0
         """Such creates that are not carried out yet."""
+        self.is_guarded: Callable[[], bool] = lambda: True
+        """Whether somebody could delete at once what comes late."""
+        self.unguarded: set[str] = set()
+        """Pods that came late while nobody could."""
         self.version = 100
         self.history_kept = 100_000
         """Changes that a watch can still be told; one from before them is answered 410."""
@@ -92,6 +96,8 @@ class World:
             self.creates_to_come -= 1
             with suppress(Conflict):
                 self.create(body)
+                if not self.is_guarded():
+                    self.unguarded.add(body["metadata"]["name"])
 
         assert self._nursery is not None
         self.creates_to_come += 1
