@@ -8,8 +8,8 @@ from trio.testing import MockClock
 
 from ottoscaler.spine import scaledown
 from ottoscaler.stream.base import Registration
-from tests.spine.stage import Stage, open_stage
-from tests.spine.test_scaledown import heed_notices, long_world
+from tests.spine.stage import Stage, heeding, open_stage
+from tests.spine.world import long_world
 
 
 def remain(number: int, **fields: str) -> dict[str, str]:
@@ -28,8 +28,7 @@ async def leave_waiting(stage: Stage) -> str:
 
 async def test_as_many_remain_as_the_target_says(autojump_clock: MockClock) -> None:
     """Of five workers two remain; asked again, nothing is stopped, and the result says that it succeeded."""
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         for task, number in (("a", 3), ("b", 2)):
             nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=number, task_id=task)).run)
         await trio.sleep(5)
@@ -39,13 +38,11 @@ async def test_as_many_remain_as_the_target_says(autojump_clock: MockClock) -> N
         assert (first["status"], first["requested"], first["terminated"]) == ("succeeded", "3", "3")
         assert (second["status"], second["requested"], second["terminated"]) == ("succeeded", "0", "0")
         assert len(await stage.pods_left()) == 2
-        nursery.cancel_scope.cancel()
 
 
 async def test_none_may_remain_of_one_task(autojump_clock: MockClock) -> None:
     """A target of 0 stops all of its task, those without a pod among them, and none of another."""
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         stage.site.slots.limit = 4
         for task, number in (("b", 2), ("a", 3)):
             nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=number, task_id=task)).run)
@@ -53,13 +50,11 @@ async def test_none_may_remain_of_one_task(autojump_clock: MockClock) -> None:
         await stage.work(await stage.add(**remain(0, task_id="a"))).run()
         assert [(result["terminated"], result["task_id"]) for result in await stage.results()][-1] == ("3", "a")
         assert {pod["metadata"]["labels"]["ottoscaler/task-id"] for pod in stage.world.pods.values()} == {"b"}
-        nursery.cancel_scope.cancel()
 
 
 async def test_events_that_wait_are_not_counted(autojump_clock: MockClock) -> None:
     """Workers of an event that nobody has begun neither count nor are they stopped."""
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=3)).run)
         await trio.sleep(5)
         waiting = await leave_waiting(stage)
@@ -68,16 +63,13 @@ async def test_events_that_wait_are_not_counted(autojump_clock: MockClock) -> No
         progress = await stage.stream.read_progress(waiting)
         assert progress is not None
         assert (progress.stops, progress.outcomes) == ({}, {})
-        nursery.cancel_scope.cancel()
 
 
 async def test_two_targets_at_once_are_one_target(autojump_clock: MockClock) -> None:
     """Two replicas that are told at the same time to leave three workers leave three."""
     async with open_stage(long_world()) as owner:
-        other = Stage(owner.world, owner.stream._server, "s2")
-        async with other.open(), trio.open_nursery() as nursery:
-            nursery.start_soon(heed_notices, owner)
-            nursery.start_soon(heed_notices, other)
+        other = owner.beside("s2")
+        async with other.open(), heeding(owner, other) as nursery:
             nursery.start_soon(owner.work(await owner.add(type="scale_up", pod_count=8)).run)
             await trio.sleep(5)
             async with trio.open_nursery() as downs:
@@ -85,24 +77,21 @@ async def test_two_targets_at_once_are_one_target(autojump_clock: MockClock) -> 
                     downs.start_soon(stage.work(await stage.add(**remain(3))).run)
             assert sorted(result["terminated"] for result in await owner.results()) == ["0", "5"]
             assert len(await owner.pods_left()) == 3
-            nursery.cancel_scope.cancel()
 
 
 async def test_a_target_that_is_taken_over_stops_the_same_workers(autojump_clock: MockClock) -> None:
     """Cut off after its choice and gone on with by the next owner, it stops no more than it had chosen."""
-    async with open_stage(long_world(ignores_term=True)) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world(ignores_term=True)) as stage, heeding(stage) as nursery:
         nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=4)).run)
         await trio.sleep(5)
         first = stage.work(await stage.add(**remain(2)))
         with trio.move_on_after(2):
             await first.run()
         await stage.stream.offer([first.claim], clean=[True])
-        (taken,) = (await stage.stream.tend(0, 1, expire=False, audit=False)).taken
+        taken = await stage.take()
         await stage.work(taken).run()
         assert [result["terminated"] for result in await stage.results()][-1] == "2"
         assert len(await stage.pods_left()) == 2
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_target_that_is_taken_over_amid_its_choice_is_met(
@@ -110,8 +99,7 @@ async def test_a_target_that_is_taken_over_amid_its_choice_is_met(
 ) -> None:
     """The next owner counts whom the first had marked already, and chooses as many as are wanted beside them."""
     monkeypatch.setattr(scaledown, "CHUNK", 1)
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=4)).run)
         await trio.sleep(5)
         mark, marked = stage.stream.mark_victims, list[object]()
@@ -129,8 +117,7 @@ async def test_a_target_that_is_taken_over_amid_its_choice_is_met(
         assert len(marked) == 1
         stage.stream.mark_victims = mark  # type: ignore[method-assign]  # the next one does
         await stage.stream.offer([first.claim], clean=[True])
-        (taken,) = (await stage.stream.tend(0, 1, expire=False, audit=False)).taken
+        taken = await stage.take()
         await stage.work(taken).run()
         assert [result["terminated"] for result in await stage.results()][-1] == "3"
         assert len(await stage.pods_left()) == 1
-        nursery.cancel_scope.cancel()

@@ -6,12 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.calls.house import open_house
-from tests.spine.world import Plan, World
-
-
-def long_world() -> World:
-    """Workers that run for ten minutes."""
-    return World(lambda labels: Plan(duration=600))
+from tests.spine.world import long_world
 
 
 async def test_it_answers_when_what_is_more_has_ended(autojump_clock: MockClock) -> None:

@@ -13,12 +13,7 @@ from ottoscaler.errors import Refused, Unavailable
 from ottoscaler.rpc.door import RequestMismatch, ScaleAnswer
 from ottoscaler.spine.standings import REST_SECONDS
 from tests.calls.house import House, Replica, open_house
-from tests.spine.world import Plan, World
-
-
-def long_world() -> World:
-    """Workers that run for ten minutes."""
-    return World(lambda labels: Plan(duration=600))
+from tests.spine.world import Plan, World, long_world
 
 
 def refuse(replica: Replica, *indices: int) -> None:

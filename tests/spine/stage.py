@@ -135,6 +135,15 @@ class Stage:
         self.roster.begin(made)
         return made
 
+    def beside(self, session: str) -> Stage:
+        """Another scaler's view of the same world and server."""
+        return Stage(self.world, self.stream._server, session)
+
+    async def take(self) -> Progress:
+        """Take over the one event that is offered."""
+        (taken,) = (await self.stream.tend(1, 1, expire=False, audit=False)).taken
+        return taken
+
     async def pods_left(self) -> list[str]:
         """The pods that exist once those on their way out have had time to go."""
         await trio.sleep(5)
@@ -155,3 +164,22 @@ async def open_stage(world: World | None = None, **patience: float) -> AsyncIter
         async with Stage(world, MemoryServer(), "s1", **patience).open() as stage:
             yield stage
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def heeding(*stages: Stage) -> AsyncIterator[trio.Nursery]:
+    """A nursery for works, beside which these scalers heed notices; what runs at the end of the block is cancelled."""
+    async with trio.open_nursery() as nursery:
+        for stage in stages:
+            nursery.start_soon(_heed_notices, stage)
+        yield nursery
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def _heed_notices(stage: Stage) -> None:
+    """What the taker does for notices."""
+    while True:
+        for event_id in (await stage.stream.tend(0, 0, expire=False, audit=False)).notices:
+            if work := stage.roster.work_of(event_id):
+                work.notice()
+        await trio.sleep(0.25)

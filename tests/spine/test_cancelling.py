@@ -8,14 +8,13 @@ from trio.testing import MockClock
 
 from ottoscaler.events import BadEntry
 from ottoscaler.stream.base import Candidate, Claim, Registration
-from tests.spine.stage import open_stage
-from tests.spine.test_scaledown import heed_notices, long_world
+from tests.spine.stage import heeding, open_stage
+from tests.spine.world import long_world
 
 
 async def test_a_running_event_is_cancelled(autojump_clock: MockClock) -> None:
     """All its workers end as terminated with cause Cancelled, started or not; the cancel succeeds and names them."""
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         stage.site.slots.limit = 2
         up = await stage.add(type="scale_up", pod_count=4)
         nursery.start_soon(stage.work(up).run)
@@ -29,7 +28,6 @@ async def test_a_running_event_is_cancelled(autojump_clock: MockClock) -> None:
         assert {worker["cause"] for worker in results["scale_up"]["workers"]} == {"Cancelled"}
         assert len(stage.world.runs) == 2
         assert await stage.pods_left() == []
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_first_worker_is_marked_last(autojump_clock: MockClock) -> None:

@@ -3,9 +3,8 @@
 import trio
 from trio.testing import MockClock
 
-from tests.spine.stage import open_stage
-from tests.spine.test_scaledown import heed_notices, long_world
-from tests.spine.world import Plan, World
+from tests.spine.stage import heeding, open_stage
+from tests.spine.world import Plan, World, long_world
 
 
 async def test_one_that_cannot_start_fails_in_time(autojump_clock: MockClock) -> None:
@@ -42,8 +41,7 @@ async def test_a_worker_that_the_watch_does_not_show_can_be_stopped(autojump_clo
     """Accepted and not seen, because its labels are gone or because the watch is behind, it runs all the same: a
     scale_down stops it when those that are seen are not enough.
     """
-    async with open_stage(long_world()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
         up = await stage.add(type="scale_up", pod_count=2)
         nursery.start_soon(stage.work(up).run)
         await trio.sleep(5)
@@ -55,4 +53,3 @@ async def test_a_worker_that_the_watch_does_not_show_can_be_stopped(autojump_clo
             assert (down["status"], [worker["index"] for worker in down["workers"]]) == ("succeeded", [stopped])
             assert {worker["cause"] for worker in down["workers"]} == {"Stopped"}
         assert await stage.pods_left() == []
-        nursery.cancel_scope.cancel()

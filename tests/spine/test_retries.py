@@ -11,8 +11,7 @@ from trio.testing import MockClock
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import SettingsError
 from ottoscaler.retries import RetryPolicy, policy_of_template
-from tests.spine.stage import Stage, open_stage
-from tests.spine.test_scaledown import heed_notices
+from tests.spine.stage import Stage, heeding, open_stage
 from tests.spine.world import Plan, World
 
 STEADY = Backoff(5.0, 60.0, jitter=0.0)
@@ -73,8 +72,7 @@ async def test_a_worker_is_run_again_under_another_name(autojump_clock: MockCloc
 async def test_one_that_waits_for_its_next_attempt_is_stopped_first(autojump_clock: MockClock) -> None:
     """A scale_down takes a worker between two attempts as one not yet created, though its former pod is still there."""
     world = World(lambda labels: Plan(exit_code=1, duration=1 if labels["ottoscaler/index"] == "1" else 600))
-    async with open_stage(world, cleanup_delay=100.0) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(heed_notices, stage)
+    async with open_stage(world, cleanup_delay=100.0) as stage, heeding(stage) as nursery:
         with_policy(stage, worker_max_attempts=3)
         up = await stage.add(type="scale_up", pod_count=2)
         nursery.start_soon(stage.work(up).run)
@@ -83,7 +81,6 @@ async def test_one_that_waits_for_its_next_attempt_is_stopped_first(autojump_clo
         await stage.work(await stage.add(type="scale_down", pod_count=1)).run()
         down = (await stage.results())[-1]
         assert [worker["index"] for worker in down["workers"]] == [1]
-        nursery.cancel_scope.cancel()
 
 
 async def test_attempts_come_to_an_end(autojump_clock: MockClock) -> None:
@@ -100,9 +97,8 @@ async def test_attempts_come_to_an_end(autojump_clock: MockClock) -> None:
 
 async def test_a_stop_between_attempts_ends_the_worker(autojump_clock: MockClock) -> None:
     """A worker that waits for its next attempt is stopped at once, and no other pod is made."""
-    async with open_stage(failing(99)) as stage, trio.open_nursery() as nursery:
+    async with open_stage(failing(99)) as stage, heeding(stage) as nursery:
         with_policy(stage, worker_max_attempts=9)
-        nursery.start_soon(heed_notices, stage)
         up = stage.work(await stage.add(type="scale_up", pod_count=1))
         nursery.start_soon(up.run)
         await trio.sleep(5)
@@ -113,7 +109,6 @@ async def test_a_stop_between_attempts_ends_the_worker(autojump_clock: MockClock
         assert results["scale_down"]["terminated"] == "1"
         assert results["scale_up"]["status"] == "terminated"
         assert len(stage.world.runs) == 1
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("nobody_for", [0.0, 30.0])
@@ -125,13 +120,13 @@ async def test_a_new_owner_keeps_count(seconds: float, nobody_for: float, autoju
         progress = await first.add(type="scale_up", pod_count=1)
         with trio.move_on_after(seconds):
             await first.work(progress).run()
-        second = Stage(first.world, first.stream._server, "s2")
+        second = first.beside("s2")
         with_policy(second, worker_max_attempts=3)
         await first.ledger.wait_empty()
         await trio.sleep(nobody_for)
         await first.stream.offer([first.work(progress).claim], clean=[True])
         async with second.open():
-            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+            taken = await second.take()
             await second.work(taken).run()
             (result,) = await second.results()
     assert (result["status"], result["workers"][0]["attempt"]) == ("succeeded", 3)

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Outcome
-from tests.spine.stage import Stage, open_stage
+from tests.spine.stage import open_stage
 from tests.spine.world import Plan, World, ambiguous, lost
 
 
@@ -212,10 +212,10 @@ async def test_a_new_owner_goes_on_where_the_last_one_stopped(autojump_clock: Mo
         with trio.move_on_after(20):
             await first.work(progress).run()
         assert len(world.runs) == 3
-        second = Stage(world, first.stream._server, "s2")
+        second = first.beside("s2")
         await first.stream.offer([first.work(progress).claim], clean=[True])
         async with second.open():
-            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+            taken = await second.take()
             assert (taken.epoch, sorted(taken.outcomes)) == (2, [1])
             await second.work(taken).run()
             (result,) = await second.results()

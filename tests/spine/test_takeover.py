@@ -18,7 +18,7 @@ from tests.spine.world import Plan, World
 async def taken_over(first: Stage, event_id: str) -> AsyncIterator[tuple[Stage, Progress]]:
     """A second scaler that takes the event from the first, which went without a word."""
     first.stream._server.sessions[first.session] = 0
-    second = Stage(first.world, first.stream._server, "s2")
+    second = first.beside("s2")
     async with second.open():
         found = (await second.stream.tend(1, 1, expire=True, audit=False)).taken
         (taken,) = (progress for progress in found if progress.event_id == event_id)
@@ -125,17 +125,17 @@ async def test_an_unanswered_create_is_handed_on_with_the_event(autojump_clock: 
         with trio.move_on_after(0.05):
             await work.run()
         await first.stream.offer([work.claim], clean=[work.is_clean])
-        second = Stage(first.world, first.stream._server, "second")
+        second = first.beside("second")
         async with second.open():
-            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+            taken = await second.take()
             second.site.slots.limit = 0
             work = second.work(taken)
             with trio.move_on_after(1):
                 await work.run()
             await second.stream.offer([work.claim], clean=[work.is_clean])
-        third = Stage(first.world, first.stream._server, "third")
+        third = first.beside("third")
         async with third.open():
-            (taken,) = (await third.stream.tend(1, 1, expire=False, audit=False)).taken
+            taken = await third.take()
             await third.work(taken).run()
             await trio.sleep(40)
             assert len(first.world.runs) == 1
@@ -149,8 +149,8 @@ async def test_a_hand_over_without_an_open_create_leaves_no_fence(autojump_clock
         with trio.move_on_after(2):
             await work.run()
         await first.stream.offer([work.claim], clean=[work.is_clean])
-        async with Stage(first.world, first.stream._server, "s2").open() as second:
-            (taken,) = (await second.stream.tend(1, 1, expire=False, audit=False)).taken
+        async with first.beside("s2").open() as second:
+            taken = await second.take()
             await second.work(taken).run()
             assert await second.pods_left() == []
 

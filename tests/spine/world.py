@@ -356,6 +356,11 @@ class WorldKube:
         yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(told + 1)}})
 
 
+def long_world(**plan: object) -> World:
+    """Workers that run for ten minutes unless they are stopped."""
+    return World(lambda labels: Plan(duration=600, **plan))  # type: ignore[arg-type]  # fields of the plan
+
+
 def copied(part: Any) -> Any:
     """A copy of JSON, some times faster than `copy.deepcopy`."""
     if isinstance(part, dict):

@@ -16,8 +16,7 @@ from ottoscaler.retries import RetryPolicy
 from ottoscaler.spine.traces import NO_TRACES, Traces
 from ottoscaler.stream.memory import MemoryServer
 from ottoscaler.trace_context import NO_CONTEXT, TraceContext, is_traceparent
-from tests.spine.stage import Stage
-from tests.spine.test_scaledown import heed_notices
+from tests.spine.stage import Stage, heeding
 from tests.spine.test_takeover import taken_over
 from tests.spine.world import Plan, World
 from tests.tracing.recorder import PLACE, Recorder, judge, named
@@ -138,14 +137,12 @@ async def test_a_scale_down_is_a_trace_too(autojump_clock: MockClock) -> None:
         open_traced(recorder, world, MemoryServer(), "s1") as stage,
     ):
         up = await stage.add(type="scale_up", pod_count=1, **dict(SAMPLED.pairs()))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(heed_notices, stage)
+        async with heeding(stage) as nursery:
             nursery.start_soon(stage.work(up).run)
             await trio.sleep(2)
             down = await stage.add(type="scale_down", pod_count=1, **dict(SAMPLED.pairs()))
             await stage.work(down).run()
             await trio.sleep(5)
-            nursery.cancel_scope.cancel(reason="both have ended")
     judge(recorder.spans, TRACE, PRODUCER, roots=2)
     (worker,) = named(recorder.spans, "worker")
     assert (worker.error, worker.attributes["ottoscaler.outcome"]) == ("", "terminated")
