@@ -1,4 +1,4 @@
-"""`ottoscaler dev`: a whole Ottoscaler on this machine until Ctrl-C, with three lines to copy into another shell."""
+"""`ottoscaler dev`: a whole Ottoscaler on this machine until Ctrl-C, with lines to copy into another shell."""
 
 import argparse
 import os
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ottoscaler.cli.call import SERVER
 
 if TYPE_CHECKING:
     import trio
@@ -74,8 +76,11 @@ def instructions(
     http_port: int = 0,
     grpc_port: int = 0,
 ) -> str:
-    """The lines to copy into another shell, for kubectl, redis-cli and send; other ways where a tool is missing."""
+    """The lines to copy into another shell: one each for kubectl, redis-cli (or what stands in for a missing tool) and
+    send, which need nothing before them, and one that lets every further command find this place.
+    """
     ours = f"{Path(sys.executable).parent / 'ottoscaler'}"
+    server = f" {SERVER}=127.0.0.1:{grpc_port}" if grpc_port else ""
     reach = f"KUBECONFIG={kubeconfig} REDIS_URL=redis://127.0.0.1:{port}/0"
     watch = f"KUBECONFIG={kubeconfig} kubectl get pods -w" if has_tool("kubectl") else f"{reach} {ours} workers -w"
     redis_cli = next(filter(has_tool, ("redis-cli", "valkey-cli")), None)
@@ -90,6 +95,10 @@ def instructions(
             f"  {reach} {ours} send scale_up --pods 3 --wait",
             *([f"  {ours} call scale-up --server 127.0.0.1:{grpc_port} --workers 3 --wait"] if grpc_port else []),
             *([f"  metrics and probes: http://127.0.0.1:{http_port}/metrics, /livez, /readyz"] if http_port else []),
+            "",
+            "for all other commands (ottoscaler workers, results, status, check, logs, call ...) first",
+            "",
+            f"  export PATH={Path(ours).parent}:$PATH {reach}{server}",
             "",
         )
     )

@@ -15,7 +15,7 @@ from ottoscaler.cli.dev import instructions
 def lines(*tools: str) -> list[str]:
     """The lines to copy on a machine that has these tools."""
     shown = instructions(7000, Path("/tmp/x/kubeconfig"), set(tools).__contains__).splitlines()
-    return [line for line in shown if line.startswith("  ")]
+    return [line for line in shown if line.startswith("  ") and "export" not in line]
 
 
 def test_three_lines_are_there_to_copy() -> None:
@@ -42,6 +42,15 @@ def test_ports_are_named_where_they_are_served() -> None:
     shown = instructions(7000, Path("/tmp/x/kubeconfig"), lambda tool: None, http_port=8, grpc_port=9)
     assert "/ottoscaler call scale-up --server 127.0.0.1:9 --workers 3 --wait" in shown
     assert "http://127.0.0.1:8/metrics" in shown
+
+
+def test_one_line_leads_every_command_there() -> None:
+    """The last line exports where commands are and what they look for, so that those of the README work as they are."""
+    *_, line = instructions(7000, Path("/tmp/x/kubeconfig"), lambda tool: None, grpc_port=9).splitlines()
+    assert line == (
+        f"  export PATH={Path(sys.executable).parent}:$PATH KUBECONFIG=/tmp/x/kubeconfig "
+        "REDIS_URL=redis://127.0.0.1:7000/0 OTTOSCALER_SERVER=127.0.0.1:9"
+    )
 
 
 def start_dev(folder: Path, **settings: str) -> tuple[subprocess.Popen[str], str]:
@@ -101,6 +110,9 @@ def test_the_lines_of_workers_are_seen(tmp_path: Path) -> None:
     done = subprocess.run(call, shell=True, check=True, capture_output=True, text=True, timeout=30)
     names = done.stdout.split()
     assert len(names) == 3
+    export = next(line for line in process.stdout if line.startswith("  export "))
+    plain = subprocess.run(f"{export}ottoscaler status", shell=True, capture_output=True, text=True, timeout=30)
+    assert (plain.returncode, plain.stderr) == (0, "")
     wanted = {f"{name} | hello" for name in names}
     for line in process.stdout:
         wanted.discard(line.strip())
