@@ -28,7 +28,7 @@ MB = 2**20 / 1e6
 LINE_BYTES = 100
 QUIET_SECONDS = 0.5
 BURSTS = 10
-"""A second's lines are written in so many parts."""
+"""A second's lines are written in so many parts, with a pause of half that time after each."""
 NEVER_ROTATED = 1 << 40
 LIMIT_SECONDS = 900.0
 SETTINGS = {"LOG_GRACE_SECONDS": "3600"}
@@ -95,7 +95,7 @@ async def _begin_quiet(show: Show, arena: Arena, handler: Handler, parameters: P
 def _script(parameters: Parameters) -> dict[str, str]:
     """Workers of the task `loud` write, the others are quiet for as long as it may take."""
     part = parameters.loud_rate // BURSTS
-    burst = f"yes {'x' * (LINE_BYTES - 1)} | head -n {part}; sleep {1 / BURSTS}"
+    burst = f"yes {'x' * (LINE_BYTES - 1)} | head -n {part}; sleep {0.5 / BURSTS}"
     loud = f"i=0; while [ $i -lt {parameters.loud_lines // part} ]; do {burst}; i=$((i+1)); done"
     quiet = f"while true; do echo {TIMED.decode()}; sleep {QUIET_SECONDS}; done"
     script = f'if [ "$OTTO_TASK_ID" = loud ]; then {loud}; else {quiet}; fi'

@@ -32,7 +32,7 @@ TURNS = 64
 """So many turns fill what may be under way,"""
 TURN_BYTES = 16 << 10
 """and a turn is over after so many bytes."""
-LOOK_LINES = 512
+LOOK_LINES = 192
 """So many are encoded at a time."""
 ANSWER_SECONDS = 0.2
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
@@ -201,8 +201,9 @@ class Lane:
                 await self._wait_open()
             if waiting.cancelled_caught:
                 continue
-            if not stream.is_leaving:
-                self._send_due(stream)
+            if not stream.is_leaving and self._send_due(stream):
+                await trio.lowlevel.checkpoint()
+                continue
             limit = min(self._next_time(), self._stalled_at())
             with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
                 await self._news.wait()
@@ -213,7 +214,8 @@ class Lane:
 
     # -- sending
 
-    def _send_due(self, stream: StreamLike) -> None:
+    def _send_due(self, stream: StreamLike) -> bool:
+        """Send what may be sent; whether some of it is left for the next look, so that others get their turn."""
         now = trio.current_time()
         while self._timers and self._timers[0][0] <= now:
             sender = heapq.heappop(self._timers)[2]
@@ -230,8 +232,7 @@ class Lane:
                 continue
             self._send(stream, sender, items, now)
             self._ready.append(sender)
-        if self._ready and limit < self._limit:
-            self._news.set()  # the rest is sent at the next look, and others get their turn at the processor
+        return bool(self._ready) and self._flying >= limit and limit < self._limit
 
     def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
         encode = sender.encode
