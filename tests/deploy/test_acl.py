@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +33,7 @@ async def test_a_scaler_needs_no_more(tmp_path: Path) -> None:
         async with place.serve() as first:
             await place.start_workers(3)
             place.send_bad()
-            first.send(signal.SIGKILL)
-            await first.program.wait()
+            await first.kill()
         async with place.serve() as second:
             await second.hear("adopted")
             place.send("scale_down", 1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,8 +76,7 @@ async def test_the_role_suffices(tmp_path: Path) -> None:
         }
         async with place.serve() as first:
             await place.start_workers(3)
-            first.send(signal.SIGKILL)
-            await first.program.wait()
+            await first.kill()
         async with place.serve() as second:
             await second.hear("adopted")
             place.send("scale_down", 1)

@@ -16,6 +16,7 @@ from ottoscaler.logs.forwarding import HandlerReceiver
 from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry, WorkerStatusNotification
 from ottoscaler.stream.memory import MemoryServer
+from ottoscaler.stream.progress import Progress
 from tests.logs.kubelet import FakeKubelet
 from tests.logs.receiver import FakeReceiver
 from tests.spine.stage import Stage
@@ -145,6 +146,16 @@ class House:
     handler: FakeHandler
     stage: Stage
     keeper: LogKeeper
+
+    async def take_from(self, dead: Stage, event_id: str) -> Progress:
+        """Take over an event of a scaler that was killed."""
+        server, session = self.stage.stream._server, self.stage.session
+        server.held[dead.session].discard(event_id)
+        server.progress[event_id] |= {"owner": session, "epoch": "2"}
+        server.held[session].add(event_id)
+        taken = await self.stage.stream.read_progress(event_id)
+        assert taken is not None
+        return taken
 
 
 @asynccontextmanager

@@ -144,13 +144,8 @@ async def test_the_next_owner_goes_on_at_the_marks(tmp_path: Path, autojump_cloc
             progress = await first.stage.add(type="scale_up", pod_count=4)
             with trio.move_on_after(15):
                 await first.stage.work(progress).run()
-            claim = progress.event_id
         async with logged_stage(world, server, handler, "s2", 60) as second:
-            server.held["s1"].discard(claim)
-            server.progress[claim] |= {"owner": "s2", "epoch": "2"}
-            server.held["s2"].add(claim)
-            taken = await second.stage.stream.read_progress(claim)
-            assert taken is not None
+            taken = await second.take_from(first.stage, progress.event_id)
             assert len(taken.marks) == 4
             await second.stage.work(taken).run()
         for name in sorted(world.logs):
@@ -175,11 +170,7 @@ async def test_a_state_that_nobody_heard_is_told_by_the_next_owner(tmp_path: Pat
                 await first.stage.work(progress).run()
         handler.is_deaf = False
         async with logged_stage(world, server, handler, "s2", 60) as second:
-            server.held["s1"].discard(progress.event_id)
-            server.progress[progress.event_id] |= {"owner": "s2", "epoch": "2"}
-            server.held["s2"].add(progress.event_id)
-            taken = await second.stage.stream.read_progress(progress.event_id)
-            assert taken is not None
+            taken = await second.take_from(first.stage, progress.event_id)
             await second.stage.work(taken).run()
         (name,) = world.logs
         assert handler.states(name) == ["CREATED", "RUNNING", "COMPLETED"]
@@ -242,11 +233,7 @@ async def test_a_stopped_worker_that_was_gone_before_the_takeover_has_a_gap(
         await trio.sleep(5)
         handler.receiver.is_away = False
         async with logged_stage(world, server, handler, "s2", 60) as second:
-            server.held["s1"].discard(progress.event_id)
-            server.progress[progress.event_id] |= {"owner": "s2", "epoch": "2"}
-            server.held["s2"].add(progress.event_id)
-            taken = await second.stage.stream.read_progress(progress.event_id)
-            assert taken is not None
+            taken = await second.take_from(first.stage, progress.event_id)
             await second.stage.work(taken).run()
         assert handler.gaps == ["PodGone"]
         assert handler.states(name)[-1] == "TERMINATED"
@@ -313,12 +300,7 @@ async def test_a_gap_that_was_not_sent_is_sent_by_the_next_owner(tmp_path: Path,
                 await first.stage.work(progress).run()
         handler.receiver.is_away = False
         async with logged_stage(world, server, handler, "s2", 5) as second:
-            claim = progress.event_id
-            server.held["s1"].discard(claim)
-            server.progress[claim] |= {"owner": "s2", "epoch": "2"}
-            server.held["s2"].add(claim)
-            taken = await second.stage.stream.read_progress(claim)
-            assert taken is not None
+            taken = await second.take_from(first.stage, progress.event_id)
             await second.stage.work(taken).run()
             (result,) = await second.stage.results()
         (gap,) = json.loads(result["log_gaps"])

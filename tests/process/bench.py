@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import os
+import signal
 import ssl
 import sys
 import time
@@ -103,6 +104,11 @@ class Serving:
     def send(self, number: int) -> None:
         """Send it a signal."""
         self.program.process.send_signal(number)
+
+    async def kill(self) -> None:
+        """End it without a word."""
+        self.send(signal.SIGKILL)
+        assert await self.program.wait() == -signal.SIGKILL
 
     async def end(self) -> float:
         """Wait for its end, which must be exit code 0; the seconds that it took."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 import pytest
 import trio
 
-from tests.process.bench import Bench, Place, Serving
+from tests.process.bench import Bench, Place
 from tests.process.phases import PHASES
 from tests.process.together import together
 
@@ -16,12 +15,6 @@ LEASE = 1.5
 TAKEOVER = LEASE + 1.0
 NOISE = 3.0
 """Adoption comes within the lease and a second on a quiet machine; here several tests share two cores."""
-
-
-async def kill(first: Serving) -> None:
-    """End it without a word."""
-    first.send(signal.SIGKILL)
-    assert await first.program.wait() == -signal.SIGKILL
 
 
 async def uids(place: Place) -> set[str]:
@@ -39,7 +32,7 @@ async def test_a_killed_one_is_replaced(bench: Bench, name: str) -> None:
             await place.wait_started(3)
             await first.hear("worker created")
             before = await uids(place)
-            await kill(first)
+            await first.kill()
         async with place.serve(REDIS_CONSUMER=name) as second:
             begin = time.monotonic()
             await second.hear("scale_up adopted")
@@ -57,7 +50,7 @@ async def test_a_kill_in_every_phase(bench: Bench, phase: str) -> None:
     async with bench.own_valkey() as valkey, bench.place(valkey=valkey) as place:
         async with place.serve() as first:
             async with PHASES[phase](place):
-                await kill(first)
+                await first.kill()
         async with place.serve():
             await place.judge()
 
@@ -72,7 +65,7 @@ async def test_many_kills(bench: Bench) -> None:
                 place.send_bad()
                 place.send(pods=1)
                 await trio.sleep(pause)
-                await kill(serving)
+                await serving.kill()
         place.open_gate()
         async with place.serve(LEASE_SECONDS="0.5"):
             await place.judge()

@@ -14,7 +14,6 @@ from ottoscaler.cli.playground import find_free_port
 from ottoscaler.rpc.v1 import scaling_pb2, scaling_pb2_grpc
 from tests.process.bench import Bench, Place, wait_until
 from tests.process.test_grpc import door
-from tests.process.test_kill import kill
 from tests.process.together import together
 from tests.tracing.receiver import Receiver, open_receiver
 from tests.tracing.recorder import judge, named
@@ -78,7 +77,7 @@ async def test_a_trace_survives_a_kill(bench: Bench) -> None:
                 place.send(pods=3, traceparent=PARENT)
                 await place.wait_started(3)
                 await wait_until(lambda: len(named(receiver.spans, "stage running")) == 3)
-                await kill(first)
+                await first.kill()
             place.open_gate()
             async with place.serve(**settings):
                 await place.judge()

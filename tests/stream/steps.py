@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from ottoscaler.stream.base import Claim, Entry, Era, Lane, Registration, Stream, Writing
 from ottoscaler.stream.progress import Progress
 from tests.stream.backends import Backend
@@ -35,6 +37,15 @@ async def begin(
     assert epochs == [0 if offer else 1]
     if not offer:  # the sign that its owner survived taking it
         await stream.record([Writing(claim(event_id, stream.session))])
+    return event_id
+
+
+async def lose(backend: Backend) -> str:
+    """An event whose owner died with it, and whose entry others trimmed away."""
+    dead, _ = await open_session(backend, "dead", lease=0.02)
+    event_id = await begin(backend, dead)
+    backend.trim(0)
+    await trio.sleep(0.05)
     return event_id
 
 

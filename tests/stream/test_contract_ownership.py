@@ -7,7 +7,7 @@ import trio
 
 from ottoscaler.stream.base import Closing, Entry, Fence, GroupLost
 from tests.stream.backends import Backend
-from tests.stream.steps import LEASE, PAIRS, begin, claim, open_session, registration, strays, take
+from tests.stream.steps import LEASE, PAIRS, begin, claim, lose, open_session, registration, strays, take
 
 pytestmark = pytest.mark.slow_clock
 
@@ -245,11 +245,8 @@ async def test_a_trimmed_stray_still_ends_in_one_entry(backend: Backend, clock: 
 
 async def test_a_trimmed_event_is_taken_over_and_closed(backend: Backend, clock: trio.abc.Clock) -> None:
     """An event whose entry others trimmed away is taken from a dead owner as any other, and closes."""
-    dead, _ = await open_session(backend, "dead", lease=0.02)
     heir, _ = await open_session(backend, "heir")
-    event_id = await begin(backend, dead)
-    backend.trim(0)
-    await trio.sleep(0.05)
+    event_id = await lose(backend)
     assert [progress.entry for progress in await take(heir, expire=True)] == [PAIRS]
     closed = await heir.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "heir", 2)))
     assert closed.how == "here"
@@ -286,12 +283,9 @@ async def test_leaving_cleans_up(backend: Backend, clock: trio.abc.Clock) -> Non
 
 async def test_leaving_loses_no_event_whose_entry_was_trimmed(backend: Backend, clock: trio.abc.Clock) -> None:
     """An event that is held and, trimmed away, pending for nobody is found by others as soon as its holder leaves."""
-    dead, _ = await open_session(backend, "dead", lease=0.02)
     one, _ = await open_session(backend, "one")
     two, _ = await open_session(backend, "two")
-    event_id = await begin(backend, dead)
-    backend.trim(0)
-    await trio.sleep(0.05)
+    event_id = await lose(backend)
     for session in (one, two):
         assert [progress.event_id for progress in await take(session, expire=True)] == [event_id]
         await session.leave()

@@ -4,18 +4,15 @@ import pytest
 import trio
 
 from tests.stream.backends import Backend, RedisBackend
-from tests.stream.steps import PAIRS, begin, open_session, take
+from tests.stream.steps import PAIRS, lose, open_session, take
 
 pytestmark = pytest.mark.slow_clock
 
 
 async def test_an_event_whose_entry_was_trimmed_is_known(backend: Backend, clock: trio.abc.Clock) -> None:
     """Held, and on some servers pending for nobody since its take-over, it is in progress: its pods are no orphans."""
-    dead, _ = await open_session(backend, "dead", lease=0.02)
     one, _ = await open_session(backend, "one")
-    event_id = await begin(backend, dead)
-    backend.trim(0)
-    await trio.sleep(0.05)
+    event_id = await lose(backend)
     assert [progress.event_id for progress in await take(one, expire=True)] == [event_id]
     assert await one.sweep([event_id]) == {event_id}
 
