@@ -35,7 +35,7 @@ DEPLOY = StageCall(stage_id="deploy", worker_count=1, depends_on=("build",))
 
 def call(*stages: StageCall, pipeline_id: str = "p", **more: object) -> PipelineCall:
     """A pipeline."""
-    return PipelineCall(pipeline_id=pipeline_id, stages=stages or (BUILD, DEPLOY), **more)  # type: ignore[arg-type]
+    return PipelineCall(pipeline_id=pipeline_id, stages=stages or (BUILD, DEPLOY), **more)  # type: ignore[arg-type]  # the test's own words
 
 
 async def follow(replica: Replica, asked: PipelineCall) -> list[PipelineNews]:

@@ -181,7 +181,7 @@ async def test_many_calls_cost_one_look(autojump_clock: MockClock) -> None:
             looks += 1
             return await look(ids)
 
-        one.scaler.stream.look = counted  # type: ignore[method-assign,assignment]
+        one.scaler.stream.look = counted  # type: ignore[method-assign,assignment]  # counts and passes on
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for _ in range(200):

@@ -87,8 +87,8 @@ class Replica:
         session = f"r{self.number}-{self.lives}"
         self.scaler = Scaler(self._story.world, self._story.server, session, drain_seconds="2")
         self.scaler.kube.fail = self._fail
-        self.scaler.kube._write = partial(self._write, session, self.scaler.kube._write)  # type: ignore[method-assign]
-        self.scaler.stream._call = partial(self._call_redis, self.scaler.stream._call)  # type: ignore[method-assign]
+        self.scaler.kube._write = partial(self._write, session, self.scaler.kube._write)  # type: ignore[method-assign]  # harmed
+        self.scaler.stream._call = partial(self._call_redis, self.scaler.stream._call)  # type: ignore[method-assign]  # the same
         with self._life, suppress_ends():
             await self.scaler.run()
         self.is_alive = False

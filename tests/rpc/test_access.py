@@ -160,7 +160,7 @@ def test_a_token_is_found_by_itself_alone(given_tokens: list[tuple[str, str]]) -
     """Whatever tokens there are, each finds its own entry, and nothing else finds any."""
     tokens = Tokens.__new__(Tokens)
     entries = [
-        Token(name=str(number), sha256=hashlib.sha256(text.encode()).hexdigest(), roles=[role])  # type: ignore[list-item]
+        Token(name=str(number), sha256=hashlib.sha256(text.encode()).hexdigest(), roles=[role])  # type: ignore[list-item]  # one of them
         for number, (text, role) in enumerate(dict(given_tokens).items())
     ]
     tokens._tokens, tokens._refresh = tuple(entries), lambda: None  # type: ignore[method-assign]  # no file behind it

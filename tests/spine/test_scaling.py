@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.outcomes import WorkerOutcome
+from ottoscaler.spine.handler import Work
 from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Outcome
 from tests.spine.stage import open_stage
@@ -238,9 +239,9 @@ async def test_a_former_owner_touches_nothing(autojump_clock: MockClock) -> None
         assert await stage.results() == []
 
 
-async def _expect_loss(work: object) -> None:
+async def _expect_loss(work: Work) -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        await work.run()  # type: ignore[attr-defined]
+        await work.run()
     assert caught.group_contains(NotOurs)
 
 
@@ -273,8 +274,8 @@ async def test_no_more_workers_live_than_allowed(autojump_clock: MockClock) -> N
         small = stage.work(await stage.add(type="scale_up", pod_count=2))
         ended: dict[str, float] = {}
 
-        async def run(name: str, work: object) -> None:
-            await work.run()  # type: ignore[attr-defined]
+        async def run(name: str, work: Work) -> None:
+            await work.run()
             ended[name] = trio.current_time()
 
         most = 0
