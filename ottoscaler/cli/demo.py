@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,6 +77,10 @@ async def _demo(impatience: "Impatience", nursery: "trio.Nursery") -> int:
             processes = _descendants()
             try:
                 problems = await _show(playground, view)
+            except trio.Cancelled:
+                view.say("ending the scaler, the cluster and Valkey")
+                playground.serve.process.send_signal(signal.SIGINT)  # with the SIGTERM to come two: it drains no more
+                raise
             finally:
                 processes += _descendants()
                 log_lines = list(playground.serve.tail)

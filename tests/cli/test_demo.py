@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -90,4 +91,26 @@ def test_the_demo_shows_three_events_and_leaves_nothing(tmp_path: Path) -> None:
     ):
         assert words in done.stdout
     assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+def test_ctrl_c_ends_the_demo_at_once(tmp_path: Path) -> None:
+    """While workers run Ctrl-C waits for none of them: everything is gone soon, with exit code 130 and no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ottoscaler", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    next(line for line in process.stdout if "Running" in line)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - begin < 4  # its workers sleep for 5 s, and the drain would wait as long
+    assert "ending the scaler" in stdout
+    assert (process.returncode, stderr) == (130, "")
     assert list(tmp_path.iterdir()) == []
