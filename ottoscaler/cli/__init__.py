@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from importlib import import_module
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ottoscaler import __version__, signals
 from ottoscaler.errors import FixYourCall, OttoscalerError, SettingsError
@@ -43,6 +43,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the call and where help is."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse here what is not known, so that the command itself names it and not the whole command line."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def build_parser(configured: Collection[str]) -> Parser:
@@ -87,7 +94,7 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
     try:
         return int(module.run(args))
     except BaseExceptionGroup as group:
-        for kind in (KeyboardInterrupt, BrokenPipeError, OttoscalerError):
+        for kind in (KeyboardInterrupt, BrokenPipeError, OttoscalerError, OSError):
             if (first := _first(group, kind)) is not None and group.split(kind)[1] is None:
                 raise first from None
         raise

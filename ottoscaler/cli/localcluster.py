@@ -1,6 +1,7 @@
 """`ottoscaler localcluster`: a small Kubernetes API on 127.0.0.1 whose pods are local processes, until a signal."""
 
 import argparse
+import errno
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,17 +27,17 @@ def run(args: argparse.Namespace) -> int:
 
     from ottoscaler.cli.running import run_until_signal
 
-    with _folder(args.data) as data:
-        kubeconfig = args.kubeconfig or data / "kubeconfig"
+    code = 1
+    try:
+        with _folder(args.data) as data:
+            kubeconfig = args.kubeconfig or data / "kubeconfig"
 
-        async def serve(_: trio.Nursery) -> int:
-            return await _serve(args.port, kubeconfig.absolute(), data)
+            async def serve(_: trio.Nursery) -> int:
+                return await _serve(args.port, kubeconfig.absolute(), data)
 
-        try:
             code = trio.run(run_until_signal, serve)
-        except* OSError as group:
-            print(f"ottoscaler localcluster: {_first(group)}", file=sys.stderr)
-            code = 1
+    except* OSError as group:
+        print(f"ottoscaler localcluster: {_sentence(_first(group), args.port)}", file=sys.stderr)
     return 0 if code in (130, 143) else code
 
 
@@ -69,7 +70,15 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(group: BaseExceptionGroup[OSError]) -> OSError:
     """The first single error of a group."""
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _sentence(error: OSError, port: int) -> str:
+    """What could not be had: the port, or a file."""
+    if error.errno == errno.EADDRINUSE:
+        return f"--port is {port}, expected one that is free on 127.0.0.1"
+    file = error.filename2 or error.filename
+    return f"{file}: {error.strerror}" if file else str(error)

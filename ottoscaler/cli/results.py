@@ -24,8 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("-w", "--watch", action="store_true", help="go on with each new result, until Ctrl-C")
     parser.add_argument("-o", "--output", choices=["json"], help="one JSON object per line, with every worker")
-    parser.add_argument("--last", type=int, default=20, metavar="COUNT", help="how many to begin with (default: 20)")
+    parser.add_argument("--last", type=_count, default=20, metavar="COUNT", help="how many to begin with (default: 20)")
     add_setting_flags(parser, REDIS)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
+    return min(int(text), 2**31)  # more than any stream of results keeps
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,4 +29,8 @@ def write_kubeconfig(path: Path, *, url: str, token: str, ca_pem: str, name: str
     descriptor = os.open(half_written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         yaml.safe_dump(config, file, sort_keys=False)
-    half_written.replace(path)
+    try:
+        half_written.replace(path)
+    except OSError:
+        half_written.unlink()
+        raise

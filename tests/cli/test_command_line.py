@@ -73,6 +73,23 @@ def test_a_wrong_argument_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["serve", "--max-worker", "3"], "ottoscaler serve: unrecognized arguments: --max-worker 3"),
+        (["dlq", "drop", "--all", "--cause=x"], "ottoscaler dlq drop: unrecognized arguments: --cause=x"),
+        (["results", "--last", "-3"], "ottoscaler results: argument --last: '-3': expected a whole number from 0"),
+    ],
+)
+def test_the_command_itself_refuses(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command does not know is refused in its own name, with the help that lists what it knows."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    name = sentence.partition(":")[0]
+    assert capsys.readouterr().err == f"{sentence} (see {name} --help)\n"
+
+
 def test_wrong_settings_end_serve_with_every_problem() -> None:
     """`serve` exits 2 and names variable or flag, value and expectation of each wrong setting; no traceback."""
     done = run(["serve", "--lease-seconds", "soon"], {"REDIS_PORT": "x", "REDIS_PASSWORD": "hunter2"})
@@ -123,6 +140,26 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     os.close(writer)
     assert process.communicate(timeout=20)[1] == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_one_sentence() -> None:
+    """Output that cannot be written ends a command with code 1 and why, not with a traceback."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ottoscaler", "explain"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ottoscaler: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_what_the_locale_cannot_write_is_escaped() -> None:
+    """A name in other letters than the terminal's is shown escaped, and ends nothing."""
+    show = "import ottoscaler.cli; ottoscaler.cli.main = lambda argv: print('서울') or 0"
+    done = run([], {"PYTHONIOENCODING": "ascii"}, before=show)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\uc11c\\uc6b8\n", "")
 
 
 def test_closed_standard_files_do_not_lend_their_numbers() -> None:

@@ -58,7 +58,7 @@ def test_a_signal_ends_all(tmp_path: Path, number: int) -> None:
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
-    """A port that is none is refused with 2, one that is taken with 1; both say so in one line."""
+    """A port that is none is refused with 2, one that is taken or a file that cannot be written with 1: in one line."""
     wrong = subprocess.run([*COMMAND, "--port", "x"], capture_output=True, text=True, timeout=10, check=False)
     assert wrong.returncode == 2
     assert "'x': expected a port" in wrong.stderr
@@ -67,5 +67,11 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         command = [*COMMAND, "--port", port, "--data", str(tmp_path)]
         busy = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     assert busy.returncode == 1
-    assert len(busy.stderr.splitlines()) == 1
-    assert "in use" in busy.stderr
+    assert busy.stderr == f"ottoscaler localcluster: --port is {port}, expected one that is free on 127.0.0.1\n"
+    for flag, place in (("--data", tmp_path / "file" / "x"), ("--kubeconfig", tmp_path)):
+        (tmp_path / "file").touch()
+        command = [*COMMAND, flag, str(place)]
+        wrong = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        assert wrong.returncode == 1
+        assert re.fullmatch(rf"ottoscaler localcluster: {place}: [\w ]+\n", wrong.stderr), wrong.stderr
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
