@@ -55,17 +55,9 @@ def cancel_pairs(event_id: str) -> list[tuple[str, str]]:
 
 async def wait_cancelled(stream: "Stream", cancel_id: str, show: Show) -> int:
     """Show what happens until the cancel itself has ended: 0 when it succeeded, 1 when not or when it was refused."""
-    import trio
+    from ottoscaler.cli.send import Shown, wait_ending
 
-    from ottoscaler.cli.send import LOOK_SECONDS, Shown
-
-    so_far = Shown(show)
-    while True:
-        progress = await stream.read_progress(cancel_id)
-        if progress is None and (ending := await stream.read_ending(cancel_id)) is not None:
-            return end_of(*ending, show)
-        so_far.step(progress)
-        await trio.sleep(LOOK_SECONDS)
+    return end_of(*await wait_ending(stream, cancel_id, Shown(show)), show)
 
 
 def end_of(where: str, fields: Mapping[str, str], show: Show) -> int:

@@ -146,18 +146,31 @@ async def add_event(stream: "Stream", pairs: "Pairs") -> str:
 
 
 async def wait_result(stream: "Stream", event_id: str, show: Show) -> int:
-    """Show each step until the event has ended: 0, or 1 when a worker failed or the event was refused."""
+    """Show each step until the event has ended: 0, or 1 when a worker failed or the event was refused.
+
+    One whose request id means an earlier event is waited for as that one.
+    """
+    shown = Shown(show)
+    where, fields = await wait_ending(stream, event_id, shown)
+    if where == "results" and (original := fields.get("original")):
+        show(f"the same was asked for before, as event {original}")
+        shown = Shown(show)
+        where, fields = await wait_ending(stream, original, shown)
+    return shown.end(where, fields)
+
+
+async def wait_ending(stream: "Stream", event_id: str, shown: "Shown") -> tuple[str, Mapping[str, str]]:
+    """Show each step until the event has ended; where its entry stands and its fields, as `Stream.read_ending`."""
     import trio
 
     from ottoscaler.errors import Unavailable
 
-    shown = Shown(show)
     unanswered = 0
     while True:
         try:
             progress = await stream.read_progress(event_id)
             if progress is None and (ending := await stream.read_ending(event_id)) is not None:
-                return shown.end(*ending)
+                return ending
             shown.step(progress)
             unanswered = 0
         except Unavailable:  # the event is safe; a restart of Redis must not end the wait for it
@@ -194,6 +207,9 @@ class Shown:
         """Show what is still missing and the result; return the exit code."""
         from ottoscaler.outcomes import newer_version
 
+        if not fields:
+            self._show("ended; how was trimmed from the results since (RESULTS_KEEP, RESULTS_MAX_BYTES)")
+            return 1
         if version := newer_version(fields):
             word = "refused" if where == "dlq" else "ended"
             self._show(f"{word}; how was written by a newer version ({version}), which this one cannot read")

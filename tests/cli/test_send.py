@@ -190,6 +190,38 @@ async def test_a_refused_event_is_told_with_its_reason(autojump_clock: MockClock
     assert lines == ["refused: field template is 'x', expected y"]
 
 
+async def test_a_request_made_before_is_waited_for(autojump_clock: MockClock) -> None:
+    """An event whose request id means an earlier one is told as that one, with its workers and its exit code."""
+    server = MemoryServer()
+    lines: list[str] = []
+    first = await add_event(MemoryStream(server, "cli"), [("type", "scale_up"), ("pod_count", "1")])
+    scaler, claim = await begin(server)
+    workers = [outcome(1, "failed", "ExitCode", "the worker exited with code 3")]
+    await scaler.close(Closing(first, "results", result(first, "failed", (0, 1, 0), workers), claim))
+    second = await add_event(MemoryStream(server, "cli"), [("type", "scale_up"), ("pod_count", "1")])
+    scaler, claim = await begin(server)
+    repeated = (*result(second, "already_processed", (0, 0, 0), []), ("original", first))
+    await scaler.close(Closing(second, "results", repeated, claim))
+    assert await wait_result(MemoryStream(server, "cli"), second, lines.append) == 1
+    assert lines == [
+        f"the same was asked for before, as event {first}",
+        "otto-agent-1-1-0  failed  ExitCode: the worker exited with code 3",
+        "failed: 1 failed of 2",
+    ]
+
+
+async def test_an_end_that_was_trimmed_is_no_success(autojump_clock: MockClock) -> None:
+    """Where the result is gone already nobody knows whether workers failed: that is said, with exit code 1."""
+    server = MemoryServer()
+    lines: list[str] = []
+    event_id = await add_event(MemoryStream(server, "cli"), [("type", "scale_up"), ("pod_count", "2")])
+    scaler, claim = await begin(server)
+    await scaler.close(Closing(event_id, "results", result(event_id, "succeeded", (2, 0, 0), []), claim))
+    server.results.entries.clear()
+    assert await wait_result(MemoryStream(server, "cli"), event_id, lines.append) == 1
+    assert lines == ["ended; how was trimmed from the results since (RESULTS_KEEP, RESULTS_MAX_BYTES)"]
+
+
 def test_the_in_memory_stream_of_another_process_cannot_be_reached(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
