@@ -42,7 +42,7 @@ def read_request(file: Path, pipeline_id: str, ends_with_call: bool) -> Pipeline
     try:
         request: PipelineRequest = ParseDict(found, PipelineRequest())
     except ParseError as error:
-        raise WrongCall(f"{file}: {error}") from error
+        raise WrongCall(f"{file}: {' '.join(str(error).split())}") from error
     request.pipeline_id = pipeline_id or request.pipeline_id or f"{file.stem}-{secrets.token_hex(4)}"
     if ends_with_call:
         request.metadata["on_disconnect"] = "cancel"

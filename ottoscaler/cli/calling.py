@@ -28,7 +28,7 @@ DETAILS = "grpc-status-details-bin"
 MOST_BYTES = 64 << 20
 """Of an answer: 10,000 workers are below it."""
 PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
-WRONG = {"INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "ALREADY_EXISTS", "NOT_FOUND", "UNIMPLEMENTED"}
+WRONG = {"INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "ALREADY_EXISTS", "NOT_FOUND"}
 
 
 class WrongCall(FixYourCall):
@@ -40,7 +40,7 @@ class Passing(Unavailable):
 
 
 class Unanswered(GiveUp):
-    """The call ended without an answer, or by a fault of the server."""
+    """The call ended without an answer, by a fault of the server, or at one that knows no such call."""
 
 
 class Server:
@@ -72,7 +72,8 @@ class Server:
 
 @contextmanager
 def open_server(args: argparse.Namespace) -> Iterator[Server]:
-    """The door that the flags name. Raises WrongCall where a file cannot be read."""
+    """The door that the flags name. Raises WrongCall where the address is none, or a file cannot be read."""
+    _check_address(args.server)
     options = [("grpc.max_receive_message_length", MOST_BYTES)]
     token = os.environ.get(TOKEN, "")
     if args.token_file is not None:
@@ -112,6 +113,14 @@ def _violations(error: grpc.RpcError) -> list[error_details_pb2.BadRequest.Field
     except DecodeError:
         pass
     return []
+
+
+def _check_address(address: str) -> None:
+    """Refuse what gRPC would take for another place: port 443 where none is given, the remainder of one too large."""
+    host, _, port = address.rpartition(":")
+    is_whole = port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535
+    if "://" not in address and not address.startswith("unix:") and not (host and is_whole):
+        raise WrongCall(f"--server is {address!r}, expected a host name or address with a port, such as 127.0.0.1:9090")
 
 
 def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:

@@ -32,7 +32,9 @@ def explain(given: str) -> list[str]:
     """One cause in lines; `given` in any case. Raises `FixYourCall` with a suggestion."""
     cause = next((known for known in CAUSES.values() if known.name.lower() == given.lower()), None)
     if cause is None:
-        raise FixYourCall(f"there is no cause {given!r}{suggest_cause(given)}")
+        hint = suggest_cause(given)
+        refused = "" if "did you mean" in hint else "; why an event was refused says ottoscaler dlq show ID"
+        raise FixYourCall(f"there is no cause {given!r}{hint}{refused}")
     return [f"{cause.name} ({cause.kind})", *(f"  {title:13}{words}" for title, words in _parts(cause))]
 
 

@@ -23,6 +23,11 @@ def screen(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _letters(facts)
 
 
+def _cut(reason: str) -> str:
+    """A reason that fits a line; `…` where some of it is missing."""
+    return reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["", *Columns(header).lines(rows)]
 
@@ -36,7 +41,7 @@ def _replicas(replicas: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _outages(outages: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
-        (shown(each["what"]), each["session"], shown_age(each["seconds"]), shown(each["reason"])[:MOST_REASON])
+        (shown(each["what"]), each["session"], shown_age(each["seconds"]), _cut(shown(each["reason"])))
         for each in outages
     ]
     return _table(("OUTAGE", "OF", "FOR", "REASON"), rows) if rows else ["", "outages: none"]
@@ -88,7 +93,7 @@ def _letters(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"dead letters: {facts['dead_letters'] or 'none'}"
     rows = [
-        (each["id"], each.get("cause", ""), each.get("failed_at", ""), shown(each.get("reason", ""))[:MOST_REASON])
+        (each["id"], each.get("cause", ""), each.get("failed_at", ""), _cut(shown(each.get("reason", ""))))
         for each in facts["last_dead_letters"]
     ]
     if rows:

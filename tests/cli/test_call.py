@@ -33,6 +33,7 @@ from ottoscaler.rpc.v1.pipeline_pb2 import PipelineProgress, PipelineRequest, Pi
 from tests.rpc.stage import open_door
 
 pytestmark = pytest.mark.slow_clock
+PORT = "such as 127.0.0.1:9090"
 PIPELINE = """
 pipeline_id: p-1
 stages:
@@ -138,6 +139,14 @@ async def test_a_refusal_is_one_sentence(
         (["status", "--ca", "/nowhere"], "--ca is '/nowhere': No such file or directory"),
         (["status", "--cert", "/x"], "--cert and --key are given together, or not at all"),
         (["status", "--token-file", "/nowhere"], "--token-file is '/nowhere': No such file or directory"),
+        (
+            ["status", "--server", "scaler"],
+            "--server is 'scaler', expected a host name or address with a port, " + PORT,
+        ),
+        (
+            ["status", "--server", "s:99999"],
+            "--server is 's:99999', expected a host name or address with a port, " + PORT,
+        ),
         (["pipeline", "/nowhere"], "/nowhere cannot be read (No such file or directory)"),
     ],
 )
@@ -227,7 +236,8 @@ async def test_a_wrong_pipeline_names_what_is_wrong(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == "ottoscaler: stages[1].depends_on[0] is 'x', expected the id of another stage\n"
     file.write_text("stages: [{stage_id: a, wokers: 1}]")
     assert await command("pipeline", str(file)) == 2
-    assert 'no field named "wokers"' in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'no field named "wokers"' in line
     file.write_text("[]")
     with pytest.raises(WrongCall, match="is not a mapping"):
         read_request(file, "", ends_with_call=False)

@@ -50,7 +50,11 @@ def test_one_cause_is_explained(given: str, capsys: pytest.CaptureFixture[str]) 
     ("given", "sentence"),
     [
         ("OutOfMemry", "ottoscaler: there is no cause 'OutOfMemry'; did you mean OutOfMemory?\n"),
-        ("zzzz", "ottoscaler: there is no cause 'zzzz'; ottoscaler explain lists them\n"),
+        (
+            "zzzz",
+            "ottoscaler: there is no cause 'zzzz'; ottoscaler explain lists them; "
+            "why an event was refused says ottoscaler dlq show ID\n",
+        ),
     ],
 )
 def test_an_unknown_cause_gets_a_suggestion(given: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from ottoscaler.cli import main, status
 from ottoscaler.cli.status import NoInstallation, look, show_as
-from ottoscaler.cli.status_screen import screen
+from ottoscaler.cli.status_screen import _cut, screen
 from ottoscaler.errors import Unavailable
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.stream.base import Accepted, Closing, Outcome, Registration, Writing
@@ -114,6 +114,12 @@ async def test_nothing_going_on_is_said_in_words() -> None:
     lines = list(screen(await look(MemoryStream(server, "cli"), SETTINGS, lambda *of: none())))
     assert {"no replica is running", "outages: none", "workers: none", "dead letters: none"} <= set(lines)
     assert not [line for line in lines if line.startswith("the oldest")]
+
+
+def test_a_reason_that_was_cut_shows_it() -> None:
+    """What does not fit a line ends with a sign that there is more."""
+    assert _cut("x" * 80) == "x" * 80
+    assert _cut("x" * 81) == "x" * 79 + "…"
 
 
 async def none() -> Counter[str]:
