@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -77,11 +78,10 @@ async def _demo(impatience: "Impatience", nursery: "trio.Nursery") -> int:
             processes = _descendants()
             try:
                 problems = await _show(playground, view)
-            except trio.Cancelled:
-                view.say("ending the scaler, the cluster and Valkey")
-                playground.serve.process.send_signal(signal.SIGINT)  # with the SIGTERM to come two: it drains no more
-                raise
             finally:
+                if trio.current_effective_deadline() == -inf:  # by Ctrl-C, or after the limit
+                    view.say("ending the scaler, the cluster and Valkey")
+                    playground.serve.process.send_signal(signal.SIGINT)  # and a SIGTERM to come: two end its drain
                 processes += _descendants()
                 log_lines = list(playground.serve.tail)
         problems += _left_behind(playground, processes)
