@@ -1,7 +1,7 @@
 """Worker logs in heavy chaos: workers that count their lines, an otto-handler that is killed, and who judges what came.
 
 A worker writes down how many lines it has printed after it printed them, so that is the least that must arrive. What is
-missing of it must be covered by a gap: silence is never passed off as completeness.
+missing of it must be covered by a gap, or named in the event's result: silence is never passed off as completeness.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from itertools import starmap
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +33,7 @@ total=0
 """
 """Shell functions of a worker: `rest SECONDS` takes so long and prints in between."""
 NUMBER = re.compile(r"line (\d+)")
+NAME = re.compile(r"otto-agent-(\d+)-(\d+-\d+)-[0-9a-f]+(?:-r(\d+))?")
 ENDS = ("COMPLETED", "FAILED", "TERMINATED")
 ORDER = {"CREATED": 0, "RUNNING": 1} | dict.fromkeys(ENDS, 2)
 
@@ -59,18 +59,27 @@ def broken_logs(run: Run) -> list[str]:
     if not run.script.has_logs:
         return []
     rows = _read(run.folder / "taken")
-    names, told = _states(rows)
-    printed = _printed(run.folder / "printed")
-    broken = [] if run.harm["SIGSTOP"] else list(filter(None, starmap(_misordered, told.items())))
-    for attempt, count in printed.items():
-        event, index, _ = attempt
-        if event in run.exempt or run.unseen[attempt]:
-            continue
-        name = names.get(attempt, "")
-        if name in run.stripped:
-            continue
-        broken += _missing(f"{event} {index} {attempt[2]} ({name or 'never told of'})", rows[name], count)
+    stripped = {attempt_of(name) for name in run.stripped}
+    excused = _given_up(run) | stripped | {attempt for attempt, count in run.unseen.items() if count}
+    broken = [] if run.harm["SIGSTOP"] else [words for name, some in rows.items() if (words := _misordered(name, some))]
+    by_attempt = {attempt_of(name): some for name, some in rows.items()}
+    for attempt, count in _printed(run.folder / "printed").items():
+        if attempt not in excused and attempt[0] not in run.exempt:
+            broken += _missing(attempt, by_attempt.get(attempt, []), count)
     return broken
+
+
+def attempt_of(name: str) -> Attempt:
+    """Whose pod this is."""
+    found = NAME.fullmatch(name)
+    assert found is not None, name
+    return found[2], int(found[1]), int(found[3] or 1)
+
+
+def _given_up(run: Run) -> set[Attempt]:
+    """Attempts of which the event's result says that not all was taken: their gap may have found no handler."""
+    found = (fields.get("log_gaps") or "[]" for _, fields in run.results)
+    return {attempt_of(gap["worker"]) for gaps in found for gap in msgspec.json.decode(gaps)}
 
 
 def _read(path: Path) -> defaultdict[str, list[Row]]:
@@ -90,32 +99,21 @@ def _printed(path: Path) -> dict[Attempt, int]:
     return most
 
 
-def _states(rows: dict[str, list[Row]]) -> tuple[dict[Attempt, str], dict[str, list[str]]]:
-    """The pod of each attempt, and in which order the states of each pod were told."""
-    names: dict[Attempt, str] = {}
-    told: defaultdict[str, list[str]] = defaultdict(list)
-    for name, some in rows.items():
-        for row in some:
-            if row.number == "state":
-                names[row.facts["event_id"], int(row.facts["index"]), int(row.facts["attempt"])] = name
-                told[name].append(row.message)
-    return names, told
-
-
-def _misordered(name: str, states: list[str]) -> str:
+def _misordered(name: str, rows: list[Row]) -> str:
     """Told again is in order; a state that was never told before an earlier one of its worker is not."""
-    first = list(dict.fromkeys(states))
+    told = [row.message for row in rows if row.number == "state"]
+    first = list(dict.fromkeys(told))
     is_ordered = [ORDER[state] for state in first] == sorted(ORDER[state] for state in first)
     ends = [state for state in first if state in ENDS]
-    return "" if is_ordered and len(ends) <= 1 else f"{name} was told of as {states}"
+    return "" if is_ordered and len(ends) <= 1 else f"{name} was told of as {told}"
 
 
-def _missing(who: str, rows: list[Row], count: int) -> list[str]:
+def _missing(attempt: Attempt, rows: list[Row], count: int) -> list[str]:
     first: dict[int, Row] = {}
     for row in rows:
         if (found := NUMBER.fullmatch(row.message)) is not None:
             first.setdefault(int(found[1]), row)
     gaps = [row for row in rows if "gap" in row.facts]
     lost = [number for number in range(1, count + 1) if number not in first and not is_covered(number, first, gaps)]
-    words = [f"{who}: {len(lost)} of {count} lines missing from {lost[0]} on, and no gap says so"] if lost else []
-    return words + ([f"{who}: lines out of order"] if list(first) != sorted(first) else [])
+    words = [f"{attempt}: {len(lost)} of {count} lines missing from {lost[0]} on, and no gap says so"] if lost else []
+    return words + ([f"{attempt}: lines out of order"] if list(first) != sorted(first) else [])

@@ -12,7 +12,7 @@ from tests.chaos.lines import broken_logs
 from tests.chaos.script import Script
 from tests.chaos.stage import Run
 
-POD = "otto-agent-1-7-0"
+POD = "otto-agent-1-7-0-c2f9e6"
 TOLD = {"event_id": "7-0", "index": "1", "attempt": "1"}
 CREATED, RUNNING, COMPLETED = ((0.0, POD, "state", "", word, TOLD) for word in ("CREATED", "RUNNING", "COMPLETED"))
 
@@ -33,6 +33,14 @@ def run_with(folder: Path, *rows: Any, printed: int = 4) -> Run:
     (folder / "taken").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     (folder / "printed").write_text(f"2 7-0 1 1\n{printed} 7-0 1 1\n")
     return Run(Script(0, 1, {}, (), (), has_logs=True), folder)
+
+
+def test_a_log_that_its_event_s_result_names_needs_no_gap(tmp_path: Path) -> None:
+    """The gap may have found no handler before its scaler ended."""
+    run = run_with(tmp_path, CREATED)
+    assert broken_logs(run) != []
+    run.results.append((0.0, {"log_gaps": f'[{{"worker": "{POD}", "from": "", "why": "GraceOver"}}]'}))
+    assert broken_logs(run) == []
 
 
 LINES = [line(number) for number in range(1, 5)]

@@ -86,7 +86,7 @@ async def test_creates_and_deletes_take_turns_however_many_events_want_either(au
         for number in range(100):
             for _ in range(3):
                 nursery.start_soon(api.ask, "create", f"e{number}")
-        for _ in range(50):
+        for _ in range(60):
             nursery.start_soon(api.ask, "delete", "d")
     assert all(one != two for (one, _), (two, _) in pairwise(api.begun[2:100]))
     creating = [event_id for verb, event_id in api.begun if verb == "create"]
