@@ -190,7 +190,7 @@ async def look_at_redis(settings: Settings) -> AsyncIterator[Finding]:
 
 def judge_report(address: str, report: "ServerReport") -> list[Finding]:
     """What the server says of itself, judged."""
-    from ottoscaler.stream.key_types import MEND
+    from ottoscaler.stream.key_types import mend_of
 
     numbers = tuple(map(int, re.findall(r"\d+", report.version)[:2]))
     is_old = bool(numbers) and numbers < OLDEST_REDIS
@@ -208,7 +208,7 @@ def judge_report(address: str, report: "ServerReport") -> list[Finding]:
         "" if keeps else "appendonly yes with appendfsync always loses nothing",
     )
     findings = [version, persistence]
-    findings += [Finding("FAIL", "keys", words, MEND) for words in report.strangers]
+    findings += [Finding("FAIL", "keys", words, mend_of(words)) for words in report.strangers]
     if report.eviction not in (None, "noeviction"):
         words = f"maxmemory-policy is {report.eviction}: a full Redis may drop our keys"
         findings.append(Finding("warn", "eviction", words, "set it to noeviction"))

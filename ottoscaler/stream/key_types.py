@@ -15,13 +15,13 @@ HASH_TAG = re.compile(r"\{[^}]+\}")
 """Keys that share the text in the first braces are in one slot:
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
 """
-MEND = "set another REDIS_STREAM, or delete that key"
+SCATTERED = "is one of many on a cluster, expected a hash tag, such as {otto:scale}:events"
 
 
 def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
     """A sentence on each key that cannot be ours; empty, too, where the user may not ask (TYPE is optional)."""
     if b"cluster_enabled:1" in exchange("INFO", "cluster") and not HASH_TAG.search(keys.stream):
-        return (f"key {keys.stream} is one of many on a cluster, expected a hash tag, such as {{otto:scale}}:events",)
+        return (f"key {keys.stream} {SCATTERED}",)
     expected = {
         keys.stream: "stream",
         keys.results: "stream",
@@ -47,4 +47,11 @@ def find_strangers(exchange: Exchange, keys: Keys) -> tuple[str, ...]:
         f"key {key} is a {found[key]}, expected a {kind} or nothing"
         for key, kind in expected.items()
         if found[key] not in (kind, "none")
+    )
+
+
+def mend_of(stranger: str) -> str:
+    """What to do about one of these sentences; on a cluster the key is ours, and deleting it would lose events."""
+    return (
+        "set another REDIS_STREAM" if stranger.endswith(SCATTERED) else "set another REDIS_STREAM, or delete that key"
     )

@@ -37,7 +37,7 @@ from ottoscaler.stream.base import (
 )
 from ottoscaler.stream.durability import Durability, read_facts
 from ottoscaler.stream.entry_id import parse_id
-from ottoscaler.stream.key_types import MEND, find_strangers
+from ottoscaler.stream.key_types import find_strangers, mend_of
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.link import Link
 from ottoscaler.stream.progress import Progress, encode_accepted, read_progress
@@ -97,7 +97,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
     async def open_group(self, start: str, namespace: str) -> Era:
         """Create stream, group and era where they are missing; `FixYourCall` where keys of ours are not ours."""
         if strangers := await self._calls.run(lambda exchange: find_strangers(exchange, self._keys)):
-            raise FixYourCall(f"Redis at {self.address}: {'; '.join(strangers)}: {MEND}")
+            raise FixYourCall(f"Redis at {self.address}: {'; '.join(strangers)}: {mend_of(strangers[0])}")
         raw = await self._call("open_group", start=start, namespace=namespace, era=secrets.token_hex(5))
         return answers.era(raw)
 

@@ -21,6 +21,7 @@ from ottoscaler.cli.check import (
 )
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.stream.base import ServerReport
+from ottoscaler.stream.key_types import SCATTERED
 from tests.stream.servers import free_port
 
 ADDRESS = "redis://localhost:6379/0"
@@ -50,6 +51,13 @@ def test_what_a_server_may_lose_is_a_warning() -> None:
         "warn  eviction     maxmemory-policy is allkeys-lru: a full Redis may drop our keys; set it to noeviction",
     ]
     assert show_all(findings, lambda line: None) == 0
+
+
+def test_nobody_is_told_to_delete_events() -> None:
+    """On a cluster the stream's name is what is wrong, and the key may hold events: only another name is advised."""
+    stranger = f"key otto:scale:events {SCATTERED}"
+    findings = judge_report(ADDRESS, ServerReport("Valkey 9.1.2", True, "always", None, "", (stranger,)))
+    assert lines(findings)[2:] == [f"FAIL  keys         {stranger}; set another REDIS_STREAM"]
 
 
 def test_a_key_that_is_not_ours_fails() -> None:
