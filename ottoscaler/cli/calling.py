@@ -78,6 +78,9 @@ def open_server(args: argparse.Namespace) -> Iterator[Server]:
     token = os.environ.get(TOKEN, "")
     if args.token_file is not None:
         token = _read("--token-file", args.token_file).decode(errors="replace").strip()
+    if not (token.isascii() and token.isprintable()):
+        where = TOKEN if args.token_file is None else f"--token-file {args.token_file}"
+        raise WrongCall(f"the token of {where} is none, expected one line of visible ASCII characters")
     credentials = _credentials(args)
     channel = (
         grpc.insecure_channel(args.server, options)

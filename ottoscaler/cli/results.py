@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ HEADER = ("EVENT", "TYPE", "TASK", "STATUS", "REQUESTED", "SUCCEEDED", "FAILED",
 NUMBERS = ("requested", "succeeded", "failed", "terminated")
 NESTED = ("workers", "stages", "not_created")
 PAGE = 200
+AWAY_SECONDS = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,15 +70,29 @@ def rows_as(output: str | None, show: Show = lambda line: print(line, flush=True
 async def list_results(
     stream: "Stream", last: int, show_rows: Callable[[list[Result]], None], *, is_watched: bool
 ) -> None:
-    """Show the last results, and with `is_watched` each new one as it comes, for ever."""
+    """Show the last results, and with `is_watched` each new one as it comes, for ever, over outages of Redis, too."""
+    import trio
+
+    from ottoscaler.errors import Unavailable
+
     newest: deque[Result] = deque(maxlen=max(last, 0))
     after = "0"
     while page := await stream.read_entries("results", after, PAGE, 0):
         after = page[-1][0]
         newest.extend(page)
     show_rows(list(newest))
+    is_away = False
     while is_watched:
-        if page := await stream.read_entries("results", after, PAGE, 1):
+        try:
+            page = await stream.read_entries("results", after, PAGE, 1)
+        except Unavailable as error:  # it comes back, or somebody presses Ctrl-C
+            if not is_away:
+                print(f"ottoscaler: {error}", file=sys.stderr, flush=True)
+            is_away = True
+            await trio.sleep(AWAY_SECONDS)
+            continue
+        is_away = False
+        if page:
             after = page[-1][0]
             show_rows(list(page))
 

@@ -158,6 +158,16 @@ async def test_a_mistake_never_reaches_the_server(
     assert capsys.readouterr().err == f"ottoscaler: {said}\n"
 
 
+async def test_a_token_that_no_header_can_carry_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two lines, or other letters than ASCII: the file is named, and the server is not asked."""
+    (tmp_path / "token").write_text("one\ntwo\n")
+    assert await command("status", "--token-file", str(tmp_path / "token")) == 2
+    assert capsys.readouterr().err == (
+        f"ottoscaler: the token of --token-file {tmp_path}/token is none, "
+        "expected one line of visible ASCII characters\n"
+    )
+
+
 async def test_a_server_that_is_away_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody listening: the address, and exit code 1."""
     assert await command("status", "--server", "127.0.0.1:1") == 1

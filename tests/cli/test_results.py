@@ -1,12 +1,15 @@
 """`results`: what became of events, in columns or as JSON, once or for ever."""
 
 import json
+from typing import Literal
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from ottoscaler.cli.columns import Columns, shown_age
 from ottoscaler.cli.results import Result, list_results, rows_as
+from ottoscaler.errors import Unavailable
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 
 
@@ -60,6 +63,41 @@ async def test_watching_shows_each_new_result(autojump_clock: MockClock, nursery
     add_result(server, "3-0")
     await trio.sleep(3)
     assert shown == ["1-0", "2-0", "3-0"]
+    nursery.cancel_scope.cancel(reason="seen")
+
+
+class Flaky(MemoryStream):
+    """A Redis that is away for two looks after the first result was shown."""
+
+    looks = 0
+
+    async def read_entries(
+        self, which: Literal["results", "dlq"], after: str, count: int, block_seconds: float
+    ) -> list[tuple[str, dict[str, str]]]:
+        """As the twin, but at the third and fourth look."""
+        self.looks += 1
+        if self.looks in (3, 4):
+            raise Unavailable("Redis is away")
+        return await super().read_entries(which, after, count, block_seconds)
+
+
+async def test_watching_outlasts_an_outage(
+    autojump_clock: MockClock, nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Redis away is said once, on stderr; what came meanwhile is shown afterwards, and nothing twice."""
+    server = MemoryServer()
+    add_result(server, "1-0")
+    shown: list[str] = []
+
+    async def watch() -> None:
+        await list_results(Flaky(server, "cli"), 20, lambda page: shown.extend(ids(page)), is_watched=True)
+
+    nursery.start_soon(watch)
+    await trio.sleep(0.5)
+    add_result(server, "2-0")
+    await trio.sleep(5)
+    assert shown == ["1-0", "2-0"]
+    assert capsys.readouterr().err == "ottoscaler: Redis is away\n"
     nursery.cancel_scope.cancel(reason="seen")
 
 
