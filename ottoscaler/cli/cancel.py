@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ottoscaler.cli.columns import shown
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
-from ottoscaler.cli.letters import ID, shown
+from ottoscaler.cli.letters import ID
 from ottoscaler.errors import FixYourCall
 
 if TYPE_CHECKING:

@@ -15,13 +15,20 @@ class Columns:
         self._has_begun = False
 
     def lines(self, rows: Iterable[Sequence[str]]) -> list[str]:
-        """The rows as lines, with the header before the first ones."""
-        found = [[value or "-" for value in row] for row in rows]
+        """The rows as lines, with the header before the first ones; names come from others, so what does not print is
+        escaped.
+        """
+        found = [[shown(value) or "-" for value in row] for row in rows]
         for row in found:
             self._widths = [max(width, len(value)) for width, value in zip(self._widths, row, strict=True)]
-        shown = found if self._has_begun else [list(self._header), *found]
+        lines = found if self._has_begun else [list(self._header), *found]
         self._has_begun = True
-        return [GAP.join(map(str.ljust, row, self._widths)).rstrip() for row in shown]
+        return [GAP.join(map(str.ljust, row, self._widths)).rstrip() for row in lines]
+
+
+def shown(text: str) -> str:
+    """A text as it may go to a terminal: what does not print is escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def shown_age(seconds: float) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ottoscaler.cli.columns import Columns
+from ottoscaler.cli.columns import Columns, shown
 from ottoscaler.cli.dlq_changes import (
     NotReplayed,
     drop_many,
@@ -17,7 +17,7 @@ from ottoscaler.cli.dlq_changes import (
 )
 from ottoscaler.cli.dlq_files import lines_of, written
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
-from ottoscaler.cli.letters import Found, find_letter, read_letters, shown, shown_entry
+from ottoscaler.cli.letters import Found, find_letter, read_letters, shown_entry
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.errors import FixYourCall, OttoscalerError
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
+from ottoscaler.cli.columns import shown
 from ottoscaler.errors import FixYourCall
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ async def find_letter(stream: "Stream", wanted: str) -> Found | None:
         names = " and ".join(f"{id_} (of the event {fields.get('event_id')})" for id_, fields in found)
         raise BadLetter(f"{wanted} means more than one dead letter: {names}; name the one by its other id")
     return found[0] if found else None
-
-
-def shown(text: str) -> str:
-    """A text as it may go to a terminal: what does not print is escaped."""
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def shown_entry(text: str) -> list[tuple[str, str]]:

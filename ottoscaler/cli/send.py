@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ottoscaler.cli.columns import shown
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
 from ottoscaler.errors import FixYourCall
 
@@ -215,7 +216,7 @@ class Shown:
             self._show(f"{word}; how was written by a newer version ({version}), which this one cannot read")
             return 1
         if where == "dlq":
-            self._show(f"refused: {fields.get('reason', '')}")
+            self._show(f"refused: {shown(fields.get('reason', ''))}")
             return 1
         from ottoscaler.cli.results import decoded, summary
 
@@ -230,7 +231,7 @@ class Shown:
         if name in self._ended:
             return
         self._ended.add(name)
-        because = f"  {outcome['cause']}: {outcome.get('reason', '')}" if outcome.get("cause") else ""
+        because = f"  {outcome['cause']}: {shown(str(outcome.get('reason', '')))}" if outcome.get("cause") else ""
         self._show(f"{name}  {outcome.get('outcome')}{because}")
 
 

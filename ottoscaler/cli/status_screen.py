@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ottoscaler.cli.columns import GAP, Columns, shown_age
-from ottoscaler.cli.letters import shown
+from ottoscaler.cli.columns import GAP, Columns, shown, shown_age
 from ottoscaler.cli.status import YEAR
 
 MOST_PIPELINES = 10

@@ -135,6 +135,11 @@ def test_no_rows_leave_the_header() -> None:
     assert Columns(["A", "B"]).lines([]) == ["A   B"]
 
 
+def test_names_of_others_cannot_steer_a_terminal() -> None:
+    """What does not print, such as the bytes that clear a screen or begin a line, is shown escaped."""
+    assert Columns(["TASK"]).lines([["a\x1b[2J\nb"], ["서울"]]) == ["TASK", "a\\x1b[2J\\nb", "서울"]
+
+
 def test_ages_are_short() -> None:
     """Ages are shown in the two largest units that matter, as kubectl does."""
     seconds = (-1, 0, 119, 120, 125, 600, 3599, 10_800, 11_000, 30_000, 100_000, 200_000)
