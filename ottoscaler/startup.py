@@ -33,9 +33,9 @@ class Startup:
         self._backoff = backoff
         self._give_up_at = trio.current_time() + seconds
 
-    async def reach(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def reach(self, what: str, call: Callable[[], Awaitable[T]], known: Callable[[], str] = str) -> T:
         """Repeat `call` until it answers. Raises `StartupFailed` with a sentence when the time is over,
-        `StartupStopped` on a signal.
+        `StartupStopped` on a signal. A `call` that tries again by itself tells by `known` what stands in its way.
         """
         answers: list[T] = []
         problem = "no answer"
@@ -59,4 +59,5 @@ class Startup:
             return answers[0]
         if self._drain.requested.is_set():
             raise StartupStopped(f"{self._drain.reason} before {what} was reached")
-        raise StartupFailed(f"{what} was not reached within {self._seconds:g} s (STARTUP_TIMEOUT_SECONDS): {problem}")
+        reason = known() or problem
+        raise StartupFailed(f"{what} was not reached within {self._seconds:g} s (STARTUP_TIMEOUT_SECONDS): {reason}")

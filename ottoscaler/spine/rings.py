@@ -159,7 +159,7 @@ class Rings:
 
         await outer.start(self._keep, "ledger", site.ledger.run)
         await startup.reach(redis, lambda: outer.start(self._keep, "session", self._session.run))
-        await startup.reach(api, lambda: outer.start(self._keep, "watch", watch))
+        await startup.reach(api, lambda: outer.start(self._keep, "watch", watch), lambda: self.vitals.watch.outage)
         await outer.start(self._keep, "warnings", warn)
         await outer.start(self._keep, "guard", self._guard.run)
         await outer.start(self._keep, "standings", site.standings.run)

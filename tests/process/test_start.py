@@ -89,7 +89,7 @@ async def refused(place: Place, code: int, **settings: str) -> Serving:
 @together
 @pytest.mark.parametrize("who", ["Redis", "the API"])
 async def test_patience_has_an_end(bench: Bench, who: str) -> None:
-    """When the start-up time has passed, `serve` exits 1 with one sentence that names the address it tried."""
+    """When the start-up time has passed, `serve` exits 1 with one sentence that names the address it tried and why."""
     async with bench.place() as place, bench.own_valkey() as other:
         port = find_free_port()
         away = {
@@ -100,6 +100,7 @@ async def test_patience_has_an_end(bench: Bench, who: str) -> None:
         (last,) = serving.said("cannot serve")
         assert f"127.0.0.1:{port}" in last["reason"]
         assert "within 0.7 s (STARTUP_TIMEOUT_SECONDS)" in last["reason"]
+        assert "refused" in last["reason"]
 
 
 @together
