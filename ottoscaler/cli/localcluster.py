@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
+from ottoscaler.errors import GiveUp
+
 HANDLES_SIGNALS = True
 
 
@@ -27,6 +29,10 @@ def run(args: argparse.Namespace) -> int:
 
     from ottoscaler.cli.running import run_until_signal
 
+    try:
+        import ottoscaler.localcluster.cluster  # noqa: F401  only whether all it needs is there
+    except ImportError as error:
+        raise GiveUp(f"{error.name} is not installed: pip install 'ottoscaler[local]'") from error
     code = 1
     try:
         with _folder(args.data) as data:

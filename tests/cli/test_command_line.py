@@ -90,6 +90,15 @@ def test_the_command_itself_refuses(arguments: list[str], sentence: str, capsys:
     assert capsys.readouterr().err == f"{sentence} (see {name} --help)\n"
 
 
+def test_a_cluster_that_is_not_installed_says_what_is_missing() -> None:
+    """Where the extra is not installed, as in the image, `localcluster` is one sentence with the line that installs it."""
+    done = run(["localcluster"], before="sys.modules['trustme'] = None")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ottoscaler: trustme is not installed: pip install 'ottoscaler[local]'\n",
+    )
+
+
 def test_wrong_settings_end_serve_with_every_problem() -> None:
     """`serve` exits 2 and names variable or flag, value and expectation of each wrong setting; no traceback."""
     done = run(["serve", "--lease-seconds", "soon"], {"REDIS_PORT": "x", "REDIS_PASSWORD": "hunter2"})
