@@ -91,7 +91,7 @@ def test_the_command_itself_refuses(arguments: list[str], sentence: str, capsys:
 
 
 def test_a_cluster_that_is_not_installed_says_what_is_missing() -> None:
-    """Where the extra is not installed, as in the image, `localcluster` is one sentence with the line that installs it."""
+    """Without the extra, as in the image, `localcluster` is one sentence with the line that installs it."""
     done = run(["localcluster"], before="sys.modules['trustme'] = None")
     assert (done.returncode, done.stderr) == (
         1,
