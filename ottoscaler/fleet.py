@@ -211,7 +211,7 @@ class Fleet:
             del self._records[record.name]
             self._forget_of_event(known)
         if known is None or known.uid == record.uid:
-            self._tell(record if record.gone else msgspec.structs.replace(record, gone=True))
+            self._tell(record if record.gone else msgspec.structs.replace(record, gone=True, is_unseen=True))
 
     def _forget_of_event(self, record: PodRecord) -> None:
         names = self._by_event.get(record.event_id)

@@ -66,6 +66,7 @@ class PodRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     disruption: str = ""  # reason of the DisruptionTarget condition
     init_failure: tuple[str, int] | None = None  # name and exit code of an init container that failed
     gone: bool = False
+    is_unseen: bool = False  # gone from a list: nobody saw its last state, and the rest is older
 
     @classmethod
     def from_pod(cls, pod: Pod, *, gone: bool = False) -> PodRecord:

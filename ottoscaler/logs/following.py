@@ -244,7 +244,7 @@ class Following:
     async def _finish(self) -> None:
         """The container has ended: what there is now is all there will be."""
         record = self._pod.record
-        if not self._has_read and record is not None and record.started_at is None:
+        if not self._has_read and record is not None and record.started_at is None and not record.is_unseen:
             self.is_over = True  # it never ran
             return
         since = "" if self._is_small else self.position.since
@@ -260,9 +260,10 @@ class Following:
         record = self._pod.record
         finished = record.finished_at if record is not None else None
         is_whole = finished is not None and self._ended_at >= finished
-        has_run = self._has_read or (self._may_have_run if record is None else record.started_at is not None)
-        if has_run and not is_whole:
-            await self._deliver([Gap(self.position.stamp, "", "PodGone")])
+        has_run = self._has_read or (record is not None and record.started_at is not None)
+        is_unknown = record is None or record.is_unseen
+        if not is_whole and (has_run or (is_unknown and self._may_have_run)):
+            await self._deliver([Gap(self.position.stamp, "", "PodGone", certain=has_run)])
         self.is_over = True
 
 

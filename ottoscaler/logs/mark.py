@@ -55,7 +55,8 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 class Gap(NamedTuple):
     """Lines that may be missing between two stamps (empty: from the beginning, or to the end) and why, in one word.
 
-    `certain` is False where a new file was begun and nobody can say whether the old one had more lines than we saw.
+    `certain` is False where nobody can say whether there were more lines than we saw: a new file was begun, or the pod
+    was gone before anybody saw it run.
     """
 
     begin: str

@@ -311,6 +311,24 @@ async def test_a_pod_that_is_gone_before_its_end_was_read_is_a_gap(tmp_path: Pat
     assert [gap.why for gap in scene.gaps] == ["PodGone"]
 
 
+@pytest.mark.parametrize(("is_listed", "gaps"), [(False, [("PodGone", False)]), (True, [])])
+async def test_a_pod_that_vanished_behind_a_silent_watch_may_have_run(
+    tmp_path: Path, autojump_clock: MockClock, is_listed: bool, gaps: list[tuple[str, bool]]
+) -> None:
+    """Where the last that was seen of a pod is that it waits, its deletion tells that it never ran; its absence from a
+    list tells nothing.
+    """
+    async with opened(tmp_path) as scene:
+        scene.show(phase="Pending")
+        await trio.sleep(1)
+        scene.kubelet.is_gone = True
+        if is_listed:
+            scene.show(gone=True)
+        else:
+            scene.fleet.replace([], 100)
+    assert [(gap.why, gap.certain) for gap in scene.gaps] == gaps
+
+
 async def test_a_stream_that_ended_with_the_container_was_whole(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A stopped pod is gone right after its container's end: the stream that ended by itself had everything."""
     async with opened(tmp_path) as scene:
