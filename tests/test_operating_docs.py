@@ -12,6 +12,7 @@ from ottoscaler.settings import FIELDS
 
 DOCS = Path(__file__).parent.parent / "docs"
 OPERATE = (DOCS / "operate.md").read_text()
+RUNBOOK = (DOCS / "runbook.md").read_text()
 METRICS = (DOCS / "metrics.md").read_text()
 
 
@@ -34,6 +35,14 @@ def test_every_command_is_one() -> None:
     named = set(re.findall(r"ottoscaler ([a-z]+)(?=[ `\n])", " ".join(re.findall(r"`[^`]+`|```.+?```", OPERATE, re.S))))
     assert {"status", "check", "dlq"} <= named
     assert named <= set(COMMANDS)
+
+
+def test_every_log_line_of_the_runbook_is_written_somewhere() -> None:
+    """Who searches the log for what the runbook names must be able to find it."""
+    named = set(re.findall(r"`((?:[A-Za-z-]+ ){1,6}[a-z]+)`", " ".join(re.findall(r"log lines?[^.;]*", RUNBOOK, re.S))))
+    assert {"Redis is lost", "the Kubernetes API is lost", "orphan deleted", "log has a gap"} <= named
+    code = "".join(file.read_text() for file in (DOCS.parent / "ottoscaler").rglob("*.py"))
+    assert {words for words in named if words not in code} == set()
 
 
 @pytest.mark.parametrize("page", ["operate.md", "compare.md"])
