@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ottoscaler.refusals import Refusal
 from ottoscaler.spec import Spec, WrongSpec, parse_spec
 from ottoscaler.stages import Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
 from ottoscaler.trace_context import FIELDS as CONTEXT
@@ -98,13 +99,13 @@ class BadEntry:
     """An entry that is refused: `cause` in one word, `reason` a sentence with field, value and what was expected."""
 
     id: str
-    cause: str
+    cause: Refusal
     reason: str
     entry: Pairs = ()
 
 
 class _RefusedError(Exception):
-    def __init__(self, cause: str, reason: str) -> None:
+    def __init__(self, cause: Refusal, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
         self.reason = reason

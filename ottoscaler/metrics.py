@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 
 from ottoscaler.causes import CAUSES
 from ottoscaler.events import EventType, load_entry
+from ottoscaler.refusals import REFUSALS
 
 disable_created_metrics()  # a second series of each, for a use that we have not
 
@@ -122,6 +123,8 @@ for _cause in CAUSES.values():
     if _cause.kind in ("own", "platform"):
         RETRIES.labels(_cause.name)
 WORKERS.labels("succeeded", "")
+for _refusal in REFUSALS:  # a series that begins with its first 1 has not increased, so no alert would see it
+    DEAD_LETTERS.labels(_refusal)
 for _outcome in ("sent", "failed"):
     SPANS.labels(_outcome)
 for _rpc in ("ScaleUp", "ScaleDown", "GetWorkerStatus", "ExecutePipeline"):

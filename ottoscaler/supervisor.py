@@ -64,6 +64,7 @@ class Supervisor:
         Before that, what a person has to mend (settings, a port that is taken) is raised, and tried no more; after
         that, what no restart mends (a key of ours that is somebody else's by now) is `Unrecoverable` at once.
         """
+        PART_CRASHES.labels(name)  # 0, so that the first crash is an increase
         status = _FirstStart(task_status)
         recent: deque[float] = deque(maxlen=self._max_restarts)
         delays = self._backoff.delays()

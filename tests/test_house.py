@@ -18,7 +18,7 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 LAYERS = (
     # words and tools: know nothing of the rest
     "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes spec stages "
-    "retries verdicts pod_warnings repeats trace_context "
+    "retries verdicts pod_warnings refusals repeats trace_context "
     "startup drain supervisor throttle metrics termination_log",
     # boundaries, which know nothing of each other
     "stream kube",

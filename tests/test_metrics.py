@@ -19,6 +19,7 @@ from trio.testing import MockClock
 from ottoscaler.cli.metrics_table import PATH, metrics_page
 from ottoscaler.gauges import exposition, looked_up_metrics
 from ottoscaler.metrics import REGISTRY, STAGES, Meaning, StageClock, count_ending, kept_metrics, observe_request
+from ottoscaler.refusals import REFUSALS
 from ottoscaler.stream.backlog import Backlog
 from ottoscaler.stream.memory import MemoryServer
 from tests.promlint import lint
@@ -112,6 +113,12 @@ def test_a_clock_of_another_owner_times_nothing_before_it_is_known() -> None:
     clock.skip("ended", 60.0)
     clock.reach("recorded", 63.0)
     assert gap_sum("recorded") - before[STAGES.index("recorded")] == pytest.approx(3.0)
+
+
+def test_alerts_see_the_first_of_its_kind() -> None:
+    """An increase needs a 0 before it: dead letters are there with every cause, and crashes with every running part."""
+    for cause in REFUSALS:
+        assert REGISTRY.get_sample_value("ottoscaler_dead_letters_total", {"cause": cause}) is not None
 
 
 def test_refused_events_count_by_cause_and_by_a_bounded_type(grown: Values) -> None:

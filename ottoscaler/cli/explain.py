@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ottoscaler.causes import CAUSES, CLASSES, Cause, suggest_cause
 from ottoscaler.cli.columns import Columns
 from ottoscaler.errors import FixYourCall
+from ottoscaler.refusals import REFUSALS
 
 HEADER = ("CAUSE", "CLASS", "MEANING")
 
@@ -32,9 +33,11 @@ def explain(given: str) -> list[str]:
     """One cause in lines; `given` in any case. Raises `FixYourCall` with a suggestion."""
     cause = next((known for known in CAUSES.values() if known.name.lower() == given.lower()), None)
     if cause is None:
-        hint = suggest_cause(given)
-        refused = "" if "did you mean" in hint else "; why an event was refused says ottoscaler dlq show ID"
-        raise FixYourCall(f"there is no cause {given!r}{hint}{refused}")
+        if (refusal := next((name for name in REFUSALS if name.lower() == given.lower()), None)) is not None:
+            return [
+                f"{refusal} (dead letter): why an event was refused; the reason: ottoscaler dlq list --cause {refusal}"
+            ]
+        raise FixYourCall(f"there is no cause {given!r}{suggest_cause(given)}")
     return [f"{cause.name} ({cause.kind})", *(f"  {title:13}{words}" for title, words in _parts(cause))]
 
 

@@ -17,13 +17,14 @@ from ottoscaler.cli.letters import BadLetter, find_letter, read_letters
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.events import BadEntry, dump_entry, load_entry
 from ottoscaler.outcomes import dead_letter_pairs
+from ottoscaler.refusals import Refusal
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 
 BAD = ((b"type", b"scale_sideways"), (b"\xff", b"a\x1b[31m\xfe"), (b"note", "für\nalle".encode()))
 
 
 def add_letter(
-    server: MemoryServer, event_id: str, cause: str = "UnknownType", pairs: Sequence[tuple[bytes, bytes]] = BAD
+    server: MemoryServer, event_id: str, cause: Refusal = "UnknownType", pairs: Sequence[tuple[bytes, bytes]] = BAD
 ) -> str:
     """A dead letter as a scaler writes it; its id."""
     bad = BadEntry(event_id, cause, "field type is 'scale_sideways', expected scale_up", tuple(pairs))

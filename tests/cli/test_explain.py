@@ -52,8 +52,7 @@ def test_one_cause_is_explained(given: str, capsys: pytest.CaptureFixture[str]) 
         ("OutOfMemry", "ottoscaler: there is no cause 'OutOfMemry'; did you mean OutOfMemory?\n"),
         (
             "zzzz",
-            "ottoscaler: there is no cause 'zzzz'; ottoscaler explain lists them; "
-            "why an event was refused says ottoscaler dlq show ID\n",
+            "ottoscaler: there is no cause 'zzzz'; ottoscaler explain lists them\n",
         ),
     ],
 )
@@ -61,3 +60,11 @@ def test_an_unknown_cause_gets_a_suggestion(given: str, sentence: str, capsys: p
     """A word that is no cause ends with code 2 and one sentence that helps."""
     assert main(["explain", given]) == 2
     assert capsys.readouterr().err == sentence
+
+
+def test_a_cause_of_dead_letters_leads_to_its_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever met a cause in the dead letters is told where each one's reason stands."""
+    assert main(["explain", "toomanypods"]) == 0
+    assert capsys.readouterr().out == (
+        "TooManyPods (dead letter): why an event was refused; the reason: ottoscaler dlq list --cause TooManyPods\n"
+    )

@@ -7,6 +7,7 @@ import trio
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import FixYourCall
+from ottoscaler.metrics import REGISTRY
 from ottoscaler.supervisor import Supervisor, Unrecoverable
 
 BACKOFF = Backoff(1.0, 4.0, jitter=0.0)
@@ -57,6 +58,7 @@ async def test_other_parts_are_untouched(autojump_clock: trio.testing.MockClock)
     flaky, steady, supervisor = Flaky(2), Flaky(0), Supervisor(5, BACKOFF)
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run, "steady", steady.run)
+        assert REGISTRY.get_sample_value("ottoscaler_part_crashes_total", {"part": "steady"}) == 0, "before any crash"
         await nursery.start(supervisor.run, "flaky", flaky.run)
         await trio.sleep(20)
         nursery.cancel_scope.cancel()

@@ -124,7 +124,7 @@ async def test_a_collector_that_hangs_holds_up_no_end(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
         async with open_traces({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, lambda: until) as traces_of:
-            traces_of(PLACE).event_refused(BadEntry("1-0", "c", "r"))
+            traces_of(PLACE).event_refused(BadEntry("1-0", "BadSpec", "r"))
             begin = trio.current_time()
         assert trio.current_time() - begin < most + 1.0
 
