@@ -183,7 +183,8 @@ def test_the_sampler_decides_for_all_below(context: TraceContext, sampler: Sampl
     """The producer's flag is respected unless a sampler was chosen; workers and result are told what was decided."""
     recorder, event = Recorder(sampler), replace(EVENT, context=context)
     traces = recorder.replica(lambda: 2.0)
-    traces.event_refused(BadEntry(event.id, "BadSpec", "r", tuple((n.encode(), v.encode()) for n, v in context.pairs())))
+    entry = tuple((n.encode(), v.encode()) for n, v in context.pairs())
+    traces.event_refused(BadEntry(event.id, "BadSpec", "r", entry))
     assert len(recorder.spans) == is_recorded
     assert (traces.gaps(event) is not None) == is_recorded
     assert [traces.pass_on(event).context.flags, traces.of_worker(event, 1, 1).flags] == [is_recorded] * 2
