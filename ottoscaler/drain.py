@@ -51,7 +51,8 @@ class Drain:
             self._set_deadline(trio.current_time() + self.seconds)
             self.requested.set()
             DRAINS.inc()
-            log.info("drain begins", reason=reason, seconds=self.seconds)
+            note = "another signal ends it now" if self.seconds else None
+            log.info("drain begins", reason=reason, seconds=self.seconds, note=note)
         elif not self._hurry.is_set():
             log.info("drain ends now", reason=f"{reason}, a second signal")
             self._set_deadline(trio.current_time())

@@ -91,7 +91,8 @@ def test_a_second_ctrl_c_ends_the_drain_now(tmp_path: Path) -> None:
     next(each for each in process.stdout if "worker created" in each)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    next(each for each in process.stdout if "drain begins" in each)
+    begun = next(each for each in process.stdout if "drain begins" in each)
+    assert "another signal ends it now" in begun
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
     assert "drain ends now" in stdout
