@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     """Call; 0 where all went well, 1 where it did not or the server is away, 2 where the call is wrong."""
     from ottoscaler.cli.calling import open_server
 
+    _check_texts(vars(args).values())
     with open_server(args) as server:
         match args.call:
             case "scale-up":
@@ -97,6 +99,14 @@ def run(args: argparse.Namespace) -> int:
                 from ottoscaler.cli.call_pipeline import run_pipeline
 
                 return run_pipeline(server, Path(args.file), args.id, args.cancel_on_exit)
+
+
+def _check_texts(values: Iterable[Any]) -> None:
+    """Refuse bytes of the command line that are no UTF-8: no message can carry them."""
+    texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+    for text in texts:
+        if isinstance(text, str) and (raw := text.encode(errors="surrogateescape")) != text.encode(errors="replace"):
+            raise BadArgument(f"an argument is {raw!r}, expected UTF-8 text")
 
 
 def _scale(args: argparse.Namespace, server: Server, rpc: Any, count: int, done: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,9 +133,23 @@ def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
     if not (args.tls or args.ca or args.cert):
         return None
     ca = _read("--ca", args.ca) if args.ca else None
+    try:  # gRPC would only say that it cannot speak TLS
+        context = ssl.create_default_context(cadata=ca and ca.decode("ascii", errors="ignore"))
+        if args.cert is not None:
+            _read("--key", args.key)
+            _read("--cert", args.cert)
+            context.load_cert_chain(args.cert, args.key, password=_no_password)
+    except ssl.SSLError as error:
+        given = " ".join(f"--{name} {file}" for name in ("ca", "cert", "key") if (file := getattr(args, name)))
+        raise WrongCall(f"{given}: expected certificates and their key in PEM, not encrypted ({error})") from error
     if args.cert is None:
         return grpc.ssl_channel_credentials(ca)
     return grpc.ssl_channel_credentials(ca, _read("--key", args.key), _read("--cert", args.cert))
+
+
+def _no_password() -> str:
+    """For a key that is encrypted: the question for its password would be asked of whoever sits at the terminal."""
+    return ""
 
 
 def _read(flag: str, file: Path) -> bytes:
