@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ottoscaler.cli.columns import shown
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
-from ottoscaler.cli.letters import ID
+from ottoscaler.cli.letters import is_id
 from ottoscaler.errors import FixYourCall
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ottoscaler.cli.reach import open_stream_of
     from ottoscaler.cli.send import add_event
 
-    if not ID.fullmatch(args.event_id):
+    if not is_id(args.event_id):
         raise BadEventId(f"EVENT_ID is {args.event_id!r}, expected the id of an event, such as 1756659802903-0")
     settings = settings_from(args)
 

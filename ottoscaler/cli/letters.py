@@ -14,11 +14,17 @@ Found = tuple[str, Mapping[str, str]]
 """The id and the fields of a dead letter."""
 
 PAGE = 200
-ID = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
+ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
 
 class BadLetter(FixYourCall):
     """An id, or a line of an export, that cannot be what it should be; the message is a whole sentence."""
+
+
+def is_id(text: str) -> bool:
+    """Whether Redis takes it for the id of an entry: two whole numbers of 64 bits."""
+    found = ID.fullmatch(text)
+    return found is not None and all(int(number) < 2**64 for number in found.groups())
 
 
 async def read_letters(stream: "Stream", after: str = "0", cause: str = "") -> AsyncIterator[list[Found]]:
@@ -32,7 +38,7 @@ async def read_letters(stream: "Stream", after: str = "0", cause: str = "") -> A
 
 async def find_letter(stream: "Stream", wanted: str) -> Found | None:
     """The dead letter of that id, or of the event of that id; BadLetter where these are two letters."""
-    if not ID.fullmatch(wanted):
+    if not is_id(wanted):
         raise BadLetter(f"ID is {wanted!r}, expected the id of a dead letter or of its event, such as 1756659802903-0")
     found = [
         (id_, fields)

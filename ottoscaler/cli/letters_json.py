@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ottoscaler.cli.letters import ID, BadLetter, Found
+from ottoscaler.cli.letters import BadLetter, Found, is_id
 
 if TYPE_CHECKING:
     from ottoscaler.stream.dead_letters import Letter
@@ -48,7 +48,7 @@ def _from_json(line: bytes, where: str) -> "Letter":
     if not isinstance(whole, dict):
         raise BadLetter(f"{where} is no JSON object, expected one per line, as `dlq export` writes them")
     former_id = _text_of(whole, "id", where)
-    if not ID.fullmatch(former_id):
+    if not is_id(former_id):
         raise BadLetter(f"{where}: id is {former_id!r}, expected an id such as 1756659802903-0")
     if len(whole) > MOST_FIELDS:
         raise BadLetter(f"{where} has {len(whole)} fields, expected at most {MOST_FIELDS}")

@@ -13,7 +13,7 @@ import trio
 from ottoscaler.cli import dlq, main
 from ottoscaler.cli.counting import counting
 from ottoscaler.cli.dlq_changes import replay_many
-from ottoscaler.cli.letters import BadLetter, find_letter, read_letters
+from ottoscaler.cli.letters import BadLetter, find_letter, is_id, read_letters
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.events import BadEntry, dump_entry, load_entry
 from ottoscaler.outcomes import dead_letter_pairs
@@ -21,6 +21,21 @@ from ottoscaler.refusals import Refusal
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 
 BAD = ((b"type", b"scale_sideways"), (b"\xff", b"a\x1b[31m\xfe"), (b"note", "für\nalle".encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("1756659802903-0", True),
+        (f"{2**64 - 1}-0", True),
+        (f"{2**64}-0", False),
+        (f"0-{2**64}", False),
+        ("1-2-3", False),
+    ],
+)
+def test_an_id_is_what_redis_takes_for_one(text: str, is_one: bool) -> None:
+    """Two whole numbers of 64 bits; others never reach a script, which would break on them."""
+    assert is_id(text) == is_one
 
 
 def add_letter(
