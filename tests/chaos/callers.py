@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import trio
 
-import ottoscaler.rpc  # noqa: F401  first: it keeps gRPC's core out of forks
 from ottoscaler.rpc.v1 import scaling_pb2, scaling_pb2_grpc
 from tests.chaos.pipelines import broken_pipelines
 from tests.chaos.script import Ask

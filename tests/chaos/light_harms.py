@@ -108,6 +108,7 @@ async def _empty_redis(made: Run, replica: Replica, seconds: float, dice: random
     """Redis comes back with nothing: what it had is forgotten, and no running worker may pay for it."""
     if dice.random() < 0.3:
         made.forgotten |= set(made.sent)
+        made.world.unguarded.update(made.world.creates_to_come)  # their fences are forgotten, too
         made.server.flush()
 
 

@@ -51,7 +51,7 @@ class World:
         self.reads: list[str] = []
         self.late_creates: list[float] = []
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
-        self.creates_to_come = 0
+        self.creates_to_come: list[str] = []
         """Such creates that are not carried out yet."""
         self.is_guarded: Callable[[], bool] = lambda: True
         """Whether somebody could delete at once what comes late."""
@@ -93,14 +93,14 @@ class World:
 
         async def later() -> None:
             await trio.sleep(seconds)
-            self.creates_to_come -= 1
+            self.creates_to_come.remove(body["metadata"]["name"])
             with suppress(Conflict):
                 self.create(body)
                 if not self.is_guarded():
                     self.unguarded.add(body["metadata"]["name"])
 
         assert self._nursery is not None
-        self.creates_to_come += 1
+        self.creates_to_come.append(body["metadata"]["name"])
         self._nursery.start_soon(later)
 
     def delete(self, name: str, uid: str | None = None) -> None:
