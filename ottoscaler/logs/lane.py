@@ -34,7 +34,7 @@ TURN_BYTES = 16 << 10
 """and a turn is over after so many bytes."""
 LOOK_LINES = 192
 """So many are encoded at a time."""
-ANSWER_SECONDS = 0.2
+ANSWER_SECONDS = 0.05
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
 less when they are slower.
 """
