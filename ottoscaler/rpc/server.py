@@ -27,7 +27,6 @@ from ottoscaler.rpc.patience import Patience
 from ottoscaler.rpc.servicer import SERVICE, Lanes, Servicer
 from ottoscaler.rpc.tls import load_credentials
 from ottoscaler.settings import Settings
-from ottoscaler.startup import StartupFailed
 
 ANSWER_ON_SECONDS = 3.0
 """After a SIGTERM endpoints still lead here for a while; and a call is no more than an entry on the stream. A door that
@@ -62,7 +61,7 @@ class Ending(Protocol):
 class RpcServer:
     """A server on its port, which nobody answers at until `serve`.
 
-    Raises `SettingsError` for files that cannot be used, and `StartupFailed` where the port is taken.
+    Raises `SettingsError` for files that cannot be used and for a port that is taken.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,7 +86,9 @@ class RpcServer:
             else:
                 self._server.add_secure_port(self.address, credentials)
         except RuntimeError as error:
-            raise StartupFailed(f"gRPC cannot listen on {self.address}: is the port (GRPC_PORT) taken?") from error
+            host, _, port = self.address.rpartition(":")
+            problem = f"GRPC_PORT is '{port}', expected a port that is free on {host} (gRPC cannot listen there)"
+            raise SettingsError([problem]) from error
 
     async def serve(
         self, door: Door, drain: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

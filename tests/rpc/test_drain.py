@@ -12,10 +12,10 @@ import pytest
 import trio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ottoscaler.errors import SettingsError
 from ottoscaler.rpc import server as server_module
 from ottoscaler.rpc.server import RpcServer
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
-from ottoscaler.startup import StartupFailed
 from tests.rpc.stage import (
     FakeDoor,
     FakeDrain,
@@ -182,8 +182,8 @@ async def test_clients_change_over_without_a_failed_call(quick: None, monkeypatc
 async def test_a_port_that_is_taken_ends_the_start_in_one_sentence() -> None:
     """Two doors on one port: the second says so at once, and does not share the calls in silence."""
     async with open_door() as scene:
-        taken_port = f"gRPC cannot listen on 0.0.0.0:{scene.port}: is the port (GRPC_PORT) taken?"
-        with pytest.raises(StartupFailed, match=re.escape(taken_port)):
+        taken_port = f"GRPC_PORT is '{scene.port}', expected a port that is free on 0.0.0.0"
+        with pytest.raises(SettingsError, match=re.escape(taken_port)):
             RpcServer(settings_with(port=scene.port))
         assert (await call(scene.stub.ScaleUp, ONE)).status == scaling_pb2.ScaleResponse.SUCCESS
 
