@@ -1,4 +1,4 @@
-"""What the scaler needs while nothing happens."""
+"""What the scaler needs while nothing happens: one without the gRPC door and one with it, side by side."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import trio
 from benchmarks.arena import open_arena, simulated
 from benchmarks.figures import Figure, Result, Show
 from benchmarks.meter import memory_mib, peak_memory_mib
+from ottoscaler.cli.playground import find_free_port
 
 MB = 2**20 / 1e6
 
@@ -17,7 +18,7 @@ MB = 2**20 / 1e6
 class Parameters:
     """How long nothing happens."""
 
-    seconds: float = 60.0
+    seconds: float = 600.0
 
 
 FULL = Parameters()
@@ -25,20 +26,27 @@ QUICK = Parameters(seconds=5.0)
 
 
 async def run(show: Show, parameters: Parameters) -> Result:
-    """Start it, leave it alone, and look."""
-    async with open_arena(simulated(seconds=1)) as arena, arena.open_serve() as serve:
+    """Start both, leave them alone, and look."""
+    port = {"GRPC_HOST": "127.0.0.1", "GRPC_PORT": str(find_free_port())}
+    async with (
+        open_arena(simulated(seconds=1)) as arena,
+        arena.open_serve(GRPC_ENABLED="false") as plain,
+        arena.open_serve(GRPC_ENABLED="true", **port) as door,
+    ):
         await trio.sleep(1)
-        meter = arena.meter(serve)
+        meter = arena.meter(plain, door)
         left = parameters.seconds
         while left > 0:
             show(f"idle for {left:.0f} s more")
             await trio.sleep(min(5.0, left))
             left -= 5.0
         usage = meter.stop()
-        pid = serve.process.pid
-        figures = [
-            Figure("memory (resident)", memory_mib(pid) * MB, "MB", 60),
-            Figure("most memory since the start", peak_memory_mib(pid) * MB, "MB"),
-            Figure("CPU of one core", usage.share("serve") * 100, "%"),
-        ]
-    return Result(figures, asdict(parameters))
+        figures = []
+        for words, name, program, most in (("without", "serve", plain, 60), ("with", "serve 2", door, 75)):
+            pid, which = program.process.pid, f"{words} the gRPC door"
+            figures += [
+                Figure(f"memory (resident), {which}", memory_mib(pid) * MB, "MB", most),
+                Figure(f"most memory since the start, {which}", peak_memory_mib(pid) * MB, "MB"),
+                Figure(f"CPU of one core, {which}", usage.share(name) * 100, "%", 0.5),
+            ]
+    return Result(figures, asdict(parameters), [usage.words()])
