@@ -54,13 +54,14 @@ def progress(raw: Raw) -> Progress:
 
 def tending(raw: Raw) -> Tending:
     """Answer of `tend`."""
-    notices, taken, strays, fences, offered = raw
+    notices, taken, strays, fences, offered, is_idle = raw
     return Tending(
         notices=tuple(map(text, notices)),
         taken=tuple(map(progress, taken)),
         strays=tuple(map(entry, strays)),
         fences=tuple(_fence(fences[at], fences[at + 1]) for at in range(0, len(fences), 2)),
         offered=offered,
+        is_idle=is_idle == 1,
     )
 
 

@@ -90,13 +90,14 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Tending:
-    """Answer to `tend`: all that changed for this process, in one call."""
+    """Answer to `tend`: all that changed for this process, in one call. `is_idle`: no process has an event at all."""
 
     notices: tuple[str, ...]
     taken: tuple[Progress, ...]
     strays: tuple[Entry, ...]
     fences: tuple[Fence, ...]
     offered: int
+    is_idle: bool
 
 
 @dataclass(frozen=True, slots=True)

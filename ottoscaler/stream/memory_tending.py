@@ -31,12 +31,14 @@ def tend(
     _take(server, session, call, {**rooms, "work": rooms["work"] - len(taken)}, taken)
     if notices or taken:
         server.tended[session] = Tended(call, notices, tuple(taken))
+    group = server.events.groups.get(server.keys.group)
     return Tending(
         notices=notices,
         taken=tuple(taken.values()),
         strays=tuple(strays),
         fences=_lend_fences(server),
         offered=len(server.offered["work"]),
+        is_idle=group is not None and not group.pending,
     )
 
 

@@ -73,6 +73,26 @@ async def hold_as_another(server: MemoryServer, session: str) -> str:
     return event_id
 
 
+async def test_it_looks_half_as_often_while_there_is_no_event(autojump_clock: MockClock) -> None:
+    """Every half second where nobody has one, every quarter where another does: it may be offered at any time."""
+    async with open_play() as scaler:
+        looks = 0
+        tend = scaler.stream.tend
+
+        async def count(*args: Any, **kwargs: Any) -> Tending:
+            nonlocal looks
+            looks += 1
+            return await tend(*args, **kwargs)
+
+        scaler.stream.tend = count  # type: ignore[method-assign]  # to see how often it is asked
+        await trio.sleep(20)
+        idle, looks = looks, 0
+        await hold_as_another(scaler.stream._server, "other")
+        await MemoryStream(scaler.stream._server, "other").renew(3600.0, "")
+        await trio.sleep(20)
+        assert (round(idle / 10), round(looks / 10)) == (4, 8)
+
+
 async def test_nobody_is_declared_dead_by_a_newcomer(autojump_clock: MockClock) -> None:
     """For one lease after its start a replica takes nothing from a silent owner, and then it does."""
     async with open_play() as scaler:

@@ -144,6 +144,24 @@ async def test_lanes_have_rooms_of_their_own(backend: Backend, clock: trio.abc.C
     assert [progress.event_id for progress in await take(one, work=0)] == [down]
 
 
+async def test_idle_is_who_knows_of_no_event_anywhere(backend: Backend, clock: trio.abc.Clock) -> None:
+    """From its delivery to its close an event keeps everybody awake, also while nobody holds it; else all are idle."""
+    one, _ = await open_session(backend, "one")
+    two, _ = await open_session(backend, "two")
+
+    async def is_idle() -> bool:
+        return (await two.tend(0, 0, expire=False, audit=False)).is_idle
+
+    assert await is_idle()
+    event_id = await begin(backend, one)
+    assert not await is_idle()
+    await one.offer([claim(event_id, "one")], clean=[True])
+    assert not await is_idle()
+    (progress,) = await take(one)
+    await one.close(Closing(event_id, "results", (("status", "succeeded"),), claim(event_id, "one", progress.epoch)))
+    assert await is_idle()
+
+
 async def test_a_hand_over_is_taken_at_once_or_after_its_delay(backend: Backend, clock: trio.abc.Clock) -> None:
     """An offered event has no owner, is taken with the next epoch and its clean mark, and a delay is kept."""
     one, _ = await open_session(backend, "one")

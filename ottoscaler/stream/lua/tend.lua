@@ -186,4 +186,5 @@ if #notices > 0 or #taken > 0 then
   redis.call('HSET', key('tended', me), 'call', args.call,
     'notices', list_text(notices), 'taken', list_text(taken_ids))
 end
-return { notices, taken, strays, lend_fences(), redis.call('ZCARD', key('offered', 'work')) }
+local pending = redis.pcall('XPENDING', stream, group)
+return { notices, taken, strays, lend_fences(), redis.call('ZCARD', key('offered', 'work')), pending[1] == 0 and 1 or 0 }
