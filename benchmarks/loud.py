@@ -18,6 +18,7 @@ from benchmarks.arena import Arena, open_arena
 from benchmarks.counting_handler import TIMED
 from benchmarks.figures import Figure, Result, Show, percentile
 from benchmarks.forwarding import Handler, open_counting_handler
+from benchmarks.logs import NEVER_ROTATED
 from benchmarks.meter import peak_memory_mib
 from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.backlog import Backlog, Room
@@ -29,7 +30,6 @@ LINE_BYTES = 100
 QUIET_SECONDS = 0.5
 BURSTS = 10
 """A second's lines are written in so many parts, with a pause of half that time after each."""
-NEVER_ROTATED = 1 << 40
 LIMIT_SECONDS = 900.0
 SETTINGS = {"LOG_GRACE_SECONDS": "3600"}
 
