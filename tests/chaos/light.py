@@ -1,4 +1,4 @@
-"""Light chaos: several scalers over twins in one process, under virtual time; some 900 runs a minute
+"""Light chaos: several scalers over twins in one process, under virtual time; some 1,200 runs a minute
 on two cores.
 
 A seed gives the events and the harm. `run(seed)` plays it and returns a `Run`; `judge(run)` (`light_verdict.py`)
