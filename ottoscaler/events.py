@@ -17,7 +17,7 @@ import msgspec
 
 from ottoscaler.refusals import Refusal
 from ottoscaler.spec import Spec, WrongSpec, parse_spec
-from ottoscaler.stages import Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
+from ottoscaler.stages import OF_PIPELINES, Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
 from ottoscaler.trace_context import FIELDS as CONTEXT
 from ottoscaler.trace_context import NO_CONTEXT, TraceContext, read_context
 
@@ -29,9 +29,7 @@ KNOWN_RESERVED = frozenset(
 )
 KNOWN = frozenset({"type", "pod_count", "task_id", "timestamp", "template"}) | CONTEXT
 MAX_ENVIRONMENT_STRING = 128 * 1024 - 64
-"""Linux refuses to start a program with one environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts
-too.
-"""
+"""Linux starts no program with an environment string of 128 KiB or more (MAX_ARG_STRLEN); the name counts, too."""
 
 MOST_FIELDS = 3900
 """Of an entry. A script adds a replayed event, or a pipeline's stage, in one command of just under 8,000 words."""
@@ -55,6 +53,7 @@ class Limits(NamedTuple):
     """What an event may ask for; `templates` are the names known, None = not judged (an event taken over).
 
     `policy` says in a sentence why an event that is otherwise good is refused, or None. `max_fields` is of the entry.
+    `is_new`: not taken over, so that a request id must be one that is still accepted.
     """
 
     max_pods: int = 10_000
@@ -62,6 +61,7 @@ class Limits(NamedTuple):
     templates: Collection[str] | None = None
     policy: Callable[[Event], str | None] | None = None
     max_fields: int = MOST_FIELDS
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
         note="; ".join(filter(None, (_timestamp_note(fields.get("timestamp")), odd))),
         spec=_spec(fields, kind),
         parent=_parent(fields),
-        request_id=_request_id(fields, pipeline),
+        request_id=_request_id(fields, pipeline, is_new=limits.is_new),
         remain=remain,
         pipeline=pipeline,
     )
@@ -295,21 +295,20 @@ def _parent(fields: dict[str, str]) -> str:
     return parent
 
 
-def _request_id(fields: dict[str, str], pipeline: Pipeline | None) -> str:
+def _request_id(fields: dict[str, str], pipeline: Pipeline | None, *, is_new: bool) -> str:
     request_id = fields.get("otto.request_id", "")
     if pipeline:
         named = request_id_of(pipeline.pipeline_id)
-        if "otto.request_id" in fields and request_id != named:
-            reason = f"field otto.request_id is {_show(request_id)}, expected none with type pipeline: it is {named}"
-            raise _RefusedError("BadRequestId", reason)
-        return named
-    if "otto.request_id" in fields and not 1 <= len(request_id) <= LONGEST_REQUEST_ID:
-        raise _RefusedError(
-            "BadRequestId",
-            f"field otto.request_id is {_show(request_id)}, {len(request_id)} characters long, "
-            f"expected 1 to {LONGEST_REQUEST_ID}",
-        )
-    return request_id
+        if fields.get("otto.request_id", named) == named:
+            return named
+        wrong = f"expected none with type pipeline: it is {named}"
+    elif "otto.request_id" in fields and not 1 <= len(request_id) <= LONGEST_REQUEST_ID:
+        wrong = f"{len(request_id)} characters long, expected 1 to {LONGEST_REQUEST_ID}"
+    elif is_new and request_id.startswith(OF_PIPELINES):
+        wrong = f"expected one that does not begin with {OF_PIPELINES}, as those of pipelines do"
+    else:
+        return request_id
+    raise _RefusedError("BadRequestId", f"field otto.request_id is {_show(request_id)}, {wrong}")
 
 
 def _template(fields: dict[str, str], known: Collection[str] | None) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ottoscaler.events import Event
 
 FIELD = "otto.pipeline"
+OF_PIPELINES = "pipeline:"
+"""So begin the request ids of pipelines, and no others."""
 LONGEST_PIPELINE = 1_048_576
 """Bytes of the field's text; it stands in the entry and in the progress."""
 LONGEST_ID = 150
@@ -66,7 +68,7 @@ class Pipeline(msgspec.Struct, frozen=True):
 
 def request_id_of(pipeline_id: str) -> str:
     """The request id under which a pipeline stands on the stream: one pipeline for each id."""
-    return f"pipeline:{pipeline_id}"
+    return f"{OF_PIPELINES}{pipeline_id}"
 
 
 def parse_pipeline(text: str, most_workers: int = 10**9) -> Pipeline:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ottoscaler.events import BadEntry, Event, Limits, parse_entry
 from ottoscaler.spec import LONGEST_SPEC, Retry, Spec, WrongSpec, dump_spec, parse_spec
+from ottoscaler.spine.handler import NO_LIMITS
 
 WORDS = 'expected a list of texts such as ["sh", "-c", "make test"]'
 FIELDS = "a JSON object of image, command, args, timeout_seconds, retry"
@@ -199,11 +200,25 @@ def test_parent_and_request_id_are_read() -> None:
             "BadRequestId",
             "field otto.request_id is '', 0 characters long, expected 1 to 200",
         ),
+        (
+            {"otto_request_id": "pipeline:p"},
+            "BadRequestId",
+            "field otto.request_id is 'pipeline:p', expected one that does not begin with pipeline:, as those of "
+            "pipelines do",
+        ),
     ],
 )
 def test_wrong_ids_are_dead_letters(fields: dict[str, str], cause: str, reason: str) -> None:
     """The reason names field, value and expectation."""
     assert refusal(**fields) == (cause, reason)
+
+
+def test_an_event_taken_over_keeps_its_request_id() -> None:
+    """An event that 0.1.0 accepted under a request id of the form of pipelines is finished, not refused."""
+    pairs = ((b"type", b"scale_up"), (b"pod_count", b"1"), (b"otto.request_id", b"pipeline:p"))
+    event = parse_entry("5-0", pairs, NO_LIMITS)
+    assert isinstance(event, Event)
+    assert event.request_id == "pipeline:p"
 
 
 def test_a_request_id_has_a_longest_length() -> None:

@@ -16,6 +16,7 @@ MOST_NAMES = 1000
 """Of metadata and build_config together; each becomes a variable in every pod."""
 WORDS = ("repository", "commit_sha", "triggered_by", "reason")
 SPOKEN_FOR = KNOWN | {"event_id"}
+_FIELDS = {"pod_count": "worker_count", "otto.request_id": 'metadata["request_id"]'}
 _REFUSAL = re.compile(r"field (?P<field>\S+) is (?P<value>.*), expected (?P<allowed>.*)", re.DOTALL)
 
 
@@ -107,5 +108,5 @@ def _judge(pairs: Pairs, limits: Limits) -> None:
         return
     said = _REFUSAL.fullmatch(event.reason)
     field, value, expected = said.group("field", "value", "allowed") if said else ("metadata", "", event.reason)
-    field, value = "worker_count" if field == "pod_count" else field, value.removeprefix("'").removesuffix("'")
-    raise (PolicyRefused if event.cause == "PolicyRefused" else InvalidCall)(field, value, expected)
+    value = value.removeprefix("'").removesuffix("'")
+    raise (PolicyRefused if event.cause == "PolicyRefused" else InvalidCall)(_FIELDS.get(field, field), value, expected)

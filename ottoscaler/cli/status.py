@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottoscaler.cli.flags import KUBERNETES, REDIS, add_setting_flags, settings_from
 from ottoscaler.errors import OttoscalerError, Unavailable
+from ottoscaler.stages import OF_PIPELINES
 
 if TYPE_CHECKING:
     from ottoscaler.settings import Settings
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 LETTERS = 5
 PERIOD_SECONDS = 2.0
 LIMIT_SECONDS = 10.0
-PIPELINE = "pipeline:"
-"""What the request id of a pipeline begins with; the rest is its own id."""
 YEAR = 365 * 86_400.0
 """A session that left by itself has a lease that ended in 1970."""
 NEWER = "of a newer version"
@@ -139,7 +138,7 @@ async def look(
         "workers_unknown": trouble,
         "pipelines": [
             {
-                "id": event.request_id.removeprefix(PIPELINE),
+                "id": event.request_id.removeprefix(OF_PIPELINES),
                 "event_id": event.event_id,
                 "stages": event.planned,
                 "begun": event.created,

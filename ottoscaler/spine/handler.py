@@ -32,7 +32,7 @@ from ottoscaler.stream.base import Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 from ottoscaler.supervisor import Unrecoverable, first_of
 
-NO_LIMITS = Limits(max_pods=10**9, max_metadata_bytes=10**9, max_fields=10**9)
+NO_LIMITS = Limits(max_pods=10**9, max_metadata_bytes=10**9, max_fields=10**9, is_new=False)
 """What was accepted once is not judged again when it is taken over."""
 OFFER_AGAIN_SECONDS = 10.0
 

@@ -70,6 +70,7 @@ def test_a_target_is_what_may_remain() -> None:
         ({"metadata": {"a\0": "b"}}, 'metadata["a\0"]', "without a NUL byte"),
         ({"task_id": "\0"}, "task_id", "without a NUL byte"),
         ({"request_id": "r" * 201}, 'metadata["request_id"]', "at most 200 characters"),
+        ({"request_id": "pipeline:p"}, 'metadata["request_id"]', "does not begin with pipeline:"),
         ({"metadata": {str(number): "" for number in range(1001)}}, "metadata", "at most 1000"),
         ({"metadata": {"a": "x" * 70_000}}, "metadata", "MAX_METADATA_BYTES"),
     ],
