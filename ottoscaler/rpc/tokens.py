@@ -21,15 +21,24 @@ from ottoscaler.log import log
 from ottoscaler.rpc.watched_files import WatchedFiles
 
 Role = Literal["scale", "read"]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
+Roles = Annotated[list[Role], msgspec.Meta(min_length=1)]
 EXPECTED = "a YAML list of {name, sha256, roles: [scale, read]}"
+FIELDS: dict[str, tuple[object, str]] = {
+    "name": (Name, "a text of 1 to 253 characters"),
+    "sha256": (Hash, "the SHA-256 of a token: 64 hexadecimal digits, in quotes"),
+    "roles": (Roles, "a list of scale, read or both"),
+}
+_SHOWN = 40
 
 
-class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Token(msgspec.Struct, frozen=True):
     """One caller; `scale` contains `read`."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{64}$")]
-    roles: Annotated[list[Role], msgspec.Meta(min_length=1)]
+    name: Name
+    sha256: Hash
+    roles: Roles
 
     def has_role(self, role: Role) -> bool:
         """Whether the caller may do what needs `role`."""
@@ -37,15 +46,49 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_tokens(path: str) -> tuple[Token, ...]:
-    """The tokens of a file; ValueError says what is wrong with it, without repeating its text."""
-    try:
-        tokens = msgspec.convert(read_yaml(Path(path)), tuple[Token, ...])
-    except msgspec.ValidationError as error:
-        raise ValueError(f"is not {EXPECTED} ({error})") from error
+    """The tokens of a file; ValueError says what is wrong with it, and completes the sentence "this file ..."."""
+    entries = read_yaml(Path(path))
+    if not isinstance(entries, list):
+        raise ValueError(f"holds {_kind(entries)}, expected {EXPECTED}")
+    tokens = tuple(_token(number, entry) for number, entry in enumerate(entries, start=1))
     names = [token.name for token in tokens]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"has the name {min(twice)!r} twice")
     return tokens
+
+
+def _token(number: int, entry: object) -> Token:
+    """One entry, counted from 1, judged field by field."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"has {_kind(entry)} as entry {number}, expected {{name, sha256, roles}}")
+    name = entry.get("name")
+    where = f"has, in entry {number}" + (f" ({_short(name)})," if isinstance(name, str) and name else ",")
+    if strange := [field for field in entry if field not in FIELDS]:
+        raise ValueError(f"{where} the field {_short(strange[0])}, expected only {', '.join(FIELDS)}")
+    for field, (kind, expected) in FIELDS.items():
+        try:
+            msgspec.convert(entry.get(field), kind)
+        except msgspec.ValidationError:
+            show = _hidden if field == "sha256" else _short
+            said = f"{field} {show(entry[field])}" if field in entry else f"no {field}"
+            raise ValueError(f"{where} {said}, expected {expected}") from None
+    return Token(**entry)
+
+
+def _hidden(value: object) -> str:
+    """Enough of a hash to find it: it may be a token itself, put there by mistake."""
+    return f"{value[:4]!r}... of {len(value)} characters" if isinstance(value, str) else _kind(value)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return {dict: "a mapping", list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a number")
 
 
 class Tokens:

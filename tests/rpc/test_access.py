@@ -13,14 +13,12 @@ import grpc
 import pytest
 import trio
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.rpc.access import Access, bind_address, client_of
 from ottoscaler.rpc.lanes import Pace
 from ottoscaler.rpc.tls import load_credentials
-from ottoscaler.rpc.tokens import Token, Tokens, read_tokens
+from ottoscaler.rpc.tokens import Tokens
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.rpc.stage import call, open_channel, open_door, refusal, settings_with
 
@@ -153,27 +151,6 @@ def test_a_file_of_tokens_that_is_wrong_ends_the_start(tmp_path: Path, text: str
     file.write_text(text)
     with pytest.raises(SettingsError, match=r"GRPC_TOKENS_FILE is '.*tokens.yaml', expected a YAML list of"):
         Access(settings_with(tokens_file=file))
-
-
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=9), st.sampled_from(["scale", "read"])), min_size=1, max_size=5))
-def test_a_token_is_found_by_itself_alone(given_tokens: list[tuple[str, str]]) -> None:
-    """Whatever tokens there are, each finds its own entry, and nothing else finds any."""
-    tokens = Tokens.__new__(Tokens)
-    entries = [
-        Token(name=str(number), sha256=hashlib.sha256(text.encode()).hexdigest(), roles=[role])  # type: ignore[list-item]  # one of them
-        for number, (text, role) in enumerate(dict(given_tokens).items())
-    ]
-    tokens._tokens, tokens._refresh = tuple(entries), lambda: None  # type: ignore[method-assign]  # no file behind it
-    for number, text in enumerate(dict(given_tokens)):
-        assert tokens.find(text) == entries[number]
-        assert tokens.find(text + "\n") is None or text + "\n" in dict(given_tokens)
-
-
-def test_hashes_in_capitals_are_the_same_hash(tmp_path: Path) -> None:
-    """Tools print hashes in either case."""
-    file = tmp_path / "tokens"
-    file.write_text(f"- {{name: a, sha256: {hashlib.sha256(b'x').hexdigest().upper()}, roles: [read]}}")
-    assert Tokens(str(file)).find("x") == read_tokens(str(file))[0]
 
 
 @pytest.mark.parametrize(
