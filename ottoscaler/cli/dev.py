@@ -54,15 +54,17 @@ async def _dev(nursery: "trio.Nursery", settings: dict[str, str], impatience: "I
     ours = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(find_free_port())}
     settings = {**ours, "GRPC_ENABLED": "true", "GRPC_PORT": str(find_free_port()), **settings}
     _show("starting Valkey, a local cluster, an otto-handler and the scaler ...")
+    handlers = []
     async with AsyncExitStack() as opened:
         if "OTTO_HANDLER_HOST" not in settings:  # else the lines of workers go to that one
-            handler = open_handler(nursery, show=_show, opened=impatience.note)
-            settings["OTTO_HANDLER_HOST"] = await opened.enter_async_context(handler)
+            opening = open_handler(nursery, show=_show, opened=impatience.note)
+            handler, settings["OTTO_HANDLER_HOST"] = await opened.enter_async_context(opening)
+            handlers.append(handler)
         playground = await opened.enter_async_context(open_playground(nursery, settings, impatience, show=_show))
         http, grpc = int(settings["HTTP_PORT"]), int(settings["GRPC_PORT"])
         _show(instructions(playground.redis_port, playground.kubeconfig, http_port=http, grpc_port=grpc))
         try:
-            await playground.fail_when_ended()
+            await playground.fail_when_ended(*handlers)
         finally:
             _show("ending: first the scaler drains, then the cluster and Valkey end; Ctrl-C again ends its drain now")
     return 0

@@ -3,12 +3,12 @@
 import argparse
 import errno
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
+from ottoscaler.cli.folders import open_folder
 from ottoscaler.errors import GiveUp
 
 HANDLES_SIGNALS = True
@@ -63,8 +63,8 @@ async def _serve(port: int, kubeconfig: Path, data: Path) -> int:
 @contextmanager
 def _folder(chosen: Path | None) -> Iterator[Path]:
     if chosen is None:
-        with tempfile.TemporaryDirectory(prefix="localcluster-") as made:
-            yield Path(made)
+        with open_folder("localcluster-") as made:
+            yield made
     else:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen.absolute()

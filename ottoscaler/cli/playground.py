@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from ottoscaler.cli.folders import open_folder
 from ottoscaler.cli.programs import Impatience, Program, ProgramFailed, open_program
 from ottoscaler.settings import FIELDS
 
@@ -40,8 +40,8 @@ class Playground:
     cluster: Program
     serve: Program
 
-    async def fail_when_ended(self) -> None:
-        """Wait until one of the three ends by itself, which none should, and raise ProgramFailed for it."""
+    async def fail_when_ended(self, *others: Program) -> None:
+        """Wait until one of these or of `others` ends by itself, which none should, and raise ProgramFailed for it."""
         ended: list[Program] = []
 
         async def watch(program: Program) -> None:
@@ -50,7 +50,7 @@ class Playground:
             nursery.cancel_scope.cancel(reason=f"{program.name} ended")
 
         async with trio.open_nursery() as nursery:
-            for program in (self.valkey, self.cluster, self.serve):
+            for program in (self.valkey, self.cluster, self.serve, *others):
                 nursery.start_soon(watch, program)
         raise ended[0].failure("ended")
 
@@ -85,8 +85,8 @@ def open_cluster(
 @asynccontextmanager
 async def open_handler(
     nursery: trio.Nursery, *options: str, show: Show | None = None, opened: Opened | None = None
-) -> AsyncIterator[str]:
-    """A small otto-handler on a free port of 127.0.0.1; its address. `show` gets what it prints."""
+) -> AsyncIterator[tuple[Program, str]]:
+    """A small otto-handler on a free port of 127.0.0.1, and its address. `show` gets what it prints."""
     command = [*OTTOSCALER, "handler", "--port", "0", *options]
     address = ""
 
@@ -97,8 +97,8 @@ async def open_handler(
         elif show is not None:
             show(line)
 
-    async with open_program(nursery, "handler", command, ready=HANDLER_READY, show=take, opened=opened):
-        yield address
+    async with open_program(nursery, "handler", command, ready=HANDLER_READY, show=take, opened=opened) as program:
+        yield program, address
 
 
 def open_serve(
@@ -136,8 +136,8 @@ async def open_playground(
 
     The output of the programs is read in `nursery`. Raises ProgramFailed where one does not get ready.
     """
-    with tempfile.TemporaryDirectory(prefix="ottoscaler-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), find_free_port()
+    with open_folder("ottoscaler-") as folder:
+        port = find_free_port()
         kubeconfig = folder / "kubeconfig"
         reach = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "KUBECONFIG": str(kubeconfig), "NAMESPACE": "default"}
         environ = {**without_settings(os.environ), **settings, **reach}

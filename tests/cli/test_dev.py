@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from ottoscaler.cli.dev import instructions
+from ottoscaler.cli.folders import remove_stale
 
 
 def lines(*tools: str) -> list[str]:
@@ -133,3 +134,41 @@ def test_the_lines_of_workers_are_seen(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+def test_a_handler_that_ends_ends_dev(tmp_path: Path) -> None:
+    """A killed otto-handler is said, and everything ends in order, as when any other part of it ends."""
+    process, _ = start_dev(tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "handler" in child.cmdline()).kill()
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert stderr.startswith("ottoscaler: handler ended (exit code -9)")
+    assert psutil.wait_procs(children, timeout=1)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow_clock
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+def test_what_a_killed_dev_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """`kill -9` of dev ends its programs; its folder is removed when another starts, one in use is not."""
+    process, _ = start_dev(tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=20)
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    (stale,) = tmp_path.iterdir()
+    one, _ = start_dev(tmp_path)
+    (used,) = tmp_path.iterdir()
+    assert used != stale
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path))
+        (tmp_path / "ottoscaler-of-somebody-else").mkdir()
+        remove_stale("ottoscaler-")
+    assert len(list(tmp_path.iterdir())) == 2
+    one.terminate()
+    one.communicate(timeout=20)
+    assert [file.name for file in tmp_path.iterdir()] == ["ottoscaler-of-somebody-else"]
