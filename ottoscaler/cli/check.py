@@ -1,4 +1,4 @@
-"""`ottoscaler check`: settings, Redis and the Kubernetes API, one line each, with the mend where something is wrong."""
+"""`ottoscaler check`: the settings and what they lead to, one line each, with the mend where something is wrong."""
 
 import argparse
 import os
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     async def main() -> int:
         failed = show_all([Finding("ok", "settings", f"all {len(FIELDS)} are valid, {given} of them given")])
-        for look in (look_at_templates, look_at_policy, look_at_grpc, look_at_ports, look_at_redis, look_at_kubernetes):
+        files = (look_at_templates, look_at_policy, look_at_grpc)
+        for look in (*files, look_at_ports, look_at_redis, look_at_kubernetes, look_at_handler):
             async for finding in look(settings):
                 failed |= show_all([finding])
         return failed
@@ -235,6 +236,35 @@ async def look_at_kubernetes(settings: Settings) -> AsyncIterator[Finding]:
         findings = [Finding("FAIL", "kubernetes", f"the API did not answer within {LIMIT_SECONDS:g} s", mend)]
     for finding in findings:
         yield finding
+
+
+async def look_at_handler(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether otto-handler is there and speaks HTTP/2, where logs go to one; nothing is sent to it."""
+    if not settings.otto_handler_host:
+        return
+    import trio
+
+    from ottoscaler.rpc.http2 import client_tls, open_connection
+
+    address, ca = settings.otto_handler_host, settings.otto_handler_ca
+    try:
+        tls = client_tls(await trio.Path(ca).read_bytes() if ca else None)
+    except OSError as error:
+        words = f"OTTO_HANDLER_CA is {ca!r}, expected certificates in PEM ({error.strerror or error})"
+        yield Finding("FAIL", "handler", words)
+        return
+    host, _, port = address.rpartition(":")
+    door = f"otto-handler at {address}"
+    how = "TLS and HTTP/2" if settings.otto_handler_tls else "HTTP/2"
+    mend = "check OTTO_HANDLER_HOST, OTTO_HANDLER_TLS and OTTO_HANDLER_CA, and that otto-handler runs"
+    try:
+        with trio.fail_after(LIMIT_SECONDS):
+            async with open_connection(door, host.strip("[]"), int(port), tls if settings.otto_handler_tls else None):
+                yield Finding("ok", "handler", f"{door} answers by {how}")
+    except OttoscalerError as error:
+        yield Finding("FAIL", "handler", str(error), mend)
+    except trio.TooSlowError:
+        yield Finding("FAIL", "handler", f"{door} did not answer within {LIMIT_SECONDS:g} s", mend)
 
 
 async def ask_api(kube: Api, address: str, namespace: str, *, follows_logs: bool = False) -> list[Finding]:

@@ -1,10 +1,12 @@
 """`check`: one line per finding, each failure with its mend."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from ottoscaler import signals
 from ottoscaler.cli import main
@@ -15,10 +17,13 @@ from ottoscaler.cli.check import (
     ask_api,
     judge_report,
     look_at_grpc,
+    look_at_handler,
     look_at_policy,
     look_at_ports,
     show_all,
 )
+from ottoscaler.otto_handler.server import open_otto_handler
+from ottoscaler.otto_handler.store import Printed
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.stream.base import ServerReport
 from ottoscaler.stream.key_types import SCATTERED
@@ -191,6 +196,53 @@ async def test_a_grpc_door_that_only_this_machine_reaches_is_a_note() -> None:
         "give GRPC_TLS_CERT, or allow it with GRPC_INSECURE=true"
     )
     assert len(await found(look_at_ports, GRPC_INSECURE="true", **asked)) == 1
+
+
+@pytest.mark.slow_clock
+async def test_the_handler_is_asked(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """An otto-handler must be reached and speak HTTP/2, by TLS where that is set; without one nothing is asked."""
+    assert await found(look_at_handler) == []
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
+    secure = {"OTTO_HANDLER_TLS": "true", "OTTO_HANDLER_CA": str(tmp_path / "ca.pem")}
+    mend = "; check OTTO_HANDLER_HOST, OTTO_HANDLER_TLS and OTTO_HANDLER_CA, and that otto-handler runs"
+    with (
+        open_otto_handler(Printed()) as plain,
+        open_otto_handler(Printed(), certificate=(certificate.private_key_pem.bytes(), chain)) as secured,
+    ):
+        at, at_tls = f"127.0.0.1:{plain.port}", f"localhost:{secured.port}"
+        assert await found(look_at_handler, OTTO_HANDLER_HOST=at) == [
+            f"ok    handler      otto-handler at {at} answers by HTTP/2"
+        ]
+        assert await found(look_at_handler, OTTO_HANDLER_HOST=at_tls, **secure) == [
+            f"ok    handler      otto-handler at {at_tls} answers by TLS and HTTP/2"
+        ]
+        for wrong in ({"OTTO_HANDLER_HOST": at} | secure, {"OTTO_HANDLER_HOST": at_tls, "OTTO_HANDLER_TLS": "true"}):
+            (bad,) = await found(look_at_handler, **wrong)
+            assert bad.startswith(f"FAIL  handler      otto-handler at {wrong['OTTO_HANDLER_HOST']}: ")
+            assert bad.endswith(mend)
+    (bad,) = await found(look_at_handler, OTTO_HANDLER_HOST=f"127.0.0.1:{free_port()}")
+    assert bad.startswith("FAIL  handler      otto-handler at 127.0.0.1:")
+    assert bad.endswith(mend)
+
+
+@pytest.mark.slow_clock
+async def test_what_is_no_handler_fails(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """A server of another protocol is told from an otto-handler, and a file that is no authority is named."""
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.aclose()
+
+    (listener,) = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
+    address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    (bad,) = await found(look_at_handler, OTTO_HANDLER_HOST=address)
+    assert bad.startswith(f"FAIL  handler      otto-handler at {address}: it does not speak HTTP/2; check ")
+    (bad,) = await found(look_at_handler, OTTO_HANDLER_HOST=address, OTTO_HANDLER_CA=__file__)
+    assert bad.startswith(f"FAIL  handler      OTTO_HANDLER_CA is '{__file__}', expected certificates in PEM (")
 
 
 def test_a_retry_policy_is_looked_at(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
