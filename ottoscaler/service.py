@@ -128,7 +128,7 @@ def _load_files(settings: Settings) -> tuple[Access, Templates, PolicyFile]:
     except SettingsError as error:
         problems += error.problems
     try:
-        templates = load_templates(settings.worker_template)
+        templates = load_templates(settings.worker_template, settings.own_apps)
         _policies(settings, templates)
     except SettingsError as error:
         problems += error.problems

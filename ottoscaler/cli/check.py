@@ -92,7 +92,7 @@ async def look_at_templates(settings: Settings) -> AsyncIterator[Finding]:
     from ottoscaler.kube.templates import load_templates
 
     try:
-        load_templates(settings.worker_template)
+        load_templates(settings.worker_template, settings.own_apps)
     except SettingsError as error:
         for problem in error.problems:
             yield Finding("FAIL", "templates", problem)

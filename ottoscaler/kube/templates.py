@@ -5,7 +5,7 @@ Everything that can be judged without the API is judged at the start, all proble
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -49,16 +49,17 @@ class Templates:
         return self.by_name[name]
 
 
-def load_templates(path: str | None) -> Templates:
+def load_templates(path: str | None, own_apps: Collection[str] = ()) -> Templates:
     """Read a file, or a folder's *.yaml, *.yml and *.json (name = the file's stem); None = no templates.
 
-    A single file serves every event that names none; in a folder the one called `default` does. Raises SettingsError.
+    A single file serves every event that names none; in a folder the one called `default` does. `own_apps` are values
+    of the label `app` that no worker may have. Raises SettingsError.
     """
     if not path:
         return Templates()
     place = Path(path).expanduser()
     problems: list[str] = []
-    loaded = {file.stem: _load(file, problems) for file in _files(place, problems)}
+    loaded = {file.stem: _load(file, own_apps, problems) for file in _files(place, problems)}
     if problems:
         raise SettingsError([f"WORKER_TEMPLATE: {problem}" for problem in problems])
     fallback = loaded.get(DEFAULT) if place.is_dir() else next(iter(loaded.values()))
@@ -83,21 +84,22 @@ def _files(place: Path, problems: list[str]) -> list[Path]:
     return files
 
 
-def _load(file: Path, problems: list[str]) -> Mapping[str, Any]:
+def _load(file: Path, own_apps: Collection[str], problems: list[str]) -> Mapping[str, Any]:
     """The `template` part of one file; what is wrong is added to `problems`."""
     try:
         document = read_yaml(file)
     except ValueError as error:
         problems.append(f"{file} {error}, expected a v1 PodTemplate")
         return {}
-    return _Judge(str(file), problems).template(document)
+    return _Judge(str(file), own_apps, problems).template(document)
 
 
 class _Judge:
     """Looks at one document, field by field; every problem names its file and field."""
 
-    def __init__(self, file: str, problems: list[str]) -> None:
+    def __init__(self, file: str, own_apps: Collection[str], problems: list[str]) -> None:
         self._file = file
+        self._own_apps = own_apps
         self._problems = problems
 
     def template(self, document: object) -> Mapping[str, Any]:
@@ -115,6 +117,7 @@ class _Judge:
         metadata = self._mapping(template, "metadata", "template.metadata")
         for key in ("labels", "annotations"):
             self._texts(metadata, key, f"template.metadata.{key}")
+        self._selected(metadata)
         if template:
             self._spec(self._mapping(template, "spec", "template.spec", is_needed=True))
         return template
@@ -183,6 +186,13 @@ class _Judge:
         for name, value in self._mapping(parent, key, where).items():
             if not isinstance(value, str):
                 self._add(f"{where}[{name}]", f"is {value!r}, expected a text (put it in quotes)")
+
+    def _selected(self, metadata: Mapping[str, Any]) -> None:
+        labels = metadata.get("labels")
+        app = labels.get("app") if isinstance(labels, dict) else None
+        if isinstance(app, str) and app in self._own_apps:
+            expected = "expected another value: the Service and the policies of the pods called so would select workers"
+            self._add("template.metadata.labels[app]", f"is {app!r}, {expected}")
 
     def _add(self, where: str, problem: str) -> None:
         self._problems.append(f"field {where} of {self._file} {problem}" if where else f"{self._file} {problem}")

@@ -83,3 +83,8 @@ class WorkerSettings(RedisSettings, frozen=True, kw_only=True):
     ]
     worker_cpu_limit: Annotated[str, Field(quantity("1m", "500m"), "500m", "CPU limit and request of a worker.")]
     worker_memory_limit: Annotated[str, Field(quantity("1", "128Mi"), "128Mi", "Memory limit and request of a worker.")]
+
+    @property
+    def own_apps(self) -> frozenset[str]:
+        """The values of the label `app` by which the chart's Services and policies select the scaler and its Redis."""
+        return frozenset({self.instance_name, self.redis_address.host})

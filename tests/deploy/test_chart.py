@@ -213,6 +213,17 @@ def test_a_rollout_starts_before_it_stops() -> None:
             assert selector.get("matchLabels", selector) == {"app": "ottoscaler"}
 
 
+def test_no_template_may_carry_what_the_chart_selects_by() -> None:
+    """Every Service, policy, budget and Deployment selects by the one label of which templates are refused values."""
+    objects = render(MANIFESTS["try.yaml"] | {"name": "build-1", "networkPolicy": {"enabled": True}})
+    own = load_settings(environment(MANIFESTS["try.yaml"] | {"name": "build-1"})).own_apps
+    specs: list[Any] = [each.get("spec", {}) for each in objects.values()]
+    selectors = [spec.get("selector") or spec.get("podSelector") or {} for spec in specs]
+    selected = [each.get("matchLabels", each) for each in selectors]
+    assert {key for labels in selected for key in labels} == {"app", "managed-by"}
+    assert own == {labels["app"] for labels in selected if "app" in labels} == {"build-1", "redis"}
+
+
 def test_probes_ask_the_right_pages() -> None:
     """Each probe its page, on the port of HTTP_PORT; without that door there is no probe."""
     (container,) = pod_of(render(MATRIX["settings"]))["spec"]["containers"]

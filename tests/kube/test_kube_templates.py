@@ -8,6 +8,7 @@ import pytest
 
 from ottoscaler.errors import SettingsError, UnknownTemplate
 from ottoscaler.kube.templates import load_templates
+from ottoscaler.settings import load_settings
 
 GOOD = "apiVersion: v1\nkind: PodTemplate\ntemplate: {spec: {containers: [{name: worker, image: 'i:1'}]}}\n"
 
@@ -99,6 +100,10 @@ def of(spec: str) -> str:
             GOOD.replace("template: {", "template: {metadata: {labels: {on: yes}}, "),
             "template.metadata.labels[True] is True, expected a text (put it in quotes)",
         ),
+        (
+            GOOD.replace("template: {", "template: {metadata: {labels: {app: [a]}}, "),
+            "template.metadata.labels[app] is ['a'], expected a text (put it in quotes)",
+        ),
     ],
 )
 def test_a_bad_template_is_refused_naming_file_and_field(tmp_path: Path, text: str, problem: str) -> None:
@@ -109,6 +114,21 @@ def test_a_bad_template_is_refused_naming_file_and_field(tmp_path: Path, text: s
     where = file if field == "is" else f"field {field} of {file}"
     assert refusal(file) == [f"WORKER_TEMPLATE: {where} {problem if field == 'is' else words}"]
     assert "expected" in problem
+
+
+def test_workers_are_not_selected_as_the_scaler_itself(tmp_path: Path) -> None:
+    """The label by which the chart selects the scaler's pods, or its Redis, is refused; others are not."""
+    for name in ("ottoscaler", "build-1", "redis"):
+        (tmp_path / f"{name}.yaml").write_text(GOOD.replace("{spec", f"{{metadata: {{labels: {{app: {name}}}}}, spec"))
+    settings = load_settings({}, {"INSTANCE_NAME": "build-1", "REDIS_HOST": "redis"})
+    with pytest.raises(SettingsError) as caught:
+        load_templates(str(tmp_path), settings.own_apps)
+    expected = "expected another value: the Service and the policies of the pods called so would select workers"
+    assert caught.value.problems == [
+        f"WORKER_TEMPLATE: field template.metadata.labels[app] of {tmp_path}/{name}.yaml is {name!r}, {expected}"
+        for name in ("build-1", "redis")
+    ]
+    assert load_templates(str(tmp_path / "ottoscaler.yaml"), settings.own_apps).names == {"ottoscaler"}
 
 
 def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
