@@ -19,6 +19,7 @@ from ottoscaler.events import EventType
 from ottoscaler.gauges import looked_up_metrics
 from ottoscaler.metrics import STAGES, kept_metrics
 from tests.deploy.helm import CHART, ROOT, render
+from tests.deploy.promql import evaluate
 
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["alerts"]
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
@@ -132,6 +133,32 @@ def test_the_rule_of_the_chart_holds_the_alerts() -> None:
         assert 'namespace="prod", service="team-a"' in rule["expr"]
         promql.parse(rule["expr"])
         assert rule["annotations"]["runbook_url"] == f"https://example.com/runbook#{rule['alert'].lower()}"
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_said_at"),
+    [
+        ([None, None, 1, *[1] * 20], range(2, 12)),
+        ([1, *[1] * 20], range(10)),
+        ([2, 2, 3, *[3] * 20], range(12)),
+        ([0] * 20, range(0)),
+        ([None] * 20, range(0)),
+    ],
+    ids=["the first", "before the first scrape", "one more", "none", "never"],
+)
+def test_the_first_refusal_of_a_verb_is_said(counts: list[float | None], is_said_at: range) -> None:
+    """A request that is answered 401 or 403 raises OttoscalerApiForbidden for ten minutes, also the first one ever."""
+    (group,) = render({"prometheusRule": {"enabled": True}})["PrometheusRule", "ottoscaler"]["spec"]["groups"]
+    (rule,) = (rule for rule in group["rules"] if rule["alert"] == "OttoscalerApiForbidden")
+    old = frozenset({"verb": "list", "code": "403", "pod": "a"}.items())
+    new = frozenset({"verb": "create", "code": "403", "pod": "a"}.items())
+    said = {
+        minute: evaluate(rule["expr"], {new: [None] * 20 + counts, old: [7] * 60}, minute + 20)
+        for minute in range(len(counts))
+    }
+    verb = frozenset({("verb", "create")})
+    assert {minute for minute, firing in said.items() if verb in firing} == set(is_said_at)
+    assert all(firing.keys() <= {verb} for firing in said.values())
 
 
 def test_the_rules_keep_the_form_of_prometheus(tmp_path: Path) -> None:
