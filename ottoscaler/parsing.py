@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -21,12 +21,23 @@ class WrongValue(ValueError):
     """A refusal whose message says what exactly is wrong; it never repeats the value."""
 
 
+Shape = Literal["text", "boolean", "integer", "number", "list", "map"]
+
+
 class Kind(NamedTuple):
-    """A sort of value: how its text is read, what is expected of it, and its unit (empty where it has none)."""
+    """A sort of value: how its text is read, what is expected of it, and its unit (empty where it has none).
+
+    `shape` is how it is written where values have types, as in YAML; a number lies between `least` and `most`, both
+    included, a text is one of `words`, in any case, where there are any.
+    """
 
     parse: Callable[[str], Any]
     expected: str
     unit: str = ""
+    shape: Shape = "text"
+    least: float = -math.inf
+    most: float = math.inf
+    words: tuple[str, ...] = ()
 
 
 def text(expected: str = "a text without spaces") -> Kind:
@@ -59,7 +70,7 @@ def choice(*words: str) -> Kind:
             raise ValueError
         return raw.lower()
 
-    return Kind(parse, f"{', '.join(words[:-1])} or {words[-1]}")
+    return Kind(parse, f"{', '.join(words[:-1])} or {words[-1]}", words=words)
 
 
 def path() -> Kind:
@@ -81,7 +92,7 @@ def whole(least: int, most: int, unit: str = "count") -> Kind:
         return int(raw)
 
     of_unit = " of bytes" if unit == "bytes" else ""
-    return Kind(parse, f"a whole number{of_unit} from {least} to {most}", unit)
+    return Kind(parse, f"a whole number{of_unit} from {least} to {most}", unit, "integer", least, most)
 
 
 def port() -> Kind:
@@ -91,7 +102,7 @@ def port() -> Kind:
     def parse(raw: str) -> int:
         return int(number.parse(re.sub(r"^tcp://.*:", "", raw)))
 
-    return Kind(parse, number.expected, "port")
+    return number._replace(parse=parse)
 
 
 def seconds(least: float, most: float) -> Kind:
@@ -103,7 +114,7 @@ def seconds(least: float, most: float) -> Kind:
             raise ValueError
         return value
 
-    return Kind(parse, f"a number of seconds from {least:g} to {most:.0f}", "seconds")
+    return Kind(parse, f"a number of seconds from {least:g} to {most:.0f}", "seconds", "number", least, most)
 
 
 def json_list() -> Kind:
@@ -115,7 +126,7 @@ def json_list() -> Kind:
         except msgspec.DecodeError as error:
             raise WrongValue(str(error)) from error
 
-    return Kind(parse, 'a JSON list of texts such as ["sh", "-c"]', "JSON")
+    return Kind(parse, 'a JSON list of texts such as ["sh", "-c"]', "JSON", "list")
 
 
 def json_map() -> Kind:
@@ -127,7 +138,7 @@ def json_map() -> Kind:
         except msgspec.DecodeError as error:
             raise WrongValue(str(error)) from error
 
-    return Kind(parse, 'a JSON object of texts such as {"OutOfMemory": "final"}', "JSON")
+    return Kind(parse, 'a JSON object of texts such as {"OutOfMemory": "final"}', "JSON", "map")
 
 
 def flag() -> Kind:
@@ -138,7 +149,7 @@ def flag() -> Kind:
             raise ValueError
         return raw.lower() == "true"
 
-    return Kind(parse, "true or false")
+    return Kind(parse, "true or false", shape="boolean")
 
 
 _FACTORS = {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
