@@ -30,7 +30,7 @@ class Calls:
     """What calls may ask of one process."""
 
     def __init__(self, site: Site, limits: Limits) -> None:
-        self.following = Following(site.ledger.stream)
+        self.following = Following(site.ledger)
         self._site = site
         self._scale = Scale(site, limits)
         self._pipelines = ExecutePipeline(site, limits, self.following)

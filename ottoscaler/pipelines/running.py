@@ -149,6 +149,7 @@ class PipelineRun:
             await self._recall()
             return
         self._told += 1
+        self._site.ledger.tell((self._event.id,))
         track.event_id, track.started, track.state = event_id, now, "running"
         log.info("stage started", **self._facts(), stage_id=track.stage.stage_id, stage_event=event_id)
 

@@ -76,7 +76,7 @@ class Ledger:
             self._waiting.popleft()
             entry.written = written
             entry.answered.set()
-        self._tell({entry.writing.claim.event_id for entry in batch})
+        self.tell({entry.writing.claim.event_id for entry in batch})
         if not self._waiting:
             self._arrived = trio.Event()
             self._empty.set()
@@ -125,11 +125,12 @@ class Ledger:
         closed = await self.insist(lambda: self.stream.close(closing))
         if closed.how == "lost" and closing.claim is not None:
             raise NotOurs(closing.claim)
-        self._tell((closing.event_id,))
+        self.tell((closing.event_id,))
         count_ending(closing.target, closing.pairs)  # also where an earlier try of this very call had closed it
         return closed
 
-    def _tell(self, event_ids: Collection[str]) -> None:
+    def tell(self, event_ids: Collection[str]) -> None:
+        """Let the listeners know that something was written about these events."""
         for listen in self.listeners:
             listen(event_ids)
 

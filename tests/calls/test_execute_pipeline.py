@@ -74,6 +74,18 @@ async def test_news_come_as_they_happen(autojump_clock: MockClock) -> None:
         assert trio.current_time() < 3
 
 
+async def test_news_of_this_replica_come_at_once(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the replica that is called writes down is told without waiting for the next look at all pipelines."""
+    monkeypatch.setattr("ottoscaler.calls.following.PERIOD_SECONDS", 1000.0)
+    async with open_house() as house:
+        one = await house.open()
+        news = await follow(one, call())
+        again = await follow(one, call())
+        assert trio.current_time() < 100
+    assert ends(news) == {"build": "completed", "deploy": "completed"}
+    assert again == news
+
+
 async def test_whoever_asks_again_joins_from_the_first_entry(autojump_clock: MockClock) -> None:
     """While it runs and after its end, on the same replica and on another, the same entries are told."""
     async with open_house() as house:
@@ -281,9 +293,11 @@ async def test_a_pipeline_that_became_a_dead_letter_says_why(autojump_clock: Moc
 
 
 class SlowNews:
-    """A stream that tells what one pipeline told, two at a time, a second after it was asked."""
+    """A ledger and its stream, which tells what one pipeline told, two at a time, a second after it was asked."""
 
     def __init__(self, *texts: str) -> None:
+        self.stream = self
+        self.listeners: list[object] = []
         self._texts = texts
 
     async def read_news(self, known: Mapping[str, int]) -> dict[str, Told]:
