@@ -1,9 +1,9 @@
 """One look for all events that calls and pipelines of this process wait for, however many they are.
 
 In: ids, for as long as somebody waits. Out: how they stand, as soon as that is something new to who waits. All of them
-are looked at every so often, for any replica may work on them. One is looked at at once when somebody begins to wait
-for it, and for a call also when this very process has written something down about it; a pipeline, which tells all that
-it hears, hears enough now and then.
+are looked at every so often, for any replica may work on them, and less often while nothing is new. One is looked at at
+once when somebody begins to wait for it, and for a call also when this very process has written something down about
+it; a pipeline, which tells all that it hears, hears enough now and then.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from ottoscaler.spine.ledger import Ledger
 from ottoscaler.stream.requests import Standing
 
 PERIOD_SECONDS = 0.1
+SLOWEST_SECONDS = 0.5
+SLOWING = 1.2
+"""Each look that finds nothing new makes the period longer, up to the slowest: what has taken long is told late by a
+sixth of that at most, and a pipeline that runs for hours costs two looks a second.
+"""
 PERIOD_FOR_EACH = 0.0001
 """More for each awaited event: a look at a thousand keeps Redis busy for 5 ms."""
 REST_SECONDS = 0.02
@@ -34,11 +39,12 @@ class _Waiter:
         self.found: dict[str, Standing] = {}
         self.told = trio.Event()
 
-    def tell(self, event_id: str, standing: Standing) -> None:
-        """Take note of how an event stands; end the wait where that is new."""
-        if standing != self.known[event_id]:
+    def tell(self, event_id: str, standing: Standing) -> bool:
+        """Take note of how an event stands; end the wait where that is new, and say whether it is."""
+        if is_new := standing != self.known[event_id]:
             self.found[event_id] = standing
             self.told.set()
+        return is_new
 
 
 class Standings:
@@ -59,24 +65,30 @@ class Standings:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled; rests while nobody waits."""
         task_status.started()
-        due = trio.current_time()
+        due = rested = trio.current_time()
+        period = PERIOD_SECONDS
         while True:
             with trio.move_on_at(due if self._waiters else float("inf")):
                 await self._called.wait()
+            if trio.current_time() < rested:
+                await trio.sleep_until(rested)
             is_due = trio.current_time() >= due
             wanted = list(self._waiters if is_due else self._noticed & self._waiters.keys())
             self._noticed, self._called = set(), trio.Event()
-            if is_due:
-                due = trio.current_time() + PERIOD_SECONDS + PERIOD_FOR_EACH * len(wanted)
-            if wanted:
-                await self._look(wanted)
-            await trio.sleep(REST_SECONDS + PERIOD_FOR_EACH * len(wanted))
+            is_news = bool(wanted) and await self._look(wanted)
+            if is_news or is_due:
+                period = PERIOD_SECONDS if is_news else min(period * SLOWING, SLOWEST_SECONDS)
+                latest = trio.current_time() + period + PERIOD_FOR_EACH * len(self._waiters)
+                due = latest if is_due else min(due, latest)
+            rested = trio.current_time() + REST_SECONDS + PERIOD_FOR_EACH * len(wanted)
 
-    async def _look(self, wanted: list[str]) -> None:
+    async def _look(self, wanted: list[str]) -> bool:
+        """Ask, and tell who waits; whether that was news to any."""
         found = await self._ledger.insist(partial(self._ledger.stream.look, wanted))
+        told = 0
         for event_id, standing in found.items():
-            for waiter in self._waiters.get(event_id, ()):
-                waiter.tell(event_id, standing)
+            told += sum(waiter.tell(event_id, standing) for waiter in self._waiters.get(event_id, ()))
+        return told > 0
 
     def notice(self, event_ids: Collection[str]) -> None:
         """Something was written about these events: look at those that somebody waits for eagerly."""
