@@ -118,6 +118,8 @@ def _text(parent: Pod, key: str) -> str:
 
 
 def _whole(value: object) -> int:
+    if value is None:
+        return 0
     try:
         return int(value)  # type: ignore[call-overload, no-any-return]  # what is no number raises, as caught below
     except (TypeError, ValueError, OverflowError):

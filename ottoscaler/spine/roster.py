@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +39,7 @@ class Roster:
         self._epochs: dict[str, int] = {}
         self._works: dict[str, Work] = {}
         self._settling: set[str] = set()
-        self._reserved: Counter[str] = Counter()
+        self._reserved: dict[str, int] = dict.fromkeys(LANES, 0)
 
     def __contains__(self, event_id: object) -> bool:
         return event_id in self._lanes
@@ -64,17 +63,21 @@ class Roster:
     def reserve(self) -> Iterator[list[int]]:
         """Keep all the room of every lane for the time of a question that may fill it; how much that is, as `LANES`."""
         figures = self.statistics()
-        rooms = {lane: self._room(lane, figures) for lane in LANES}
-        self._reserved.update(rooms)
+        rooms = [self._room(lane, figures) for lane in LANES]
+        for lane, room in zip(LANES, rooms, strict=True):
+            self._reserved[lane] += room
         try:
-            yield list(rooms.values())
+            yield rooms
         finally:
-            self._reserved.subtract(rooms)
+            for lane, room in zip(LANES, rooms, strict=True):
+                self._reserved[lane] -= room
 
     def statistics(self) -> RosterStatistics:
         """How many there are of each kind."""
-        lanes, settling = Counter(self._lanes.values()), len(self._settling)
-        return RosterStatistics(lanes["work"] - settling, settling, lanes["control"], lanes["pipelines"])
+        lanes, settling = list(self._lanes.values()), len(self._settling)
+        return RosterStatistics(
+            lanes.count("work") - settling, settling, lanes.count("control"), lanes.count("pipelines")
+        )
 
     def enter(self, event_id: str, lane: str, epoch: int = 0) -> None:
         """An event is ours from now on, whether or not its work has begun; `epoch` is 0 until Redis has told it."""

@@ -76,8 +76,8 @@ class Taker:
     async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:
         self._poller.offered = tending.offered
         self._is_idle = tending.is_idle
-        LEASES_CLAIMED.inc(len(tending.taken))
         for progress in tending.taken:
+            LEASES_CLAIMED.inc()
             self._roster.enter(progress.event_id, progress.lane, progress.epoch)
             self._events.send_nowait(progress)
         for event_id in tending.notices:
