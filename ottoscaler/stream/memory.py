@@ -68,15 +68,20 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
-        while (weather := self._server.weather) == "silent":
+        while self._server.weather == "silent":
             await self._server.changed.wait()
-        if weather == "refusing":
+        answer = self._carry_out(name, script)
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    def _carry_out(self, name: str, script: Callable[[], T]) -> T:
+        """What happens in the server."""
+        if self._server.weather == "refusing":
             raise Unavailable("the in-memory stream was told to refuse every call", address=ADDRESS)
         answer = script()
         if name in self._server.lose_answer_of:
             self._server.lose_answer_of.discard(name)
             raise Unavailable(f"the answer of {name} was told to get lost", address=ADDRESS)
-        await trio.lowlevel.checkpoint()
         return answer
 
     async def open_group(self, start: str, namespace: str) -> Era:

@@ -61,7 +61,7 @@ async def ask_many(asked: Asked, replicas: Sequence[Answering], dice: random.Ran
     """A few clients, each with a request of its own, that ask until they are content."""
     async with trio.open_nursery() as nursery:
         for number in range(dice.randint(0, 4)):
-            await trio.sleep(dice.expovariate(0.2))
+            await trio.sleep(dice.expovariate(0.4))
             asked.calls[f"r{number}"] = call = _call(f"r{number}", dice)
             for _ in range(dice.randint(1, 2)):
                 nursery.start_soon(_ask_again, asked, call, replicas, random.Random(dice.random()))

@@ -21,7 +21,7 @@ async def harm_all(made: Run, replicas: list[Replica], dice: random.Random) -> N
     with trio.move_on_after(HARM_SECONDS):
         async with trio.open_nursery() as nursery:
             for _ in range(dice.randint(0, 8)):
-                await trio.sleep(dice.expovariate(0.2))
+                await trio.sleep(dice.expovariate(0.4))
                 replica, seconds = dice.choice(replicas), dice.choice([0.2, 2.0, 5.0, 12.0])
                 name, act = dice.choice(HARMS)
                 made.harm.append(f"{trio.current_time():.1f} {name} r{replica.number} {seconds}")

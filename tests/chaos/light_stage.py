@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from ottoscaler.calls.door import Calls
 from ottoscaler.events import Limits
 from ottoscaler.startup import StartupFailed, StartupStopped
-from ottoscaler.stream.memory import MemoryServer
+from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.chaos.asking import Asked
 from tests.spine.scaler import Scaler
-from tests.spine.world import World
+from tests.spine.world import World, WorldKube
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -69,7 +72,8 @@ class Replica:
             name = f"r{self.number}-{self.starts}"
             self.scaler = Scaler(self.run.world, self.run.server, name, **self._settings)
             self.scaler.kube.fail = lambda verb, name: self.api_fault(verb, name)
-            self._freeze_calls(self.scaler)
+            self.scaler.stream = Redis(self.run.server, name, self.wait_thawed)
+            self._freeze_writes(self.scaler.kube)
             with trio.CancelScope() as self._life:
                 with suppress_ends():
                     async with trio.open_nursery() as nursery:
@@ -123,25 +127,45 @@ class Replica:
             return False
         return self.scaler.kube._latency < 0.1 and rings.vitals.is_ready and rings._session.is_valid()
 
-    def _freeze_calls(self, scaler: Scaler) -> None:
-        for target, names in (
-            (scaler.stream, ("read", "renew", "register", "tend", "record", "close", "offer", "mark_victims")),
-            (scaler.stream, ("request", "look", "read_request", "read_ending", "start_stage", "read_progress")),
-            (scaler.kube, ("create_pod", "delete_pod", "delete_finished_pods")),
-        ):
-            for name in names:
-                setattr(target, name, self._gated(getattr(target, name)))
+    async def wait_thawed(self) -> None:
+        """Return when it is not frozen; at once, and without a checkpoint, where it is not now."""
+        if not self._thawed.is_set():
+            await self._thawed.wait()
+
+    def _freeze_writes(self, kube: WorldKube) -> None:
+        for name in ("create_pod", "delete_pod", "delete_finished_pods"):
+            setattr(kube, name, self._gated(getattr(kube, name)))
 
     def _gated(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def gated(*args: Any, **kwargs: Any) -> Any:
-            if not self._thawed.is_set():
-                await self._thawed.wait()
+            await self.wait_thawed()
             answer = await method(*args, **kwargs)
-            if not self._thawed.is_set():
-                await self._thawed.wait()
+            await self.wait_thawed()
             return answer
 
         return gated
+
+
+class Redis(MemoryStream):
+    """Redis as a replica sees it. A call takes one turn of the loop, by chance on its way there or on its way back: in
+    either others may come in between, and one for both is most of what a run costs.
+    """
+
+    def __init__(self, server: MemoryServer, session: str, wait_thawed: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(server, session)
+        self._wait_thawed = wait_thawed
+
+    async def _call(self, name: str, script: Callable[[], T]) -> T:
+        if is_late := random.random() < 0.5:
+            await trio.lowlevel.checkpoint()
+        await self._wait_thawed()
+        while self._server.weather == "silent":
+            await self._server.changed.wait()
+        answer = self._carry_out(name, script)
+        if not is_late:
+            await trio.lowlevel.checkpoint()
+        await self._wait_thawed()
+        return answer
 
 
 class suppress_ends(suppress):  # noqa: N801 - used as a function

@@ -10,7 +10,7 @@ it, with the methods that the spine uses of `ottoscaler.kube.client.Kube`. What 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -287,9 +287,9 @@ class WorldKube:
     async def delete_finished_pods(self, namespace: str, selector: str, *, limit: int = 500) -> None:
         """As `Kube.delete_finished_pods`."""
         await self._write("deletecollection", selector)
-        wanted = dict(part.split("=") for part in selector.split(","))
+        wanted = _labels_of(selector)
         for pod in list(self._world.pods.values()):
-            if wanted.items() <= pod["metadata"]["labels"].items() and pod["status"]["phase"] in (
+            if wanted <= pod["metadata"]["labels"].items() and pod["status"]["phase"] in (
                 "Succeeded",
                 "Failed",
             ):
@@ -308,7 +308,9 @@ class WorldKube:
         await trio.sleep(self._latency)
         if error := self.fail("list", selector):
             raise error
-        return [pod for pod in self._world.pods.values() if _matches(pod, selector)], self._world.version
+        wanted = _labels_of(selector)
+        pods = [pod for pod in self._world.pods.values() if wanted <= pod["metadata"].get("labels", {}).items()]
+        return pods, self._world.version
 
     async def watch_pods(
         self, namespace: str, selector: str, resource_version: int, timeout_seconds: int = 30
@@ -319,11 +321,12 @@ class WorldKube:
         if resource_version > self._world.version:
             raise Expired("from the future")
         version, deadline, cuts = resource_version, trio.current_time() + timeout_seconds, self._cuts
+        wanted = _labels_of(selector)
         while True:
             if self._cuts != cuts:
                 raise lost("watch")
             for version, kind, pod in self._world.after(version):  # noqa: B007, B020 - goes on from the last one
-                if _matches(pod, selector):
+                if wanted <= pod["metadata"].get("labels", {}).items():
                     yield WatchEvent(kind, pod)
             if version < self._world.version:
                 continue
@@ -368,10 +371,8 @@ def copied(part: Any) -> Any:
     return [copied(value) for value in part] if isinstance(part, list) else part
 
 
-def _matches(pod: Mapping[str, Any], selector: str) -> bool:
-    wanted = dict(part.split("=") for part in selector.split(","))
-    labels: Mapping[str, str] = pod["metadata"].get("labels", {})
-    return wanted.items() <= labels.items()
+def _labels_of(selector: str) -> Set[tuple[str, str]]:
+    return dict(part.split("=") for part in selector.split(",")).items()
 
 
 def lost(verb: str) -> Unavailable:
