@@ -185,6 +185,7 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where Redis is and how to get in; `str()` is the address without user and password, fit for logs.
 
     `db`, `username` and `password` are None where the URL does not say; `options` are TLS file names and switches.
+    The password that stands in `password_file`, if there is one, wins.
     """
 
     scheme: str  # redis, rediss (TLS), unix, memory
@@ -194,6 +195,7 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     db: int | None = None
     username: str | None = None
     password: Secret | None = None
+    password_file: str | None = None
     options: dict[str, str] = {}
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from ottoscaler.parsing import RedisAddress, choice, matching, port, redis_url, seconds, secret, text, whole
+from ottoscaler.parsing import RedisAddress, choice, matching, path, port, redis_url, seconds, secret, text, whole
 from ottoscaler.secret import Secret
 from ottoscaler.settings.field import YEAR, Field
 
@@ -24,6 +24,15 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         Field(
             secret(), None, "Password of Redis, where REDIS_URL has none in it; a flag shows in the list of processes."
+        ),
+    ]
+    redis_password_file: Annotated[
+        str | None,
+        Field(
+            path(),
+            None,
+            "A file with the password of Redis, in place of REDIS_PASSWORD; read at every login: a change needs no "
+            "restart.",
         ),
     ]
     redis_url: Annotated[
@@ -96,4 +105,5 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
             url,
             db=self.redis_db if url.db is None else url.db,
             password=url.password or self.redis_password,
+            password_file=None if url.password else self.redis_password_file,
         )

@@ -11,10 +11,13 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as NotConnected
 from redis.retry import Retry
 
 from ottoscaler.parsing import RedisAddress
@@ -139,6 +142,25 @@ def _opened(
     return sock
 
 
+class PasswordFile(CredentialProvider):
+    """A password that is read anew at each login: it may have changed since the last."""
+
+    def __init__(self, username: str | None, file: str) -> None:
+        self._username = username
+        self._file = Path(file)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """What follows AUTH; the line end behind a password is none of it. Its error is redis-py's, which then closes
+        the socket.
+        """
+        try:
+            password = self._file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            raise NotConnected(f"REDIS_PASSWORD_FILE {str(self._file)!r} cannot be read ({reason})") from error
+        return (self._username, password) if self._username else (password,)
+
+
 def make_connection(address: RedisAddress, breaker: Breaker, timeout: float) -> RedisConnection:
     """A connection that is not open yet. It repeats nothing and says nothing of the client that it is."""
     wishes: dict[str, Any] = {
@@ -151,6 +173,9 @@ def make_connection(address: RedisAddress, breaker: Breaker, timeout: float) -> 
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
     }
+    if address.password_file:
+        login = {"username": None, "password": None}
+        wishes |= login | {"credential_provider": PasswordFile(address.username, address.password_file)}
     kind: Any  # redis-py's constructors have no types
     match address.scheme:
         case "unix":
