@@ -1,28 +1,18 @@
-"""One look for all who follow pipelines: a single task asks the stream what they told, whoever follows them.
+"""What pipelines tell: their news in order, from the first on, for all who follow them.
 
-In: ids of pipelines, for as long as somebody follows them. Out: their news in order, from the first on. All of them are
-looked at every so often, for any replica may work on them; one at once when somebody begins to follow it, and when this
-very process has written something down about it.
+In: ids of pipelines, for as long as somebody follows them. Out: their news. One is looked at at once when somebody
+begins to follow it, and when this very process has written something down about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
-from math import inf
 
 import trio
 
-from ottoscaler.errors import Unavailable
 from ottoscaler.spine.ledger import Ledger
+from ottoscaler.spine.shared_look import SharedLook
 from ottoscaler.stream.pipelines import Told
-
-PERIOD_SECONDS = 0.2
-PERIOD_FOR_EACH = 0.0002
-"""More for each pipeline that is followed."""
-REST_SECONDS = 0.02
-"""Between two looks at least."""
-AWAY_SECONDS = 1.0
-"""Between looks while Redis does not answer."""
 
 
 class _Followed:
@@ -44,53 +34,37 @@ class _Followed:
 
 
 class Following:
-    """The shared look. `run` must be running for `follow` to go on."""
+    """All who follow. `run` must be running for `follow` to go on."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._stream = ledger.stream
+        self._ledger = ledger
         self._followed: dict[str, _Followed] = {}
-        self._noticed: set[str] = set()
-        self._called = trio.Event()
+        self._shared = SharedLook(self._open, self._look)
         ledger.listeners.append(self.notice)
 
     def __len__(self) -> int:
         return len(self._followed)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look until cancelled; rests while nobody follows."""
-        task_status.started()
-        due = trio.current_time()
-        while True:
-            with trio.move_on_at(due if self._open() else inf):
-                await self._called.wait()
-            is_due = trio.current_time() >= due
-            known = {id_: len(one.texts) for id_, one in self._open().items() if is_due or id_ in self._noticed}
-            self._noticed, self._called = set(), trio.Event()
-            if is_due:
-                due = trio.current_time() + PERIOD_SECONDS + PERIOD_FOR_EACH * len(known)
-            pause = REST_SECONDS + PERIOD_FOR_EACH * len(known)
-            try:
-                await self._look(known)
-            except Unavailable:
-                pause = AWAY_SECONDS
-            await trio.sleep(pause)
+        """Look until cancelled."""
+        await self._shared.run(task_status=task_status)
 
-    async def _look(self, known: dict[str, int]) -> None:
-        if not known:
-            return
-        for event_id, page in (await self._stream.read_news(known)).items():
+    def _open(self) -> list[str]:
+        return [id_ for id_, one in self._followed.items() if not one.is_over]
+
+    async def _look(self, wanted: list[str]) -> bool:
+        known = {id_: len(self._followed[id_].texts) for id_ in wanted}
+        told = await self._ledger.insist(lambda: self._ledger.stream.read_news(known))
+        for event_id, page in told.items():
             followed = self._followed.get(event_id)
             if followed and len(followed.texts) == known[event_id]:  # it may have been left and come back meanwhile
                 followed.hear(page)
-
-    def _open(self) -> dict[str, _Followed]:
-        return {id_: one for id_, one in self._followed.items() if not one.is_over}
+        return any(page.texts or page.is_over for page in told.values())
 
     def notice(self, event_ids: Collection[str]) -> None:
         """Something was written about these events: look at those that somebody follows."""
         if noticed := self._followed.keys() & event_ids:
-            self._noticed |= noticed
-            self._called.set()
+            self._shared.call_for(noticed)
 
     async def follow(self, event_id: str) -> AsyncGenerator[str]:
         """All news of a pipeline, and more as they come; returns after the last. Close it when it is left early."""

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from ottoscaler.errors import Refused, Unavailable
 from ottoscaler.rpc.door import RequestMismatch, ScaleAnswer
-from ottoscaler.spine.standings import REST_SECONDS
+from ottoscaler.spine.shared_look import REST_SECONDS
 from tests.calls.house import House, Replica, open_house
 from tests.spine.world import Plan, World, long_world
 
