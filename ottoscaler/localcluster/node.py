@@ -34,7 +34,7 @@ class NodeSettings:
     memory: str = "256Gi"
     labels: Mapping[str, str] = field(default_factory=dict)
     phase_delay: float = 0.05  # between a container's end and the pod's phase
-    removal_delay: float = 0.02  # between the final status of a deleted pod and its DELETED
+    removal_delay: float = 0.1  # between the final status of a deleted pod and its DELETED
     image_backoff: float = 10.0  # before an image is pulled again; doubles up to max_backoff
     back_off_shown: float = 0.2  # how long ErrImagePull shows before ImagePullBackOff
     crash_backoff: float = 10.0  # before a container runs a third time; doubles up to max_backoff

@@ -270,11 +270,11 @@ class PodWorker:
         self.state = replace(self.state, phase="Succeeded" if succeeded else "Failed", sandbox_ready=False)
         await self.node.wait_heard()
         self.publish()
-        self.finished = True
         if "deletionTimestamp" in self.pod["metadata"]:
             await trio.sleep(self.node.settings.removal_delay)
             await self.node.wait_heard()
             self._remove_nowait()
+        self.finished = True
 
     def _remove_nowait(self) -> None:
         """End the grace of a deleted pod; remove it unless finalizers hold it."""

@@ -6,8 +6,11 @@ once, and a `Gap` wherever lines may be missing; the receiver may take its time,
 What the kubelet serves is its current file, and a follower changes to a new one without reading the old one to its end.
 So nothing is taken for complete but what was seen to follow a mark that was found again: a stream is resumed only after
 a plain read has found the mark, and whether a new file was begun (its first stamp has changed) is looked at every
-`HEAD_EVERY` bytes, after every pause in reading, and at the end. A log is at its end when a read that began after the
-container's end has found the mark and come to the end.
+`HEAD_EVERY` bytes, after every pause in reading, with every plain read, and at the end.
+
+Nor is the end of a stream the end of the log: the API server ends its answer in the same way when its connection to the
+kubelet breaks (it ignores how its `io.Copy` ended). So after each stream the log is read and followed again, until the
+end of the container is known. A log is at its end when a read that began after that has brought nothing new.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from ottoscaler.log import log
 from ottoscaler.logs.lines import LineReader, LogLine
 from ottoscaler.logs.mark import Entry, Gap, Mark, Seeker
 
-RETRY = Backoff(0.1, 5.0)
+RETRY = Backoff(0.2, 5.0, factor=3.0)
 HEAD_EVERY = 4 << 20
 """Bytes after which it is looked at whether a new file was begun: less than half of the 10 MiB at which one is."""
 SMALL = 256 << 10
@@ -42,7 +45,13 @@ LATE_SECONDS = 2.0
 start, whose time has whole seconds) may have lost its beginning.
 """
 END_SECONDS = 5.0
-"""How long a stream may go on after the container's end, and the news of the end may come after the stream's."""
+"""So long a worker that was said to have ended is followed, if its container was not seen to end."""
+SETTLE_SECONDS = 0.1
+"""A stream that is silent for so long after the container's end was seen is left: a read says what there is."""
+CERTAIN_SECONDS = 2.0
+"""A read that began so long after `finishedAt` began after the container's end: that time has whole seconds, and clocks
+of nodes are taken to differ from ours by less than a second.
+"""
 
 
 class ReadLog(Protocol):
@@ -78,74 +87,115 @@ class Following:
         self._is_small = not mark.stamp
         self._size = 0
         self._unchecked = 0
-        self._ended_at = 0.0
+        self._rest = b""
+        """A line without its end, as the last stream or read left it."""
+        self._has_missed = False
+        """The last read did not find the mark."""
+        self._ended_at = self._read_at = 0.0
+        """When a stream ended by itself, and when the last read to the end began."""
         self._opened = self._empty_until = 0.0
         self._has_read = bool(mark.stamp)
-        self._is_hurried = False
+        self._hurried_until = 0.0
         self._may_have_run = True
+        self._ended = trio.Event()
+        """The container was seen to end, or its pod to be gone."""
         self._waiting = trio.CancelScope()
         self._stream = trio.CancelScope()
 
     def hurry(self, *, may_have_run: bool = True) -> None:
         """The worker has ended, or will never begin: wait for nothing that may not come."""
-        self._is_hurried = True
+        self._hurried_until = trio.current_time() + END_SECONDS
         self._may_have_run = may_have_run
         self._waiting.cancel(reason="the worker has ended")
-        self._stream.deadline = min(self._stream.deadline, trio.current_time() + END_SECONDS)
+        self._shorten(END_SECONDS)
 
     async def run(self) -> None:
         """Hand on everything to the end. Whatever fails is tried again; only a cancel ends it earlier."""
-        with self._waiting:
-            await self._pod.wait(_has_begun)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._note_end)
+            with self._waiting:
+                await self._pod.wait(_has_begun)
+            await self._run()
+            nursery.cancel_scope.cancel(reason="the log is over")
+
+    async def _note_end(self) -> None:
+        await self._pod.wait(_has_ended)
+        self._ended.set()
+        self._shorten(SETTLE_SECONDS)
+
+    async def _run(self) -> None:
         delays = self._retry.delays()
         while not self.is_over:
-            before = self.position
+            line, begun, is_away = self.position.line, trio.current_time(), False
             try:
                 await self._go_on()
             except NotFound:
                 await self._end_gone()
             except (TryAgain, Answered) as error:
                 log.debug("a log is read again later", worker=self._name, reason=str(error))
-                await trio.sleep(next(delays))
-            else:
-                await self._pause(next(delays))
-            if self.position is not before:
+                is_away = True
+            if self.position.line != line or trio.current_time() > begun + END_SECONDS:
                 delays = self._retry.delays()
+            if not self.is_over:
+                await self._pause(next(delays), is_away=is_away)
 
-    async def _pause(self, seconds: float) -> None:
-        """Between two streams of a container that runs."""
-        if not self._has_ended:
+    async def _pause(self, seconds: float, *, is_away: bool) -> None:
+        """Between two streams; the news that the container has ended makes it short."""
+        if is_away and self._ended.is_set():
             await trio.sleep(seconds)
+        with trio.move_on_after(seconds):
+            await self._ended.wait()
 
     @property
-    def _has_ended(self) -> bool:
-        return self._is_hurried or _has_ended(self._pod.record)
+    def _may_finish(self) -> bool:
+        """Whether nothing is to be followed any more."""
+        record = self._pod.record
+        if not self._hurried_until or _has_ended(record):
+            return _has_ended(record)
+        return record is None or record.started_at is None or trio.current_time() >= self._hurried_until
 
     async def _go_on(self) -> None:
-        if self._has_ended:
+        if self._may_finish:
             await self._finish()
-            return
-        if self.position.stamp and not await self._catch_up(self.position.since):
-            return
-        await self._follow()
-        with trio.move_on_after(END_SECONDS):
-            await self._pod.wait(_has_ended)
+        elif not (self.position.stamp or self._ended_at) or await self._catch_up():
+            await self._follow()
 
-    async def _catch_up(self, since: str, *, is_last: bool = False) -> bool:
-        """Read what there is, behind the mark; False where the mark is not there any more, which a gap then says."""
-        self._opened = self._now()
+    async def _catch_up(self, *, is_last: bool = False) -> bool:
+        """Read what there is, behind the mark, and look at the file; False where that was cut off from what was read
+        before, which a gap says, or brought something new that may not be `is_last`.
+        """
+        opened = self._opened = self._now()
+        known, since = (self.position.line, self._rest), "" if self._is_small else self.position.since
         seeker, reader = Seeker(self.position), LineReader()
         async with aclosing(self._read(follow=False, since=since)) as pieces:
             async for piece in pieces:
                 await self._take(seeker, reader.feed(piece), is_whole=not since)
-            if is_last:
-                await self._take(seeker, reader.end(), is_whole=not since)
-        if reader.unstamped and not seeker.first:
-            raise Unavailable(f"the kubelet says: {reader.unstamped.decode(errors='replace')}")
+        self._rest = reader.rest
+        if reader.is_interrupted or (reader.unstamped and not seeker.first):
+            raise Unavailable(f"the kubelet says: {(reader.unstamped or reader.rest)[:300].decode(errors='replace')}")
+        has_missed, self._has_missed = self._has_missed, not seeker.found
         if not seeker.found:
-            await self._deliver([Gap(self.position.stamp, seeker.first, "LogRotated")])
-            self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head="", sure="")
-        return seeker.found
+            if has_missed:  # a read that was cut off does not find it either
+                await self._say_rotated(seeker.first)
+            return False
+        if since and not await self._check_head():
+            return False
+        if not since:  # the head was compared, and this is its file
+            self.position = msgspec.structs.replace(self.position, sure=self.position.stamp)
+        self._read_at = opened
+        if is_last and (self.position.line, self._rest) != known:
+            return False
+        if is_last:
+            await self._take(seeker, reader.end(), is_whole=not since)
+        return True
+
+    async def _say_rotated(self, head: str) -> None:
+        """The mark is not in the file any more; whether there was another file before it nobody has looked."""
+        stamp, sure = self.position.stamp, self.position.sure
+        if _seconds(sure) < _seconds(stamp):
+            await self._deliver([Gap(sure, stamp, "LogRotated", certain=False)])
+        await self._deliver([Gap(stamp, head, "LogRotated")])
+        self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head=head, sure=head)
 
     async def _follow(self) -> None:
         """One stream, until it ends, falls silent, or may have skipped something."""
@@ -167,12 +217,21 @@ class Following:
                         self._limit(seeker)
                     self._ended_at = self._now()
                 finally:
+                    if is_open:
+                        self._rest = reader.rest
                     if is_open and not self._has_read and self._opened - self._known_empty() <= LATE_SECONDS:
                         self._empty_until = self._now()
 
     def _limit(self, seeker: Seeker) -> None:
-        patience = END_SECONDS if self._is_hurried else QUIET_SECONDS if seeker.found else SEEK_SECONDS
+        patience = QUIET_SECONDS if seeker.found else SEEK_SECONDS
+        if self._hurried_until or self._ended.is_set():
+            patience = SETTLE_SECONDS if self._ended.is_set() else END_SECONDS
         self._stream.deadline = trio.current_time() + patience
+
+    def _shorten(self, patience: float) -> None:
+        """Wait no longer than that for what comes next; what came is handed on whole."""
+        if self._stream.deadline != float("inf"):
+            self._stream.deadline = min(self._stream.deadline, trio.current_time() + patience)
 
     async def _hand_on(self, seeker: Seeker, lines: Sequence[LogLine], size: int, *, is_whole: bool) -> bool:
         """Hand lines on and look after the file; whether the stream may be read on."""
@@ -247,23 +306,25 @@ class Following:
         if not self._has_read and record is not None and record.started_at is None and not record.is_unseen:
             self.is_over = True  # it never ran
             return
-        since = "" if self._is_small else self.position.since
-        if await self._catch_up(since, is_last=True):
-            if since:
-                await self._check_head()
-            if not _has_ended(record):
-                await self._deliver([Gap(self.position.stamp, "", "EndNotSeen", certain=False)])
-            self.is_over = True
+        is_seen = _has_ended(record)
+        if not await self._catch_up(is_last=is_seen):
+            return
+        if not is_seen:
+            await self._deliver([Gap(self.position.stamp, "", "EndNotSeen", certain=False)])
+        self.is_over = True
 
     async def _end_gone(self) -> None:
-        """The pod is gone, and with it its log. A stream that ended by itself after the container's end was whole."""
-        record = self._pod.record
+        """The pod is gone, and with it its log: was it read after the container's end, or at least until about then?"""
+        record, at = self._pod.record, self.position
         finished = record.finished_at if record is not None else None
-        is_whole = finished is not None and self._ended_at >= finished
+        is_read = finished is not None and self._read_at >= finished + CERTAIN_SECONDS
+        is_near = finished is not None and max(self._read_at, self._ended_at) >= finished
         has_run = self._has_read or (record is not None and record.started_at is not None)
         is_unknown = record is None or record.is_unseen
+        is_whole = is_read and not self._rest
         if not is_whole and (has_run or (is_unknown and self._may_have_run)):
-            await self._deliver([Gap(self.position.stamp, "", "PodGone", certain=has_run)])
+            begin = min(at.sure, at.stamp, key=_seconds)
+            await self._deliver([Gap(begin, "", "PodGone", certain=has_run and not is_near)])
         self.is_over = True
 
 

@@ -45,6 +45,16 @@ class LineReader:
         self._is_skipping = False
         self._recent: dict[bytes, list[int]] = {}
 
+    @property
+    def rest(self) -> bytes:
+        """What came behind the last newline."""
+        return self._rest
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the last words, which have no newline, are not the worker's: the kubelet says so why it stopped."""
+        return bool(self._rest) and not (self._begun or self._is_skipping or _STAMP.match(self._rest))
+
     def feed(self, piece: bytes) -> list[LogLine]:
         """The lines that are complete with this piece."""
         *whole, self._rest = (self._rest + piece).split(b"\n")

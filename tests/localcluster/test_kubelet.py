@@ -57,6 +57,18 @@ async def test_a_deleted_pod_changes_as_recorded(tmp_path: Path, autojump_clock:
     assert without_repeats(bench.story("ignores-term")) == recorded_story("ignores-term")
 
 
+async def test_a_deleted_pod_shows_its_end_before_it_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Between the final status and the removal there is time to look at the pod and to read its log."""
+    async with open_bench(tmp_path, removal_delay=0.4) as bench:
+        bench.create("life-long", annotations={"ottoscaler.local/duration": "60"})
+        await bench.wait_phase("life-long", "Running")
+        bench.delete("life-long", grace=2)
+        await bench.wait_phase("life-long", "Failed")
+        ended = trio.current_time()
+        await bench.wait_gone("life-long")
+        assert 0.4 <= trio.current_time() - ended < 0.5
+
+
 async def test_deadline_ends_a_pod_as_recorded(tmp_path: Path, autojump_clock: MockClock) -> None:
     """activeDeadlineSeconds: conditions say PodFailed at once, the phase DeadlineExceeded after the grace."""
     async with open_bench(tmp_path) as bench:

@@ -32,15 +32,19 @@ class FakeKubelet:
         self.is_away = False
         self.is_gone = False
         self.is_waiting = False
+        self.complaints: list[bytes] = []
+        """The kubelet's words in the middle of the next answers, which end with them."""
         self.reads: list[tuple[bool, str]] = []
         self._cuts: list[trio.CancelScope] = []
+        self._is_polite = False
 
     def now(self) -> float:
         """Unix time of this world."""
         return self._clock() if self._clock else START + trio.current_time() - self.began
 
-    def cut(self) -> None:
-        """End all open streams as a broken connection does."""
+    def cut(self, *, is_polite: bool = False) -> None:
+        """End all open streams as a broken connection does; politely: as an API server that lost the kubelet."""
+        self._is_polite = is_polite
         for scope in self._cuts:
             scope.cancel(reason="cut by the test")
 
@@ -76,10 +80,13 @@ class FakeKubelet:
         try:
             yield b""
             async for piece in receive:
+                if self.complaints:
+                    yield piece[: piece.index(b"\n") + 1] + self.complaints.pop()
+                    break
                 yield piece
         finally:
             scope.cancel(reason="the reader left")
             self._cuts.remove(scope)
             receive.close()
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and not self._is_polite:
             raise Unavailable("the stream broke off")

@@ -7,14 +7,12 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import msgspec
-import pytest
 import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.fleet import Fleet, PodRecord
-from ottoscaler.logs import following
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap, Mark
@@ -32,6 +30,7 @@ class Scene:
         self.fleet = Fleet()
         self.got: list[Entry] = []
         self.slow = 0.0
+        self.skew = 0.0
         self.following: Following
         self._version = 1
 
@@ -53,8 +52,8 @@ class Scene:
 
     async def deliver(self, entries: Sequence[Entry]) -> None:
         """Take what is handed on."""
-        await trio.sleep(self.slow)
         self.got += entries
+        await trio.sleep(self.slow)
 
     @property
     def texts(self) -> list[str]:
@@ -79,7 +78,7 @@ class Scene:
                 pod,
                 mark,
                 self.deliver,
-                now=self.kubelet.now,
+                now=lambda: self.kubelet.now() + self.skew,
                 retry=Backoff(0.1, 1.0, jitter=0.0),
             )
             await self.following.run()
@@ -239,28 +238,6 @@ async def test_a_rotation_inside_a_living_stream_is_not_passed_off_as_completene
     assert (gap.end[:19], gap.why, gap.certain) == ("2026-11-20T20:41:42", "LogRotated", False)
 
 
-async def test_a_new_file_is_noticed_while_the_stream_lives(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head is looked at every so many bytes: a gap is said also where pod and log go with the container's end."""
-    monkeypatch.setattr(following, "HEAD_EVERY", 50)
-    async with opened(tmp_path) as scene:
-        scene.start()
-        scene.say(1)
-        await trio.sleep(1)
-        scene.say(2, 3)
-        scene.kubelet.log.rotate()
-        await trio.sleep(20)
-        scene.say(*range(4, 14))
-        await trio.sleep(1)
-        scene.end()
-        await trio.sleep(0.005)
-        scene.kubelet.is_gone = True
-        scene.show(gone=True)
-    assert (scene.kubelet.log.skipped, scene.texts) == (2, words(1, *range(4, 14)))
-    assert [gap.why for gap in scene.gaps] == ["LogRotated"]
-
-
 async def test_a_slow_receiver_loses_nothing_that_the_file_still_has(tmp_path: Path, autojump_clock: MockClock) -> None:
     """While nobody takes the lines the file keeps them."""
     async with opened(tmp_path) as scene:
@@ -295,52 +272,60 @@ async def test_a_slow_receiver_and_a_rotation_are_a_gap(tmp_path: Path, autojump
     assert scene.gaps
 
 
-async def test_a_pod_that_is_gone_before_its_end_was_read_is_a_gap(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """What nobody can read any more is said to be missing."""
+async def test_two_rotations_between_two_looks_are_both_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One file is put away while the stream is open, the next while it is not: the lines of both are in gaps."""
     async with opened(tmp_path) as scene:
         scene.start()
         scene.say(1)
-        await trio.sleep(1)
+        await trio.sleep(3)
+        scene.say(2, 3)
+        scene.kubelet.log.rotate()
+        await trio.sleep(3)
+        scene.say(4)
+        await trio.sleep(3)
         scene.kubelet.is_away = True
         scene.kubelet.cut()
-        scene.say(2)
+        scene.say(5)
+        await trio.sleep(3)
+        scene.kubelet.log.rotate()
+        scene.say(6)
+        scene.kubelet.is_away = False
         await trio.sleep(5)
-        scene.kubelet.is_gone, scene.kubelet.is_away = True, False
-        scene.show(gone=True)
-    assert scene.texts == words(1)
-    assert [gap.why for gap in scene.gaps] == ["PodGone"]
+        scene.end()
+    assert scene.texts == words(1, 4, 6)
+    assert [(gap.begin[17:19], gap.end[17:19], gap.certain) for gap in scene.gaps] == [
+        ("21", "27", False),
+        ("27", "33", True),
+    ]
 
 
-@pytest.mark.parametrize(("is_listed", "gaps"), [(False, [("PodGone", False)]), (True, [])])
-async def test_a_pod_that_vanished_behind_a_silent_watch_may_have_run(
-    tmp_path: Path, autojump_clock: MockClock, is_listed: bool, gaps: list[tuple[str, bool]]
-) -> None:
-    """Where the last that was seen of a pod is that it waits, its deletion tells that it never ran; its absence from a
-    list tells nothing.
-    """
-    async with opened(tmp_path) as scene:
-        scene.show(phase="Pending")
-        await trio.sleep(1)
-        scene.kubelet.is_gone = True
-        if is_listed:
-            scene.show(gone=True)
-        else:
-            scene.fleet.replace([], 100)
-    assert [(gap.why, gap.certain) for gap in scene.gaps] == gaps
-
-
-async def test_a_stream_that_ended_with_the_container_was_whole(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """A stopped pod is gone right after its container's end: the stream that ended by itself had everything."""
+async def test_a_file_put_away_while_its_gap_is_told_is_told_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Between the read that missed the mark and the next one the file may be another once more."""
     async with opened(tmp_path) as scene:
         scene.start()
-        scene.say(1, 2)
-        await trio.sleep(1)
-        scene.end()
+        scene.say(1)
+        await trio.sleep(3)
+        scene.kubelet.is_away = True
+        scene.kubelet.cut()
+        scene.kubelet.log.rotate()
+        scene.say(2)
+        await trio.sleep(3)
+        scene.kubelet.is_away = False
+        while not scene.gaps:  # noqa: ASYNC110 - it tells nobody
+            await trio.sleep(0.001)
+        scene.say(3)
+        scene.kubelet.log.rotate()
         await trio.sleep(0.005)
-        scene.kubelet.is_gone = True
-        scene.show(gone=True)
-    assert scene.texts == words(1, 2)
-    assert scene.gaps == []
+        scene.say(4)
+        await trio.sleep(3)
+        scene.end()
+    assert scene.texts == words(1, 4)
+    (first, second) = scene.gaps
+    assert (first.certain, second.certain) == (True, False)
+    assert first.end == second.begin
+    assert second.end == next(
+        entry.stamp for entry in scene.got if isinstance(entry, LogLine) and entry.text == b"line 4"
+    )
 
 
 async def test_a_log_first_opened_late_may_have_lost_its_beginning(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -372,20 +357,19 @@ async def test_a_silent_stream_is_opened_again(tmp_path: Path, autojump_clock: M
     assert scene.texts == words(1, 2)
 
 
-@pytest.mark.parametrize("is_closed", [True, False])
-async def test_a_worker_said_to_have_ended_keeps_nobody_waiting(
-    tmp_path: Path, autojump_clock: MockClock, is_closed: bool
-) -> None:
-    """After `hurry` what is there is read; where the container's end was not seen, that is said."""
+async def test_a_late_log_of_half_a_line_may_have_lost_its_beginning(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The same where all that is left is a last line without its end."""
     async with opened(tmp_path) as scene:
+        scene.kubelet.is_away = True
         scene.start()
         scene.say(1)
-        await trio.sleep(1)
-        if is_closed:
-            scene.end()
-        scene.following.hurry()
-    assert scene.texts == words(1)
-    assert [gap.why for gap in scene.gaps] == ([] if is_closed else ["EndNotSeen"])
+        await trio.sleep(30)
+        scene.kubelet.log.rotate()
+        scene.kubelet.log.feed("stdout", b"half")
+        scene.end()
+        scene.kubelet.is_away = False
+    assert scene.texts == ["half"]
+    assert [(gap.why, gap.certain) for gap in scene.gaps] == [("OpenedLate", False)]
 
 
 async def test_generators_are_closed(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> None:
