@@ -324,7 +324,8 @@ class Following:
         is_whole = is_read and not self._rest
         if not is_whole and (has_run or (is_unknown and self._may_have_run)):
             begin = min(at.sure, at.stamp, key=_seconds)
-            await self._deliver([Gap(begin, "", "PodGone", certain=has_run and not is_near)])
+            why = "EndNotRead" if has_run and is_near else "PodGone"
+            await self._deliver([Gap(begin, "", why, certain=has_run and not is_near)])
         self.is_over = True
 
 

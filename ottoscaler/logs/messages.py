@@ -23,6 +23,7 @@ WHYS = {
     "LogRotated": "the kubelet began a new log file",
     "OpenedLate": "the log could first be read long after the worker's start",
     "PodGone": "the pod was gone before its log was read to the end",
+    "EndNotRead": "the pod was gone with the end of its container, before its log was read once more",
     "EndNotSeen": "the end of the worker's container was never seen",
     "GraceOver": "nobody took the lines within the grace",
     "Crowded": "nobody took the lines while too many events waited for that",

@@ -62,7 +62,6 @@ class Run:
     of those, so the attempt may run again.
     """
     stripped: set[str] = field(default_factory=set)
-    rotated: set[str] = field(default_factory=set)
     eras: list[str] = field(default_factory=list)
     """Eras that an emptied Redis ended."""
     harm: Counter[str] = field(default_factory=Counter)

@@ -120,7 +120,7 @@ class Run:
         await self._mend(seconds)
 
     async def _rotate(self, seconds: float, dice: random.Random) -> None:
-        # a file put away in the first two seconds of a log is one of the windows that docs/logs.md names
+        # a file put away in the first two seconds of a log is the window that docs/logs.md names
         logs, now = self.world.logs.items(), trio.current_time()
         if running := [name for name, one in logs if not one.log.closed and now - one.began > 3]:
             name = dice.choice(running)
@@ -178,7 +178,7 @@ def judge(run: Run) -> None:
         assert not missing or told, f"{worker}: {sorted(missing)} are missing, and nothing says so"
         explained = {"GraceOver"} | ({"LogRotated", "OpenedLate"} if worker in run.rotated else set())
         if worker in run.given_up and run.outages:  # given up, and its pod gone, before Redis knew that
-            explained.add("PodGone")
+            explained |= {"PodGone", "EndNotRead"}
         assert gaps[worker] <= explained, f"{worker}: nothing happened that explains {gaps[worker]}"
         assert "GraceOver" not in gaps[worker] or worker in run.given_up
         for at, number in got[worker]:

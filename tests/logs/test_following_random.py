@@ -152,7 +152,7 @@ def judge(scene: Scene, worker: Worker) -> None:
         stamp = worker.stamps[number]
         assert any(gap.begin <= stamp <= (gap.end or "9") for gap in gaps), (number, stamp, gaps)
     explained = {"OpenedLate"} | ({"LogRotated"} if worker.is_rotated else set())
-    explained |= {"PodGone"} if worker.is_gone else set()
+    explained |= {"PodGone", "EndNotRead"} if worker.is_gone else set()
     assert {gap.why for gap in gaps} <= explained
     assert gaps or len(set(numbers)) == len(worker.stamps)
     new = [number for at, number in enumerate(numbers) if number not in numbers[:at]]
