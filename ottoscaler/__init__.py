@@ -11,7 +11,7 @@ The map of the house; each room imports its own line or those above it, and a te
     spine       spine/      poller → handler → scaling → creation, worker, diagnosis: an event's way to its result;
                             scaledown: the way back; taker, ledger, roster, site: what they share; rings: their shape
                 pipelines/  stages that wait for each other
-    doors       rpc/      the gRPC door: messages, threads, access; asks a Door, which knows nothing of gRPC
+    doors       rpc/      the gRPC door: connections, calls, access; asks a Door, which knows nothing of gRPC
                 calls/    what a call does: an event on the stream, and the waiting for what becomes of it
                 logs/     the lines of workers: followed, marked, handed on until each is acknowledged
                 tracing/  OpenTelemetry: a trace of each event, if switched on

@@ -206,7 +206,7 @@ async def _open_logs(
 
 
 def _doors(settings: Settings, drain: Drain, site: Site, limits: Limits, logs: dict[str, Part]) -> Doors:
-    """The gRPC door and what answers its calls. It needs 13 MB, so it is imported where it is switched on."""
+    """The gRPC door and what answers its calls. It needs 6 MB, so it is imported where it is switched on."""
     if not settings.grpc_enabled:
         return Doors(parts=logs)
     from ottoscaler.calls.door import Calls

@@ -84,8 +84,8 @@ def test_imports_point_inwards(path: Path) -> None:
         ("httpx", {"kube"}),
         ("redis", {"stream"}),
         ("hiredis", {"stream"}),
-        ("threading", {"stream", "rpc", "client", "otto_handler"}),
-        ("grpc", {"rpc", "logs", "client", "otto_handler", "cli"}),
+        ("threading", {"stream", "client", "otto_handler"}),
+        ("grpc", {"client", "otto_handler", "cli"}),
         ("rich", {"cli"}),
         ("prometheus_client", {"metrics", "gauges"}),
         ("h11", {"web"}),
@@ -110,7 +110,7 @@ def test_threads_are_started_where_libraries_need_them_only() -> None:
     """Everything else is a Trio task."""
     users = {_module(path) for path in MODULES if "to_thread" in path.read_text()}
     # tracing: OpenTelemetry's flush has no limit of its own, so it is given one outside of the loop
-    assert {module.split(".")[1] for module in users} <= {"stream", "rpc", "client", "localcluster", "tracing"}
+    assert {module.split(".")[1] for module in users} <= {"stream", "client", "localcluster", "tracing"}
 
 
 @pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=_module)

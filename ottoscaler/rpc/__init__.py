@@ -2,19 +2,22 @@
 
     v1/          the .proto files and the code made from them (`make proto`)
     door         what the door asks of the service: plain records, no word of gRPC
-    server       serving: the port, the limits, the drain
+    server       serving: the limits, the drain
+    listening    the port, TLS, the preface of HTTP/2; tls, watched_files: certificates
+    connection   one HTTP/2 connection and its tasks; streams: its state; floods: what a client may ask beside calls
+    call         one call on it; heads: headers of calls; codes: how they end
     servicer     the rpcs: what each call passes on its way in and out
     messages     the wire's messages as the door's records; answers: errors as codes and details
-    bridge       gRPC's threads and Trio's tasks: the one place where they meet
-    lanes        pools of threads by sort of call, and the pace of each client; patience: limits of time
-    access       who may call: tokens, tls, watched_files
-    health       grpc.health.v1
+    access       who may call: tokens; lanes: places by sort of call, and the pace of each client
+    peers        who is at the other end, and the log of refusals
+    health       grpc.health.v1; reflection: grpc.reflection.v1
 
 And the calls the other way, to otto-handler, with a client of our own:
 
-    handler_link its two calls; http2: a connection; framing: frames and messages in bytes
+    handler_link its two calls; http2: a connection
 
-gRPC itself is imported by `server` and below it only, which a service without the door never imports.
+Both ways share framing: frames and messages in bytes. Nothing here imports grpcio, which commands and clients use; they
+import this package first.
 """
 
 import os

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from ottoscaler.errors import TryAgain, Unavailable
 from ottoscaler.log import log
-from ottoscaler.rpc.bridge import Gone
+from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall, PolicyRefused, RequestMismatch, TooMany
+from ottoscaler.rpc.heads import Headers, trailers_of
 
 DOMAIN = "ottoscaler"
-DETAILS = "grpc-status-details-bin"
 RETRY_SECONDS = 1.0
 
 
@@ -39,33 +38,40 @@ class NotOffered(Exception):
 
 
 class NotRead(Exception):
-    """The call ended before its message had been read; nobody hears the answer (CANCELLED), but the log has it."""
+    """The call had no message in time (CANCELLED), or did not take its answer."""
+
+
+class TooLarge(Exception):
+    """A message is beyond the limit (RESOURCE_EXHAUSTED, which does not pass by itself)."""
 
 
 _BARE = {
-    NotServed: grpc.StatusCode.NOT_FOUND,
-    NotOffered: grpc.StatusCode.UNIMPLEMENTED,
-    NotRead: grpc.StatusCode.CANCELLED,
-    Gone: grpc.StatusCode.CANCELLED,
+    NotServed: Code.NOT_FOUND,
+    NotOffered: Code.UNIMPLEMENTED,
+    NotRead: Code.CANCELLED,
+    TooLarge: Code.RESOURCE_EXHAUSTED,
 }
 """Errors without details."""
 
 
 class Answer(NamedTuple):
-    """An error as it goes over the wire."""
+    """How a call ends, as it goes over the wire."""
 
-    code: grpc.StatusCode
-    message: str
+    code: Code
+    message: str = ""
     details: tuple[Message, ...] = ()
 
-    def trailer(self) -> tuple[tuple[str, bytes], ...]:
-        """The details as trailing metadata; nothing where there are none."""
+    def trailers(self) -> Headers:
+        """The end of the call in headers."""
         if not self.details:
-            return ()
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+            return trailers_of(self.code, self.message)
+        status = status_pb2.Status(code=self.code, message=self.message)
         for detail in self.details:
             status.details.add().Pack(detail)
-        return ((DETAILS, status.SerializeToString()),)
+        return trailers_of(self.code, self.message, status.SerializeToString())
+
+
+OK = Answer(Code.OK)
 
 
 def answer_to(error: BaseException) -> Answer:
@@ -76,28 +82,27 @@ def answer_to(error: BaseException) -> Answer:
     if code is not None:
         return Answer(code, str(error), details)
     log.error("a call broke", error=error)
-    return Answer(grpc.StatusCode.INTERNAL, "a fault of Ottoscaler's own; its log says more")
+    return Answer(Code.INTERNAL, "a fault of Ottoscaler's own; its log says more")
 
 
-def _known(error: BaseException) -> tuple[grpc.StatusCode | None, tuple[Message, ...]]:
-    codes = grpc.StatusCode
+def _known(error: BaseException) -> tuple[Code | None, tuple[Message, ...]]:
     match error:
         case InvalidCall():
-            return codes.INVALID_ARGUMENT, (_bad_request(error.field, str(error)),)
+            return Code.INVALID_ARGUMENT, (_bad_request(error.field, str(error)),)
         case PolicyRefused():
-            return codes.PERMISSION_DENIED, (_info("POLICY", field=error.field, value=str(error.value)),)
+            return Code.PERMISSION_DENIED, (_info("POLICY", field=error.field, value=str(error.value)),)
         case NotAllowed():
-            return codes.PERMISSION_DENIED, (_info("ROLE"),)
+            return Code.PERMISSION_DENIED, (_info("ROLE"),)
         case NotKnown():
-            return codes.UNAUTHENTICATED, (_info("TOKEN"),)
+            return Code.UNAUTHENTICATED, (_info("TOKEN"),)
         case RequestMismatch():
-            return codes.ALREADY_EXISTS, (_info("OTHER_CONTENT", field=error.field, value=error.value),)
+            return Code.ALREADY_EXISTS, (_info("OTHER_CONTENT", field=error.field, value=error.value),)
         case TooMany():
-            return codes.RESOURCE_EXHAUSTED, (_retry(error.retry_after),)
+            return Code.RESOURCE_EXHAUSTED, (_retry(error.retry_after),)
         case Unavailable():
-            return codes.UNAVAILABLE, (_retry(error.retry_after or RETRY_SECONDS),)
+            return Code.UNAVAILABLE, (_retry(error.retry_after or RETRY_SECONDS),)
         case TryAgain():
-            return codes.UNAVAILABLE, (_retry(RETRY_SECONDS),)
+            return Code.UNAVAILABLE, (_retry(RETRY_SECONDS),)
     return next((code for kind, code in _BARE.items() if isinstance(error, kind)), None), ()
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 _FRAME = struct.Struct(">BHBBI")  # RFC 9113, section 4.1: length (24 bits), type, flags, stream
 _PREFIX = struct.Struct(">BI")  # gRPC over HTTP/2: whether compressed, length
-_DATA, _GOAWAY = 0, 7
+_DATA, _HEADERS, _GOAWAY = 0, 1, 7
+_END_STREAM = 1  # beside it a DATA frame has only the flag for padding, which nobody needs
 
 
 class GoAway(NamedTuple):
@@ -30,6 +31,12 @@ class FrameJoiner:
         self.goaway: GoAway | None = None
         self._largest = largest
         self._rest = b""
+        self._small = 0
+
+    def take_small(self) -> int:
+        """How many frames came since that hold neither data nor the beginning of a request."""
+        small, self._small = self._small, 0
+        return small
 
     def feed(self, piece: bytes | bytearray) -> bytes:
         """The frames that are complete with this piece, fewer and larger. Raises ValueError for what is no HTTP/2."""
@@ -46,6 +53,7 @@ class FrameJoiner:
             if end > len(raw):
                 break
             is_plain = kind == _DATA and not flags
+            self._small += kind != _HEADERS and (kind != _DATA or length == 0 or flags > _END_STREAM)
             if joined and not (is_plain and stream == of and size + length <= self._largest):
                 ready += [_FRAME.pack(size >> 16, size & 0xFFFF, _DATA, 0, of), *joined]
                 joined, size = [], 0
@@ -66,6 +74,12 @@ class FrameJoiner:
 def _read_goaway(payload: bytes) -> GoAway:
     last, code = struct.unpack_from(">II", payload)
     return GoAway(last & 0x7FFFFFFF, code, payload[8:].decode(errors="replace"))
+
+
+def goaway(last_stream: int, code: int, words: str) -> bytes:
+    """The frame by which a server says that it leaves."""
+    payload = struct.pack(">II", last_stream, code) + words.encode()
+    return _FRAME.pack(0, len(payload), _GOAWAY, 0, 0) + payload
 
 
 def prefixed(message: bytes) -> bytes:

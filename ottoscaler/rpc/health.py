@@ -1,11 +1,9 @@
-"""The health service, `grpc.health.v1`: what balancers and probes ask; open to everybody.
-
-grpcio's own keeps a lock while it sends to a watcher, so that one client which does not read stops all checks.
-"""
+"""The health service, `grpc.health.v1`: what balancers and probes ask; open to everybody."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 import trio_util
@@ -27,11 +25,11 @@ class Health:
         self._is_serving = trio_util.AsyncBool(value=True)
 
     def stop_serving(self) -> None:
-        """Say NOT_SERVING from now on; in Trio's thread."""
+        """Say NOT_SERVING from now on."""
         self._is_serving.value = False
 
     def check(self, data: bytes) -> bytes:
-        """The answer to one question, from any thread. Raises `NotServed`."""
+        """The answer to one question. Raises `NotServed`."""
         service = _service(data)
         if service not in self._services:
             raise NotServed(f"{service!r} is not served here")
@@ -42,8 +40,9 @@ class Health:
         if _service(data) not in self._services:
             yield _answer(Status.SERVICE_UNKNOWN)
             await trio_util.AsyncBool().wait_value(value=True)
-        async for is_serving in self._is_serving.eventual_values():
-            yield _answer(Status.SERVING if is_serving else Status.NOT_SERVING)
+        async with aclosing(self._is_serving.eventual_values()) as values:
+            async for is_serving in values:
+                yield _answer(Status.SERVING if is_serving else Status.NOT_SERVING)
 
 
 def _answer(status: Literal[0, 1, 2, 3]) -> bytes:

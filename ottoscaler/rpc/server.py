@@ -1,51 +1,42 @@
-"""Serving: the port, the server with its limits, and the drain.
+"""Serving: the port, the limits, and the drain.
 
-grpcio's server answers in threads; its asyncio twin does not run on Trio. The order of the drain: health says
-NOT_SERVING, calls are answered on for a while (balancers and clients learn late), then the server sends GOAWAY and
-closes the port, calls that wait go on until the drain's time is over, and what is left is told UNAVAILABLE.
+The order of the drain: health says NOT_SERVING, calls are answered on for a while (balancers and clients learn late),
+every client is told to begin its next calls elsewhere, the port is closed, calls that wait go on until the drain's time
+is over, and what is left is told UNAVAILABLE.
 """
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-import grpc
 import trio
 import trio_util
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
 from ottoscaler.rpc.access import Access, bind_address, is_local
-from ottoscaler.rpc.bridge import Bridge, open_bridge
+from ottoscaler.rpc.connection import FLUSH_SECONDS, Connection
 from ottoscaler.rpc.door import Door
 from ottoscaler.rpc.health import Health
 from ottoscaler.rpc.lanes import Lane
-from ottoscaler.rpc.patience import Patience
+from ottoscaler.rpc.listening import Entrance, open_listeners
+from ottoscaler.rpc.peers import Peer, Refusals
 from ottoscaler.rpc.servicer import SERVICE, Lanes, Servicer
-from ottoscaler.rpc.tls import load_credentials
+from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.settings import Settings
 
 ANSWER_ON_SECONDS = 3.0
 """After a SIGTERM endpoints still lead here for a while; and a call is no more than an entry on the stream. A door that
 only this machine reaches has no endpoints.
 """
-CONNECTION_SECONDS = 1.5
-"""A connection is closed at this age, in the way that loses no call: the client is told to begin its next calls on a
-new one. `stop` tells it too, but cancels calls that were sent before the client heard of it; so all connections have to
-be gone when it comes, and endpoints that lead here for a second after a SIGTERM leave 2 of the 3 s.
-"""
 LINGER_SECONDS, QUIET_SECONDS = 2.0, 0.3
 """So much longer calls are answered at most where some are still begun: endpoints lag more than they should. It ends
 when none was begun for the second of these.
 """
-FLUSH_SECONDS = 0.2
-"""For the last answers to leave, when everything that waited has been ended."""
 SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS = 16, 8, 32
-QUEUED_CALLS = 1000
-"""Calls beyond those being answered that the server takes in, to refuse each with its reason."""
+MORE_CALLS = 1000
+"""Calls beyond all places that a client may begin on one connection, to be refused each with its reason."""
 
 
 class Ending(Protocol):
@@ -59,90 +50,85 @@ class Ending(Protocol):
 
 
 class RpcServer:
-    """A server on its port, which nobody answers at until `serve`.
+    """A server for `door`, made before it has its port. Raises `SettingsError` for files that cannot be used."""
 
-    Raises `SettingsError` for files that cannot be used and for a port that is taken.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._access, credentials = Access(settings), load_credentials(settings)
-        self._lanes = Lanes(
+    def __init__(self, door: Door, settings: Settings) -> None:
+        access, certificates = Access(settings), load_certificates(settings)
+        lanes = Lanes(
             Lane("waiting", waiting := settings.grpc_max_waiting_calls, share=half(waiting)),
             Lane("short", SHORT_CALLS),
             Lane("health", HEALTH_CALLS),
             Lane("watching", WATCHING_CALLS, share=half(WATCHING_CALLS)),
         )
-        at_once = sum(lane.limit for lane in self._lanes) + QUEUED_CALLS
-        no_thread = ThreadPoolExecutor(1)  # every rpc has the pool of its lane; this one never starts a thread
-        self._server = grpc.server(no_thread, options=_options(settings, at_once), maximum_concurrent_rpcs=at_once)
-        self.address = bind_address(settings, credentials is not None)
-        self._health = Health(SERVICE)
-        self._bind(credentials)
+        self.address = bind_address(settings, certificates is not None)
+        self._most_calls = sum(lane.limit for lane in lanes) + MORE_CALLS
+        self._health, self._refusals = Health(SERVICE), Refusals()
+        self._servicer = Servicer(
+            door, access, self._health, lanes, self._refusals, largest=settings.grpc_max_message_bytes
+        )
+        self._entrance = Entrance(certificates, self._refusals, self._converse)
+        self._connections: dict[Connection, None] = {}
+        self._is_closed = False
+        self._all_gone = trio.Event()
 
-    def _bind(self, credentials: grpc.ServerCredentials | None) -> None:
-        try:
-            if credentials is None:
-                self._server.add_insecure_port(self.address)
-            else:
-                self._server.add_secure_port(self.address, credentials)
-        except RuntimeError as error:
-            host, _, port = self.address.rpartition(":")
-            problem = f"GRPC_PORT is '{port}', expected a port that is free on {host} (gRPC cannot listen there)"
-            raise SettingsError([problem]) from error
+    async def serve(self, drain: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer calls until a drain is over, or until cancelled; once. Ready when calls are answered.
 
-    async def serve(
-        self, door: Door, drain: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Answer calls until a drain is over, or until cancelled; once. Ready when calls are answered."""
-        async with open_bridge() as bridge, trio.open_nursery() as nursery:
-            patience = Patience()
-            servicer = Servicer(door, bridge, self._access, self._health, self._lanes, patience)
-            try:
-                nursery.start_soon(patience.run)
-                self._start(servicer)
+        Raises `SettingsError` for a port that is taken.
+        """
+        listeners = await open_listeners(self.address)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as port:
+                accept = partial(trio.serve_listeners, self._entrance.handle, listeners, handler_nursery=connections)
+                await port.start(accept)
+                log.info("gRPC door open", address=self.address)
                 task_status.started()
                 await drain.requested.wait()
-                await self._drain(servicer, drain)
-            finally:
-                await self._close(bridge)
-            nursery.cancel_scope.cancel(reason="the door is closed")
+                await self._answer_on(drain)
+                port.cancel_scope.cancel(reason="the port is closed")
+            await self._end(drain)
+            connections.cancel_scope.cancel(reason="the door is closed")
 
-    def _start(self, servicer: Servicer) -> None:
-        for service, handlers in servicer.handlers().items():
-            handler = grpc.method_handlers_generic_handler(service, handlers)
-            self._server.add_generic_rpc_handlers((handler,))
-        self._server.add_generic_rpc_handlers((_Unknown(servicer),))  # the last: it takes what is left
-        self._server.start()
-        log.info("gRPC door open", address=self.address)
+    async def _converse(self, stream: trio.abc.Stream, peer: Peer, first: bytes) -> None:
+        connection = Connection(stream, peer, self._most_calls, self._servicer.begin, self._refusals)
+        self._connections[connection] = None
+        if self._is_closed:
+            connection.leave()
+        try:
+            await connection.run(first)
+        finally:
+            del self._connections[connection]
+            if not self._connections:
+                self._all_gone.set()
 
-    async def _drain(self, servicer: Servicer, drain: Ending) -> None:
+    async def _answer_on(self, drain: Ending) -> None:
         self._health.stop_serving()
-        if not is_local(self.address):
-            with trio.move_on_after(ANSWER_ON_SECONDS):
-                await drain.wait_deadline()
-            with trio.move_on_after(LINGER_SECONDS):
-                await trio_util.wait_any(partial(servicer.wait_quiet, QUIET_SECONDS), drain.wait_deadline)
-        left = max(0.0, drain.deadline - trio.current_time())
-        ended = self._server.stop(left + FLUSH_SECONDS)
-        await trio_util.wait_any(lambda: _wait(ended), drain.wait_deadline)
+        if is_local(self.address):
+            return
+        with trio.move_on_after(ANSWER_ON_SECONDS):
+            await drain.wait_deadline()
+        self._send_away()
+        with trio.move_on_after(LINGER_SECONDS):
+            await trio_util.wait_any(partial(self._servicer.wait_quiet, QUIET_SECONDS), drain.wait_deadline)
 
-    async def _close(self, bridge: Bridge) -> None:
-        """End what is left, with an answer where there is time for one."""
-        bridge.close("the door is closed")
-        ended = self._server.stop(FLUSH_SECONDS)
-        with trio.move_on_after(2 * FLUSH_SECONDS, shield=True):
-            await _wait(ended)
-        self._lanes.close()
+    async def _end(self, drain: Ending) -> None:
+        """Let calls come to their ends, and end what is left."""
+        self._is_closed = True
+        self._send_away()
+        await trio_util.wait_any(self._wait_gone, drain.wait_deadline)
+        for connection in self._connections:
+            connection.end_calls("the door is closed")
+        with trio.move_on_after(FLUSH_SECONDS):
+            await self._wait_gone()
 
+    def _send_away(self) -> None:
+        for connection in self._connections:
+            connection.leave()
 
-class _Unknown(grpc.GenericRpcHandler):
-    """Takes every call."""
-
-    def __init__(self, servicer: Servicer) -> None:
-        self._servicer = servicer
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        return self._servicer.unknown(handler_call_details)
+    async def _wait_gone(self) -> None:
+        while self._connections:
+            self._all_gone = trio.Event()
+            await self._all_gone.wait()
 
 
 async def serve_rpc(
@@ -153,13 +139,13 @@ async def serve_rpc(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Take the port and serve until a drain is over, or until cancelled. Raises what `RpcServer` raises."""
-    await RpcServer(settings).serve(door, drain, task_status=task_status)
+    await RpcServer(door, settings).serve(drain, task_status=task_status)
 
 
 def wrong_files(settings: Settings) -> list[str]:
     """What is wrong with the files that the settings name, as problems of the settings."""
     problems = []
-    for load in (Access, load_credentials):
+    for load in (Access, load_certificates):
         try:
             load(settings)
         except SettingsError as error:
@@ -170,22 +156,3 @@ def wrong_files(settings: Settings) -> list[str]:
 def half(places: int) -> int:
     """What one client may have of the places for calls that last, so that the others still get in."""
     return (places + 1) // 2
-
-
-async def _wait(event: threading.Event) -> None:
-    await trio.to_thread.run_sync(event.wait, abandon_on_cancel=True)
-
-
-def _options(settings: Settings, at_once: int) -> list[tuple[str, int]]:
-    """gRPC's own settings: https://github.com/grpc/grpc/blob/master/include/grpc/impl/channel_arg_names.h."""
-    return [
-        ("grpc.so_reuseport", 0),  # a second process on the port is told so, and takes no calls in silence
-        ("grpc.max_receive_message_length", settings.grpc_max_message_bytes),
-        ("grpc.max_concurrent_streams", at_once),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.keepalive_time_ms", 60_000),  # a client whose machine is gone is noticed
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients may ping this often
-        ("grpc.max_connection_age_ms", int(CONNECTION_SECONDS * 1000)),
-    ]

@@ -1,50 +1,46 @@
-"""The rpcs: what each call passes on its way in, in a thread of its lane, and how its answer gets out.
+"""The rpcs: what each call must pass before it has a task, what its task does, and what the client is told at its end.
 
-Messages are taken as bytes and as streams, also where a call has only one: so that a call has its place, its token and
-its time checked before it may make a thread wait, and that bytes which are no message get an answer like any other.
+A call has its pace, its token and its place checked as soon as its headers are there, in sync code; what is refused
+costs no task. What then waits for the client has a limit of time, so that nobody keeps a place by saying nothing.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
 
-import grpc
 import trio
-from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from ottoscaler.metrics import RPC_SECONDS
 from ottoscaler.rpc import health as health_service
-from ottoscaler.rpc import messages
-from ottoscaler.rpc.access import Access, Refusals, client_of
-from ottoscaler.rpc.answers import NotOffered, NotRead, answer_to
-from ottoscaler.rpc.bridge import Bridge, Gone
-from ottoscaler.rpc.door import Door, InvalidCall, PipelineCall, PipelineNews
+from ottoscaler.rpc import messages, reflection
+from ottoscaler.rpc.access import Access
+from ottoscaler.rpc.answers import OK, Answer, NotOffered, NotRead, answer_to
+from ottoscaler.rpc.call import Call
+from ottoscaler.rpc.codes import Code
+from ottoscaler.rpc.door import Door, Draining, InvalidCall
+from ottoscaler.rpc.heads import ENCODINGS
 from ottoscaler.rpc.health import Health
 from ottoscaler.rpc.lanes import Lane
-from ottoscaler.rpc.patience import Patience
+from ottoscaler.rpc.peers import Refusals
 from ottoscaler.rpc.tokens import Role
 from ottoscaler.rpc.trace_headers import with_trace
 
 SERVICE = "ottoscaler.v1.OttoscalerService"
-REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 MESSAGE_SECONDS = 10.0
 """How long an open call may be without its message."""
+ANSWER_SECONDS = 60.0
+"""How long a client may take to let its one answer in."""
 PROBE_SECONDS = 1.0
-"""The same for health checks, which are open to everybody: who holds them up must begin anew all the time."""
+"""Both for health checks, which are open to everybody: who holds them up must begin anew all the time."""
 REFLECTION_SECONDS = 60.0
-CANCEL_SECONDS = 0.2
-"""Within this time after the end of its messages a call that gRPC itself refuses turns out to be over."""
+LEFT_SECONDS = 2.0
+"""How long what a client's going away sets off may take while the door closes."""
 MOST_SHOWN = 100
 """Characters of a name that is not ours."""
-Context = grpc.ServicerContext
-Requests = Iterator[bytes]
-Behaviour = Callable[[Requests, Context], Any]
+Work = Callable[[Call], Awaitable[None]]
 
 
 class Lanes(NamedTuple):
@@ -55,178 +51,193 @@ class Lanes(NamedTuple):
     health: Lane
     watching: Lane
 
-    def close(self) -> None:
-        """Let all of their threads end."""
-        for lane in self:
-            lane.close()
+
+class Method(NamedTuple):
+    """How one rpc is served; without a role it is open to everybody."""
+
+    rpc: str
+    lane: Lane
+    role: Role | None
+    work: Work
 
 
 class Servicer:
-    """Everything that is served. `handlers` gives it to a gRPC server."""
+    """Everything that is served; `begin` is what connections call."""
 
     def __init__(
-        self, door: Door, bridge: Bridge, access: Access, health: Health, lanes: Lanes, patience: Patience
+        self, door: Door, access: Access, health: Health, lanes: Lanes, refusals: Refusals, largest: int
     ) -> None:
         self._door = door
-        self._bridge = bridge
         self._access = access
         self._health = health
-        self._lanes = lanes
-        self._patience = patience
-        self._refusals = Refusals()
+        self._refusals = refusals
+        self._largest = largest
         self._begun = 0.0  # when the last call came, of those that change over to another replica
-        self._reflection = reflection.ReflectionServicer([SERVICE, health_service.SERVICE, *REFLECTION])
+        self._methods = self._build(lanes)
+
+    def _build(self, lanes: Lanes) -> dict[str, Method]:
+        door, scale, state = self._door, messages.write_scale_answer, messages.write_status_answer
+        up = self._unary(messages.read_scale_up, door.scale_up, scale)
+        down = self._unary(messages.read_scale_down, door.scale_down, scale)
+        status = self._unary(messages.read_status_question, door.worker_status, state)
+        ours = [
+            Method("ScaleUp", lanes.waiting, "scale", up),
+            Method("ScaleDown", lanes.waiting, "scale", down),
+            Method("GetWorkerStatus", lanes.short, "read", status),
+            Method("ExecutePipeline", lanes.waiting, "scale", self._execute_pipeline),
+        ]
+        checks = [
+            Method("Check", lanes.health, None, self._check),
+            Method("Watch", lanes.watching, None, self._watch),
+        ]
+        reflecting = [Method("ServerReflectionInfo", lanes.watching, "read", self._reflect)]
+        served = {SERVICE: ours, health_service.SERVICE: checks, **dict.fromkeys(reflection.SERVICES, reflecting)}
+        self._services = tuple(served)
+        return {f"/{service}/{method.rpc}": method for service, methods in served.items() for method in methods}
 
     async def wait_quiet(self, seconds: float) -> None:
         """Return when no call came for so long; health checks, which nobody ends, do not count."""
-        while (left := self._begun + seconds - time.monotonic()) > 0:  # noqa: ASYNC110  calls come in threads
+        while (left := self._begun + seconds - trio.current_time()) > 0:  # noqa: ASYNC110  calls only set a time
             await trio.sleep(left)
 
-    def handlers(self) -> dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]:
-        """By service and rpc; what is asked for beside them is refused by `unknown`."""
-        door, waiting, short = self._door, self._lanes.waiting, self._lanes.short
-        ours = {
-            "ScaleUp": self._unary(
-                "ScaleUp", waiting, "scale", messages.read_scale_up, door.scale_up, messages.write_scale_answer
-            ),
-            "ScaleDown": self._unary(
-                "ScaleDown", waiting, "scale", messages.read_scale_down, door.scale_down, messages.write_scale_answer
-            ),
-            "GetWorkerStatus": self._unary(
-                "GetWorkerStatus",
-                short,
-                "read",
-                messages.read_status_question,
-                door.worker_status,
-                messages.write_status_answer,
-            ),
-            "ExecutePipeline": _streaming(waiting, self._execute_pipeline),
-        }
-        checks = {
-            "Check": _one(self._lanes.health, self._check),
-            "Watch": _streaming(self._lanes.watching, self._watch),
-        }
-        reflecting = {"ServerReflectionInfo": _streaming(self._lanes.watching, self._reflect)}
-        return {SERVICE: ours, health_service.SERVICE: checks, **dict.fromkeys(REFLECTION, reflecting)}
+    # -- every call
 
-    def unknown(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """Refuse a call that no handler is for, which gRPC would do without a word in the log."""
+    def begin(self, call: Call) -> Callable[[], Awaitable[None]] | None:
+        """Let a call in: what its task has to do; None where it was refused, and has been told."""
+        started = trio.current_time()
+        method = self._methods.get(call.head.get(":path"))
+        rpc = method.rpc if method else "unknown"
+        if status := _http_problem(call):
+            self._refusals.note_call(call.peer, rpc, f"HTTP {status}", "it is no POST of application/grpc")
+            call.refuse(status)
+            return None
+        try:
+            client = self._admit(call, method, started)
+        except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
+            self._end(call, rpc, answer_to(error), started)
+            return None
+        assert method is not None  # else it was refused
+        return partial(self._run, call, method, client, started)
 
-        def refuse(requests: Requests, context: Context) -> None:
-            with self._answering("unknown", context, self._lanes.short, "read"):
-                raise NotOffered(f"{str(details.method)[:MOST_SHOWN]!r} is not served here")
+    def _admit(self, call: Call, method: Method | None, now: float) -> str:
+        """Who it is, whose place it has now."""
+        client, path = call.peer.host, call.head.get(":path")
+        role = method.role if method else "read"
+        if role is not None:
+            self._begun = now
+            client = self._access.admit(client, call.head, role) or client
+        if method is None:
+            raise NotOffered(f"{path[:MOST_SHOWN]!r} is not served here")
+        encoding = call.head.get("grpc-encoding")
+        if encoding and encoding not in ENCODINGS.split(","):
+            raise NotOffered(f"messages encoded as {encoding[:MOST_SHOWN]!r} are not read here, but {ENCODINGS}")
+        call.scope.deadline = now + call.head.timeout
+        method.lane.enter(client)
+        return client
 
-        return _one(self._lanes.short, refuse)
+    async def _run(self, call: Call, method: Method, client: str, started: float) -> None:
+        answer = _draining()  # where it is cancelled from outside
+        try:
+            with call.scope:
+                answer = await _answer(call, method)
+            if call.scope.cancelled_caught:
+                answer = _cut_short(call)
+        finally:
+            method.lane.leave(client)
+            self._end(call, method.rpc, answer, started)
+
+    def _end(self, call: Call, rpc: str, answer: Answer, started: float) -> None:
+        if answer.code not in (Code.OK, Code.DEADLINE_EXCEEDED) and not call.has_left:
+            self._refusals.note_call(call.peer, rpc, answer.code.name, answer.message)
+        call.finish(answer)
+        RPC_SECONDS.labels(rpc, answer.code.name).observe(trio.current_time() - started)
+
+    # -- the rpcs
 
     def _unary(
-        self,
-        rpc: str,
-        lane: Lane,
-        role: Role,
-        read: Callable[[bytes], Any],
-        ask: Callable[[Any], Awaitable[Any]],
-        write: Callable[[Any], bytes],
-    ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        def answer(requests: Requests, context: Context) -> bytes:
-            with self._answering(rpc, context, lane, role):
-                call = with_trace(read(self._message(requests, context)), context)
-                return write(self._bridge.ask(context, partial(ask, call)))
+        self, read: Callable[[bytes], Any], ask: Callable[[Any], Awaitable[Any]], write: Callable[[Any], bytes]
+    ) -> Work:
+        async def work(call: Call) -> None:
+            asked = with_trace(read(await self._message(call)), call.head)
+            await _give(call, write(await ask(asked)))
 
-        return _one(lane, answer)
+        return work
 
-    def _execute_pipeline(self, requests: Requests, context: Context) -> Iterator[bytes]:
-        with self._answering("ExecutePipeline", context, self._lanes.waiting, "scale"):
-            call = with_trace(messages.read_pipeline(self._message(requests, context)), context)
-            begin = partial(self._door.execute_pipeline, call)
-            for news in self._news(context, begin, call):
-                yield messages.write_pipeline_news(news)
-
-    def _news(
-        self, context: Context, begin: Callable[[], AsyncGenerator[PipelineNews, None]], call: PipelineCall
-    ) -> Iterable[PipelineNews]:
-        cancel = partial(self._door.cancel_pipeline, call.pipeline_id, "its client went away")
-        return self._bridge.stream(context, begin, on_left=cancel if call.ends_with_call else None)
-
-    def _check(self, requests: Requests, context: Context) -> bytes:
-        with self._answering("Check", context, self._lanes.health, None):
-            return self._health.check(self._message(requests, context, PROBE_SECONDS))
-
-    def _watch(self, requests: Requests, context: Context) -> Iterator[bytes]:
-        with self._answering("Watch", context, self._lanes.watching, None):
-            watch = partial(self._health.watch, self._message(requests, context))
-            yield from self._bridge.stream(context, watch)
-
-    def _reflect(self, requests: Requests, context: Context) -> Iterator[bytes]:
-        with (
-            self._answering("ServerReflectionInfo", context, self._lanes.watching, "read"),
-            self._patience.limit(context, REFLECTION_SECONDS),
-        ):
-            for answer in self._reflection.ServerReflectionInfo(map(_read_reflection, requests), context):
-                yield answer.SerializeToString()
-
-    @contextmanager
-    def _answering(self, rpc: str, context: Context, lane: Lane, role: Role | None) -> Iterator[None]:
-        """Let a call in and hold its place; an error inside is answered, and logged as a refusal."""
-        peer = context.peer()  # it is not told any more when the call is over
-        started, code = time.monotonic(), "CANCELLED"  # where nothing else is said: the client is gone
+    async def _execute_pipeline(self, call: Call) -> None:
+        asked = with_trace(messages.read_pipeline(await self._message(call)), call.head)
         try:
-            client = client_of(peer)
-            if role is not None:
-                self._begun = started
-                client = self._access.admit(context, role) or client
-            with lane.room(client):
-                yield
-            code = "OK"
-        except grpc.RpcError:  # from reading: the client is gone
-            raise
-        except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
-            answer = answer_to(error)
-            code = answer.code.name
-            if not isinstance(error, Gone):
-                self._refusals.note(peer, rpc, code, answer.message)
-            context.set_trailing_metadata(answer.trailer())
-            context.abort(answer.code, answer.message)
+            await _give_all(call, _encoded(self._door.execute_pipeline(asked)))
         finally:
-            RPC_SECONDS.labels(rpc, code).observe(time.monotonic() - started)
+            if asked.ends_with_call and call.is_abandoned:
+                with trio.move_on_after(LEFT_SECONDS, shield=True):
+                    await self._door.cancel_pipeline(asked.pipeline_id, "its client went away")
 
-    def _message(self, requests: Requests, context: Context, seconds: float | None = None) -> bytes:
-        """The one message of a call. Raises `NotRead` where it ended before, `Gone` where its deadline passed."""
-        seconds, over = seconds or MESSAGE_SECONDS, threading.Event()
-        until = time.monotonic() + seconds
-        if not context.add_callback(over.set):
-            over.set()
-        with self._patience.limit(context, seconds), suppress(grpc.RpcError):
-            for message in requests:
-                return message
-        if not over.wait(CANCEL_SECONDS):
-            raise InvalidCall("the message", "missing", "one message")
-        if time.monotonic() >= until:
-            raise NotRead(f"the call had no message within {seconds:g} s")
-        if context.time_remaining() <= 0:
-            raise Gone
-        raise NotRead("its message is larger than GRPC_MAX_MESSAGE_BYTES, or the client left before it was there")
+    async def _check(self, call: Call) -> None:
+        question = await self._message(call, PROBE_SECONDS)
+        await _give(call, self._health.check(question), PROBE_SECONDS)
 
+    async def _watch(self, call: Call) -> None:
+        await _give_all(call, self._health.watch(await self._message(call)))
 
-def _one(lane: Lane, behaviour: Behaviour) -> grpc.RpcMethodHandler[bytes, bytes]:
-    return grpc.stream_unary_rpc_method_handler(_in_lane(lane, behaviour))
+    async def _reflect(self, call: Call) -> None:
+        with trio.move_on_after(REFLECTION_SECONDS) as patience:
+            while (question := await call.message(self._largest)) is not None:
+                await call.send(reflection.reflect(question, self._services))
+        if patience.cancelled_caught:
+            raise NotRead(f"reflection takes longer than {REFLECTION_SECONDS:g} s")
 
-
-def _streaming(lane: Lane, behaviour: Behaviour) -> grpc.RpcMethodHandler[bytes, bytes]:
-    return grpc.stream_stream_rpc_method_handler(_in_lane(lane, behaviour))
-
-
-def _in_lane(lane: Lane, behaviour: Behaviour) -> Behaviour:
-    """The behaviour, run in the lane's pool: grpcio looks for it in this attribute."""
-
-    def run(requests: Requests, context: Context) -> Any:
-        return behaviour(requests, context)
-
-    run.experimental_thread_pool = lane.pool  # type: ignore[attr-defined]  # functions take attributes
-    return run
+    async def _message(self, call: Call, seconds: float | None = None) -> bytes:
+        """The one message of a call."""
+        seconds = seconds or MESSAGE_SECONDS
+        with trio.move_on_after(seconds):
+            message = await call.message(self._largest)
+            if message is None:
+                raise InvalidCall("the message", "missing", "one message")
+            return message
+        raise NotRead(f"the call had no message within {seconds:g} s")
 
 
-def _read_reflection(data: bytes) -> reflection_pb2.ServerReflectionRequest:
+async def _answer(call: Call, method: Method) -> Answer:
     try:
-        return reflection_pb2.ServerReflectionRequest.FromString(data)
-    except DecodeError as error:
-        raise InvalidCall("the message", f"{len(data)} bytes", "a ServerReflectionRequest") from error
+        await method.work(call)
+    except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
+        return answer_to(error)
+    return OK
+
+
+async def _give(call: Call, message: bytes, seconds: float = ANSWER_SECONDS) -> None:
+    """Send the one answer of a call."""
+    with trio.move_on_after(seconds):
+        await call.send(message)
+        return
+    raise NotRead(f"its answer was not taken within {seconds:g} s")
+
+
+async def _give_all(call: Call, messages: AsyncGenerator[bytes, None]) -> None:
+    """Send the answers of a stream; the next is asked for when the client has let this one in."""
+    async with aclosing(messages):
+        async for message in messages:
+            await call.send(message)
+
+
+async def _encoded(news: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(news):
+        async for each in news:
+            yield messages.write_pipeline_news(each)
+
+
+def _cut_short(call: Call) -> Answer:
+    if call.has_left:
+        return Answer(Code.CANCELLED, "the client went away")
+    return Answer(Code.DEADLINE_EXCEEDED, "Deadline Exceeded") if call.is_abandoned else _draining()
+
+
+def _draining() -> Answer:
+    return answer_to(Draining("this replica is about to end; what was begun goes on"))
+
+
+def _http_problem(call: Call) -> int:
+    """The HTTP status for what is no call; 0: it is one."""
+    if call.head.get(":method") != "POST":
+        return 405
+    return 0 if call.head.is_grpc else 415

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,12 @@ class WatchedFiles:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = tuple(map(Path, paths))
-        self._lock = threading.Lock()
         self._seen = self._look()
 
     def has_changed(self) -> bool:
-        """Whether any was changed, made or removed since this last said yes (or since the beginning); for threads."""
-        with self._lock:
-            before, self._seen = self._seen, self._look()
-            return self._seen != before
+        """Whether any was changed, made or removed since this last said yes (or since the beginning)."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
 
     def _look(self) -> tuple[object, ...]:
         return tuple(map(_mark, self._paths))

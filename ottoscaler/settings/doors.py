@@ -87,8 +87,7 @@ class DoorSettings(LimitSettings, frozen=True, kw_only=True):
         Field(
             whole(1, 10_000),
             "200",
-            "ScaleUp, ScaleDown and ExecutePipeline calls at a time, half of them of one client; each takes a thread "
-            "while it waits.",
+            "ScaleUp, ScaleDown and ExecutePipeline calls at a time, half of them of one client.",
         ),
     ]
     grpc_max_message_bytes: Annotated[

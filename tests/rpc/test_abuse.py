@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import h2.config
 import h2.connection
+import h2.settings
 import pytest
 import trio
 from grpc_health.v1 import health_pb2
@@ -29,13 +30,13 @@ ONE = scaling_pb2.ScaleRequest(worker_count=1)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def is_well(scene: Scene) -> bool:
-    """Whether health and a short call are answered within a second, to a client of its own."""
+async def is_well(scene: Scene, seconds: float = 1) -> bool:
+    """Whether health and a short call are answered within a second (or so), to a client of its own."""
     with open_channel(scene.port) as channel:
         health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         status: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/GetWorkerStatus")
-        answer = await call(health, b"", timeout=1)
-        await call(status, b"", timeout=1)
+        answer = await call(health, b"", timeout=seconds)
+        await call(status, b"", timeout=seconds)
     return bool(health_pb2.HealthCheckResponse.FromString(answer).status == SERVING)
 
 
@@ -137,14 +138,14 @@ async def test_a_huge_message_is_refused(caplog: pytest.LogCaptureFixture) -> No
     async with open_door(max_message_bytes=10_000) as scene:
         error = await refusal(scene.stub.ScaleUp, scaling_pb2.ScaleRequest(reason="x" * 20_000))
         assert error.code() == Code.RESOURCE_EXHAUSTED
-        assert re.search(r"larger than max \(2000\d vs. 10000\)", str(error.details()))
+        assert re.fullmatch(r"Received message larger than max \(2000\d vs. 10000\)", str(error.details()))
         assert scene.door.asked == []
         assert await is_well(scene)
-        await until_said(caplog, "ScaleUp", "its message is larger than GRPC_MAX_MESSAGE_BYTES, or the client left")
+        await until_said(caplog, "ScaleUp", "Received message larger than max (2000")
         request = pipeline_pb2.PipelineRequest(name="x" * 20_000)
         error = await refusal(lambda *args, **options: next(scene.stub.ExecutePipeline(*args, **options)), request)
         assert error.code() == Code.RESOURCE_EXHAUSTED
-        await until_said(caplog, "ExecutePipeline", "its message is larger than GRPC_MAX_MESSAGE_BYTES")
+        await until_said(caplog, "ExecutePipeline", "Received message larger than max (2000")
 
 
 async def test_a_call_without_its_message_is_told_so() -> None:
@@ -180,7 +181,7 @@ async def until_said(caplog: pytest.LogCaptureFixture, rpc: str, words: str) -> 
         while True:
             facts = [vars(record)["facts"] for record in caplog.records if record.message == "call refused"]
             if any(fact["rpc"] == rpc and fact["reason"].startswith(words) for fact in facts):
-                assert all(fact["peer"].startswith("ipv4:127.0.0.1:") for fact in facts)
+                assert all(fact["peer"].startswith("127.0.0.1:") for fact in facts)
                 return
             await trio.sleep(0.01)
 
@@ -208,10 +209,10 @@ async def test_a_client_that_calls_too_fast_is_slowed_down() -> None:
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )
-async def test_calls_without_a_message_do_not_hold_threads_for_ever(
+async def test_calls_without_a_message_do_not_hold_places_for_ever(
     path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Calls that are opened and never say anything are ended after a while; then all threads are free again."""
+    """Calls that are opened and never say anything are ended after a while; then all places are free again."""
     monkeypatch.setattr(servicer, "MESSAGE_SECONDS", 0.2)
     monkeypatch.setattr(servicer, "PROBE_SECONDS", 0.2)
     monkeypatch.setattr(servicer, "REFLECTION_SECONDS", 0.2)
@@ -235,7 +236,7 @@ async def test_a_thousand_idle_connections_harm_nobody() -> None:
                 opened = connections.enter_context(socket.create_connection(("127.0.0.1", scene.port), 5))
                 if number < 200:
                     opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            assert await is_well(scene)
+            assert await is_well(scene, seconds=5)  # all of them are let in at this moment
             await call(scene.stub.ScaleUp, ONE)
 
 
@@ -263,7 +264,8 @@ async def test_a_watcher_that_reads_nothing_stops_no_check() -> None:
     """A client of Watch whose window is closed holds up neither other checks nor the drain."""
     async with open_door(drain_seconds=0.5) as scene:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        connection.update_settings({4: 0})  # SETTINGS_INITIAL_WINDOW_SIZE: not one byte may be sent
+        window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}  # not one byte may be sent
+        connection.local_settings = h2.settings.Settings(client=True, initial_values=window)
         connection.initiate_connection()
         words = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Watch")]
         words += [(":authority", "x"), ("te", "trailers"), ("content-type", "application/grpc")]

@@ -15,9 +15,9 @@ import trio
 import trustme
 
 from ottoscaler.errors import SettingsError
-from ottoscaler.rpc.access import Access, bind_address, client_of
+from ottoscaler.rpc.access import Access, bind_address
 from ottoscaler.rpc.lanes import Pace
-from ottoscaler.rpc.tls import load_credentials
+from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.rpc.tokens import Tokens
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.rpc.stage import call, open_channel, open_door, refusal, settings_with
@@ -82,7 +82,7 @@ async def test_each_token_may_do_what_its_roles_say(tokens_file: Path, caplog: p
         ("ScaleUp", "UNAUTHENTICATED"),
         ("GetWorkerStatus", "UNAUTHENTICATED"),
     }
-    assert all(fact["peer"].startswith("ipv4:127.0.0.1:") for fact in found)
+    assert all(fact["peer"].startswith("127.0.0.1:") for fact in found)
     assert not [word for word in ("Secret-Wrong-1", "Read-1", "Scale-1") if word in str(found)]
 
 
@@ -171,20 +171,6 @@ def test_plain_text_stays_on_this_machine_unless_allowed(
     """Without TLS and without GRPC_INSECURE=true only 127.0.0.1 is listened on, and the log says so."""
     assert bind_address(settings_with(**values), is_encrypted) == address
     assert ("listens on 127.0.0.1 only" in caplog.text) == is_said
-
-
-@pytest.mark.parametrize(
-    ("peer", "client"),
-    [
-        ("ipv4:10.0.0.7:50312", "10.0.0.7"),
-        ("ipv6:%5B::1%5D:50312", "::1"),
-        ("ipv6:[fe80::1]:5", "fe80::1"),
-        ("unix:", "unix:"),
-    ],
-)
-def test_a_client_is_its_address(peer: str, client: str) -> None:
-    """The port, which differs by connection, makes no other client."""
-    assert client_of(peer) == client
 
 
 def test_a_client_has_its_pace_and_no_other_pays_for_it() -> None:
@@ -310,21 +296,21 @@ async def test_a_new_certificate_is_served_without_a_restart(
 def test_settings_of_tls_that_do_not_fit_end_the_start(given_: dict[str, str], expected: str) -> None:
     """Half of the files, or files that are not there, are problems of the settings."""
     with pytest.raises(SettingsError, match=expected):
-        load_credentials(settings_with(**given_))
+        load_certificates(settings_with(**given_))
 
 
 def test_a_key_of_another_certificate_ends_the_start(certificates: Certificates) -> None:
     """gRPC itself would say nothing and refuse every handshake."""
     certificates.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     with pytest.raises(SettingsError, match="are not a certificate and its key"):
-        load_credentials(settings_with(**certificates.settings()))
+        load_certificates(settings_with(**certificates.settings()))
     certificates.key.write_text("garbage")
     with pytest.raises(SettingsError, match="are not a certificate and its key"):
-        load_credentials(settings_with(**certificates.settings()))
+        load_certificates(settings_with(**certificates.settings()))
 
 
 def test_an_authority_without_certificates_ends_the_start(certificates: Certificates) -> None:
     """An empty client authority would let in nobody, or everybody."""
     certificates.client_ca.write_text("")
     with pytest.raises(SettingsError, match="has no certificates"):
-        load_credentials(settings_with(**certificates.settings(mutual=True)))
+        load_certificates(settings_with(**certificates.settings(mutual=True)))

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.rpc import server as server_module
-from ottoscaler.rpc.server import RpcServer
+from ottoscaler.rpc.server import RpcServer, serve_rpc
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.rpc.stage import (
     FakeDoor,
@@ -133,12 +133,11 @@ async def test_a_short_drain_takes_no_longer_than_it_has() -> None:
         assert trio.current_time() - started < 1.2
 
 
-async def test_clients_change_over_without_a_failed_call(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_change_over_without_a_failed_call(quick: None) -> None:
     """Clients that call without pause, each on one channel, while their replica goes and another is there: no failure.
 
     Between them stands what a Service is: new connections go to the replica that is ready, others stay where they are.
     """
-    monkeypatch.setattr(server_module, "CONNECTION_SECONDS", 0.1)
     ports, service_port = [find_free_port(), find_free_port()], find_free_port()
     drains, doors = [FakeDrain(5), FakeDrain(5)], [FakeDoor(), FakeDoor()]
     outcomes: list[str] = []
@@ -157,12 +156,12 @@ async def test_clients_change_over_without_a_failed_call(quick: None, monkeypatc
     is_over, closed = trio.Event(), trio.Event()
 
     async def first(*, task_status: trio.TaskStatus[None]) -> None:
-        await RpcServer(settings_with(port=ports[0])).serve(doors[0], drains[0], task_status=task_status)
+        await RpcServer(doors[0], settings_with(port=ports[0])).serve(drains[0], task_status=task_status)
         closed.set()
 
     async with trio.open_nursery() as nursery:
         await nursery.start(first)
-        await nursery.start(RpcServer(settings_with(port=ports[1])).serve, doors[1], drains[1])
+        await nursery.start(RpcServer(doors[1], settings_with(port=ports[1])).serve, drains[1])
         service = await nursery.start(serve_as_service, service_port, ports[:1])
         async with trio.open_nursery() as clients:
             for _ in range(4):
@@ -184,7 +183,7 @@ async def test_a_port_that_is_taken_ends_the_start_in_one_sentence() -> None:
     async with open_door() as scene:
         taken_port = f"GRPC_PORT is '{scene.port}', expected a port that is free on 0.0.0.0"
         with pytest.raises(SettingsError, match=re.escape(taken_port)):
-            RpcServer(settings_with(port=scene.port))
+            await serve_rpc(FakeDoor(), settings_with(port=scene.port), FakeDrain())
         assert (await call(scene.stub.ScaleUp, ONE)).status == scaling_pb2.ScaleResponse.SUCCESS
 
 
@@ -193,7 +192,7 @@ async def test_a_cancelled_door_frees_its_port_at_once() -> None:
     port = find_free_port()
     for _ in range(3):
         async with trio.open_nursery() as nursery:
-            await nursery.start(RpcServer(settings_with(port=port)).serve, FakeDoor(), FakeDrain())
+            await nursery.start(serve_rpc, FakeDoor(), settings_with(port=port), FakeDrain())
             nursery.cancel_scope.cancel(reason="the test says so")
 
 

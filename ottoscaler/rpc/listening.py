@@ -1,0 +1,138 @@
+"""The port: who connects, TLS, and the preface of HTTP/2; what does not get through that is logged with its peer."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ottoscaler.errors import SettingsError
+from ottoscaler.log import log
+from ottoscaler.rpc.peers import Peer, Refusals, peer_of
+from ottoscaler.rpc.streams import PREFACE
+from ottoscaler.rpc.tls import Certificates
+
+GREETING_SECONDS = 10.0
+"""For the handshake of TLS and the preface."""
+MOST_CONNECTIONS = 4000
+BACKLOG = 1024
+READ_BYTES = 16 << 10
+Converse = Callable[[trio.abc.Stream, Peer, bytes], Awaitable[None]]
+
+
+class _Refused(Exception):
+    """This connection is none of ours."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+class Entrance:
+    """What each connection passes first; `handle` is for `trio.serve_listeners`."""
+
+    def __init__(self, certificates: Certificates | None, refusals: Refusals, converse: Converse) -> None:
+        self._certificates = certificates
+        self._refusals = refusals
+        self._converse = converse
+        self._open = 0
+
+    async def handle(self, plain: trio.SocketStream) -> None:
+        """One connection, from its first byte to its end."""
+        try:
+            peer = peer_of(plain)
+        except OSError:
+            return  # it is gone already
+        self._open += 1
+        try:
+            stream, first = await self._greet(plain)
+            if first is not None:
+                await self._converse(stream, peer, first)
+        except _Refused as refused:
+            self._refusals.note_connection(peer, refused.kind, str(refused))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        except Exception as error:  # noqa: BLE001  whatever it is, the other connections go on
+            log.error("a connection broke", peer=str(peer), error=error)
+        finally:
+            self._open -= 1
+
+    async def _greet(self, plain: trio.SocketStream) -> tuple[trio.abc.Stream, bytes | None]:
+        """The connection and what came behind the preface; None where the client has closed it."""
+        if self._open > MOST_CONNECTIONS:
+            raise _Refused("CONNECTIONS", f"{MOST_CONNECTIONS} connections are open, which is the limit")
+        with trio.move_on_after(GREETING_SECONDS):
+            stream = plain if self._certificates is None else await _secure(plain, self._certificates.context())
+            return stream, await _read_preface(stream)
+        raise _Refused("SILENT", f"it did not begin HTTP/2 within {GREETING_SECONDS:g} s")
+
+
+async def _secure(plain: trio.SocketStream, context: ssl.SSLContext) -> trio.abc.Stream:
+    secured = trio.SSLStream(plain, context, server_side=True, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        if isinstance(error.__cause__, ssl.SSLError) and not isinstance(error.__cause__, ssl.SSLEOFError):
+            raise _Refused("TLS", _words_of(error.__cause__)) from error
+        raise
+    if secured.selected_alpn_protocol() != "h2":
+        raise _Refused("TLS", "it does not offer HTTP/2 (ALPN)")
+    return secured
+
+
+def _words_of(error: ssl.SSLError) -> str:
+    """What OpenSSL says, without the line of its source, and what that may mean."""
+    words = str(error).rpartition(" (_ssl.c")[0] or str(error)
+    is_plain = error.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "RECORD_LAYER_FAILURE")
+    return f"the handshake failed: {words}{', as where a client speaks plain text' if is_plain else ''}"
+
+
+async def _read_preface(stream: trio.abc.Stream) -> bytes | None:
+    came = b""
+    while len(came) < len(PREFACE):
+        piece = await stream.receive_some(READ_BYTES)
+        if not piece:
+            return None
+        came += piece
+        if not PREFACE.startswith(came[: len(PREFACE)]):
+            raise _Refused("PREFACE", f"it does not speak HTTP/2: {came[:8]!r}")
+    return came[len(PREFACE) :]
+
+
+async def open_listeners(address: str) -> list[trio.SocketListener]:
+    """Listen at `host:port`. Raises `SettingsError` where that cannot be."""
+    host, _, port = address.rpartition(":")
+    try:
+        if host in ("0.0.0.0", "[::]"):
+            return [_listen_everywhere(host.strip("[]"), int(port))]
+        return await trio.open_tcp_listeners(int(port), host=host.strip("[]"), backlog=BACKLOG)
+    except OSError as error:
+        words = error.strerror or str(error)
+        problem = f"GRPC_PORT is '{port}', expected a port that is free on {host} (gRPC cannot listen there: {words})"
+        raise SettingsError([problem]) from error
+
+
+def _listen_everywhere(host: str, port: int) -> trio.SocketListener:
+    """All addresses of this machine, IPv6 and IPv4 alike where it has both; no other process may share the port."""
+    try:
+        opened = socket.socket(socket.AF_INET6)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return _listen(opened, "::", port)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or ":" in host:
+            raise
+    return _listen(socket.socket(socket.AF_INET), host, port)
+
+
+def _listen(opened: socket.socket, host: str, port: int) -> trio.SocketListener:
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen(BACKLOG)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(opened))
+    except BaseException:
+        opened.close()
+        raise
