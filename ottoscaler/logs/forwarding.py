@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -18,8 +19,10 @@ from ottoscaler.logs.mark import Entry, Mark
 from ottoscaler.logs.messages import Who, Wording
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Outbox
+from ottoscaler.logs.turns import Turns
 
-LANES = 4
+LANES, LOUD_LANES = 4, 4
+"""Streams for workers with few lines, and as many for loud ones, which are opened when there are any."""
 CALLS = 16
 """States told at a time."""
 TELL_AGAIN = Backoff(0.2, 10.0)
@@ -70,7 +73,10 @@ class HandlerReceiver:
         self._may_send = trio.Event()
         self._may_send.set()
         self.lines, self.states = Outage(), Outage("states")
-        self._lanes = [Lane(handler.open_log_stream, self._wait_open, outage=self.lines) for _ in range(lanes)]
+        open_lane = partial(Lane, handler.open_log_stream, self._wait_open, outage=self.lines, pass_on=self.attach)
+        self._lanes = [open_lane() for _ in range(lanes)]
+        turns = Turns()
+        self._loud = [open_lane(is_for_loud=True, wait_turn=turns.wait) for _ in range(LOUD_LANES)]
         self._calls = trio.CapacityLimiter(CALLS)
         self._farewells = _Farewells()
         self._last = Sender(Outbox(self._farewells, Mark()), self._farewells, _as_it_is, lambda: None)
@@ -79,13 +85,13 @@ class HandlerReceiver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the streams."""
         async with trio.open_nursery() as nursery:
-            for lane in self._lanes:
+            for lane in self._lanes + self._loud:
                 await nursery.start(lane.run)
             task_status.started()
 
     def statistics(self) -> list[LaneStatistics]:
         """A snapshot of each stream."""
-        return [lane.statistics() for lane in self._lanes]
+        return [lane.statistics() for lane in self._lanes + self._loud]
 
     async def _wait_open(self) -> None:
         await self._may_send.wait()
@@ -96,8 +102,8 @@ class HandlerReceiver:
         return Wording(who)
 
     def attach(self, sender: Sender) -> None:
-        """Let a worker send on the stream with the fewest."""
-        min(self._lanes, key=len).add(sender)
+        """Let a worker send on the stream with the fewest, of those for such as it is."""
+        min(self._loud if sender.is_loud else self._lanes, key=len).add(sender)
 
     def detach(self, sender: Sender) -> None:
         """Take its lines no more."""

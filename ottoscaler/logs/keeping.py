@@ -29,6 +29,7 @@ from ottoscaler.logs.mark import Entry, Gap, Mark
 from ottoscaler.logs.messages import WHYS, say_gap
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.tracked import Receiver, Tracked
+from ottoscaler.logs.turns import Turns, in_turns
 from ottoscaler.metrics import LOG_GAPS
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.traces import NO_TRACES, Traces
@@ -101,6 +102,7 @@ class LogKeeper:
         self._urgent = trio.Event()
         self._wrote = trio.Event()
         self._writing = trio.Lock()
+        self._turns = Turns()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow and forward until cancelled."""
@@ -228,7 +230,10 @@ class LogKeeper:
                     _note_gap(tracked, entry)
             await tracked.deliver(entries, pod.record)
 
-        read = partial(self._api.read_log, self.namespace, tracked.who.name, tracked.who.container)
+        def read(**wanted: Any) -> AsyncGenerator[bytes, None]:
+            who = tracked.who
+            return in_turns(self._api.read_log(self.namespace, who.name, who.container, **wanted), self._turns)
+
         tracked.following = Following(tracked.who.name, read, pod, tracked.outbox.mark, deliver, now=self.now)
         tracked.hurry()
         self.receiver.attach(tracked.sender)

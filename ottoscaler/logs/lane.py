@@ -32,14 +32,18 @@ TURNS = 64
 """So many turns fill what may be under way,"""
 TURN_BYTES = 16 << 10
 """and a turn is over after so many bytes."""
-LOOK_LINES = 192
+LOOK_LINES = 128
 """So many are encoded at a time."""
 ANSWER_SECONDS = 0.05
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
 less when they are slower.
 """
 GATHER_SECONDS = 0.002
-"""News gather so long before they are looked at together."""
+"""News gather so long before they are looked at together, while something is under way."""
+LOUD_BYTES = 64 << 10
+"""A worker of whose lines so much waits or is under way is loud,"""
+CALM_SECONDS = 5.0
+"""and until so long after it had."""
 STALL_SECONDS = 60.0
 """A stream on which an entry waits so long for its answer is opened again."""
 LOOK_SECONDS = 1.0
@@ -65,7 +69,9 @@ OpenStream = Callable[[Callable[[], None]], AbstractAsyncContextManager[StreamLi
 
 
 class Sender:
-    """One worker's place in a lane. `settled` is called after each answer."""
+    """One worker's place in a lane. `settled` is called after each answer. `is_loud`: it belongs with others that have
+    many lines, where nobody quiet queues behind them.
+    """
 
     def __init__(
         self, outbox: Outbox, backlog: Backlog, encode: Callable[[Entry], bytes], settled: Callable[[], None]
@@ -76,8 +82,18 @@ class Sender:
         self.settled = settled
         self.lane: Lane | None = None
         self.is_ready = False
+        self.is_loud = False
+        self.flying = 0
+        """Entries under way."""
         self.timer = math.inf
         """When the lane looks at it by itself."""
+        self._loud_until = -math.inf
+
+    def listen(self, now: float) -> None:
+        """Find out whether it is loud."""
+        if self.outbox.weight + self.backlog.weight >= LOUD_BYTES:
+            self._loud_until = now + CALM_SECONDS
+        self.is_loud = now < self._loud_until
 
     def stir(self) -> None:
         """There may be something to send."""
@@ -104,7 +120,11 @@ class LaneStatistics(NamedTuple):
 
 
 class Lane:
-    """Runs until cancelled. `wait_open` returns when sending is allowed at all."""
+    """Runs until cancelled. `wait_open` returns when sending is allowed at all.
+
+    Two kinds of lanes need `pass_on`, which gives a worker to another lane: one for loud workers (`is_for_loud`), which
+    does everything in its turn (`wait_turn`), and the others. Without it all workers stay.
+    """
 
     def __init__(
         self,
@@ -112,6 +132,10 @@ class Lane:
         wait_open: Callable[[], Awaitable[None]],
         retry: Backoff = RETRY,
         outage: Outage | None = None,
+        *,
+        pass_on: Callable[[Sender], None] | None = None,
+        wait_turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        is_for_loud: bool = False,
     ) -> None:
         self._open = open_stream
         self._wait_open = wait_open
@@ -129,6 +153,9 @@ class Lane:
         self._news = trio.Event()
         self._outage = outage or Outage()
         self._is_connected = False
+        self._pass_on = pass_on
+        self._wait_turn = wait_turn
+        self._is_for_loud = is_for_loud
 
     def __len__(self) -> int:
         return len(self._senders)
@@ -146,11 +173,14 @@ class Lane:
     def remove(self, sender: Sender) -> None:
         """A worker sends no more; answers to what it sent are awaited and ignored."""
         sender.lane = None
+        sender.timer = math.inf
         self._senders.discard(sender)
         self._refills.discard(sender)
 
     def stir(self, sender: Sender) -> None:
         """A worker may have something to send."""
+        if sender.lane is not self:
+            return
         if sender.backlog.must_refill:
             self._refills.add(sender)
             self._news.set()
@@ -201,12 +231,18 @@ class Lane:
                 await self._wait_open()
             if waiting.cancelled_caught:
                 continue
-            if not stream.is_leaving and self._send_due(stream):
-                await trio.lowlevel.checkpoint()
-                continue
-            limit = min(self._next_time(), self._stalled_at())
-            with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
-                await self._news.wait()
+            has_more = not stream.is_leaving and self._send_due(stream)
+            if not has_more:
+                await self._wait_news()
+            if has_more or self._is_for_loud:
+                await self._wait_turn()
+
+    async def _wait_news(self) -> None:
+        """Return when there may be something to do; a first line is sent at once, those behind it gather."""
+        limit = min(self._next_time(), self._stalled_at())
+        with trio.move_on_at(max(limit, trio.current_time() + GATHER_SECONDS)):
+            await self._news.wait()
+            if self._flight:
                 await trio.sleep(GATHER_SECONDS)
 
     def _stalled_at(self) -> float:
@@ -219,20 +255,35 @@ class Lane:
         now = trio.current_time()
         while self._timers and self._timers[0][0] <= now:
             sender = heapq.heappop(self._timers)[2]
-            sender.timer = math.inf
-            self.stir(sender)
+            if sender.lane is self:
+                sender.timer = math.inf
+                self.stir(sender)
         lines = max(1, int(self._limit) // TURNS)
         limit = min(self._limit, self._flying + LOOK_LINES)
         while self._ready and self._flying < limit and self._flight_bytes < FLIGHT_BYTES:
             sender = self._ready.popleft()
-            items = sender.outbox.take(now, lines, TURN_BYTES) if sender.lane is self else []
-            if not items:
-                sender.is_ready = False
-                self._park(sender, now)
+            sender.is_ready = False
+            if not self._keeps(sender, now):
                 continue
-            self._send(stream, sender, items, now)
-            self._ready.append(sender)
+            if items := sender.outbox.take(now, lines, TURN_BYTES):
+                self._send(stream, sender, items, now)
+                sender.is_ready = True
+                self._ready.append(sender)
+            else:
+                self._park(sender, now)
         return bool(self._ready) and self._flying >= limit and limit < self._limit
+
+    def _keeps(self, sender: Sender, now: float) -> bool:
+        """Whether a worker may send here. One that belongs elsewhere goes there once nothing of it is under way."""
+        if sender.lane is not self:
+            return False
+        sender.listen(now)
+        if self._pass_on is None or sender.is_loud == self._is_for_loud:
+            return True
+        if not sender.flying:
+            self.remove(sender)
+            self._pass_on(sender)
+        return False
 
     def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
         encode = sender.encode
@@ -242,12 +293,11 @@ class Lane:
         sizes = [len(entry) for entry in entries]
         self._flight.append(_Turn(sender, items, sizes, now))
         self._flying += len(items)
+        sender.flying += len(items)
         self._flight_bytes += sum(sizes)
 
     def _park(self, sender: Sender, now: float) -> None:
         """A worker that has nothing to send now: until an answer, a line, or a time."""
-        if sender.lane is not self:
-            return
         if sender.backlog.must_refill:
             self._refills.add(sender)
             self._news.set()
@@ -292,6 +342,7 @@ class Lane:
         self._flight_bytes -= sum(sizes[begin:end])
         self._adapt(now - sent_at, len(answers))
         if sender.lane is self:
+            sender.flying -= len(answers)
             sender.outbox.answer(items[begin:end], answers, now)
             sender.settled()
             self.stir(sender)
@@ -315,5 +366,6 @@ class Lane:
         self._answered = self._flying = self._flight_bytes = 0
         self._limit = float(FIRST_FLIGHT)
         for sender in self._senders:
+            sender.flying = 0
             sender.outbox.lose()
             self.stir(sender)

@@ -20,17 +20,23 @@ from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
 from ottoscaler.spine.site import Site
 
+SEARCHES = (10_000, 20, 20)
+"""Garbage is searched for after so many new objects, and among older ones after so many such searches."""
+
 
 @contextmanager
-def _sparing_what_is_old() -> Iterator[None]:
-    """Leave what the start has made out of the search for garbage, for it lives as long as we do: lines come and go by
-    the thousand, which makes Python search often, and to look through all takes 20 ms in which no line moves.
+def _searching_less() -> Iterator[None]:
+    """Search for garbage less often, and not in what the start has made, for it lives as long as we do: lines come and
+    go by the thousand, which makes Python search often, and to look through all takes 20 ms in which no line moves.
     """
+    before = gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*SEARCHES)
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
@@ -41,7 +47,7 @@ async def open_log_keeper(
     """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
     async with _open_receiver(settings, site) as receiver:
         async with _open_api(access, may_write) as kube:
-            with _sparing_what_is_old():
+            with _searching_less():
                 yield LogKeeper(
                     kube,
                     site.fleet,

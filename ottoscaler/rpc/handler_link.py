@@ -69,16 +69,17 @@ class LogStream:
         self._exchange.send(b"".join(map(prefixed, entries)))
 
     def take(self) -> list[Answer]:
-        """The answers that came since, in order. Raises `Unavailable` once the stream has ended and all were taken."""
-        has_ended = bool(self._exchange.ended)
+        """The next answers that came, in order, and a wake for those behind. Raises `Unavailable` once the stream has
+        ended and all were taken.
+        """
         try:
             answers = [_read_answer(raw) for raw in self._messages.feed(self._exchange.take())]
         except (ValueError, DecodeError) as error:
             raise _unavailable(self._address, f"it answers what is no LogForwardResponse: {error}") from error
-        if has_ended and not answers:
-            raise _unavailable(self._address, _words(self._exchange))
-        if has_ended:
+        if self._exchange.has_more or (answers and self._exchange.ended):
             self._wake()  # the news of the end came together with that of the last answers
+        elif self._exchange.ended:
+            raise _unavailable(self._address, _words(self._exchange))
         return answers
 
 
@@ -118,7 +119,7 @@ class Handler:
 
     def _read_ack(self, exchange: Exchange) -> bool:
         try:
-            messages = MessageReader().feed(exchange.take())
+            messages = MessageReader().feed(b"".join(iter(exchange.take, b"")))
             if exchange.headers.get("grpc-status") == "0" and messages:
                 return WorkerStatusAck.FromString(messages[0]).status != WorkerStatusAck.ERROR
         except (ValueError, DecodeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -30,8 +31,9 @@ PING_SECONDS, PONG_SECONDS = 10.0, 10.0
 """A server that was sent something and says nothing for so long is asked, and lost if it says nothing still."""
 PING_PAUSE = 30.0
 """Servers take more frequent PINGs for an attack; most allow two in five minutes beside other frames."""
-RECEIVE_BYTES = 256 << 10
-WRITE_BYTES = 256 << 10
+RECEIVE_BYTES = 8 << 10
+"""Some 600 answers at a time: while they are read no other task runs."""
+WRITE_BYTES = 64 << 10
 GATHER_SECONDS, FEW_BYTES = 0.002, 4096
 """After so few bytes others gather so long before they are read: a server that answers line by line would wake us, and
 h2, for each.
@@ -56,7 +58,7 @@ class Exchange:
         """Nothing comes behind what is pending."""
         self._connection = connection
         self.wake = wake
-        self._received: list[bytes] = []
+        self._received: deque[bytes] = deque()
 
     def send(self, data: bytes) -> None:
         """Send behind what was sent. Never waits; who sends limits how much is under way."""
@@ -69,9 +71,13 @@ class Exchange:
         self.send(data)
 
     def take(self) -> bytes:
-        """What came of the answer's body since."""
-        received, self._received = self._received, []
-        return b"".join(received)
+        """The next piece of the answer's body that came, empty where there is none."""
+        return self._received.popleft() if self._received else b""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another piece."""
+        return bool(self._received)
 
     @property
     def is_leaving(self) -> bool:
@@ -85,8 +91,9 @@ class Exchange:
 
     def receive(self, data: bytes) -> None:
         """The connection's part: something came."""
-        self._received.append(data)
-        self.wake()
+        if data:
+            self._received.append(data)
+            self.wake()
 
     def end(self, words: str) -> None:
         """The connection's part: nothing more will come."""
