@@ -5,7 +5,7 @@
 
 - one replica: `latency`, `throughput`, `cost`, `idle`, `holding`, `large_event`, `adoption`, `leaving`
 - its doors: `scale_up`, `calls` (`calling` is their client)
-- logs: `logs`, `loud` (`counting_handler` and `forwarding`: who is told)
+- logs: `logs`, `loud` (`counting_handler` and `forwarding`: who is told; `busy`: others that use the cores)
 - several: `takeover`, `handover`, `replicas`, `rollout`, and `crew`, the running replicas that these share
 - `arena`: the running programs, and how events are sent and results awaited
 - `observed_cluster`, `records`: the local cluster as a program that notes when requests arrive and pods run

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.counting_handler --records FILE` prints where it listens. It notes `TIME LINES` every 0.1 s in
 which lines came, the time by CLOCK_MONOTONIC (s), which all processes of a machine share. With `--timed FILE` it notes
-`DELAY WORKER` for every line that contains `TIMED`, the seconds from the kubelet's stamp to its arrival, and counts it
-nowhere else.
+`TIME DELAY STAMP` for every line that contains `TIMED` (its arrival, the seconds that had passed since the
+kubelet's stamp, and the stamp) and counts it nowhere else.
 
 It speaks HTTP/2 as any server does, with one DATA frame for each answer, but has no gRPC library below it: grpcio's
 server takes ten times as long for a line as this one.
@@ -34,6 +34,8 @@ from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry
 NOTE_SECONDS = 0.1
 TIMED = b"timed-line"
 WINDOW_BYTES = 8 << 20
+RECEIVE_BYTES = 16 << 10
+"""Few, so that lines of one connection wait no longer than it takes to count some of another."""
 ACK = b"\0\0\0\0\0"
 """A LogForwardResponse or WorkerStatusAck in which all fields have their defaults: ACK and RECEIVED."""
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
@@ -56,7 +58,8 @@ class Counter:
                     self._note(WorkerLogEntry.FromString(entry), self._timed)
 
     def _note(self, entry: WorkerLogEntry, timed: TextIOWrapper) -> None:
-        timed.write(f"{time.time() - datetime.fromisoformat(entry.timestamp).timestamp():.6f} {entry.worker_id}\n")
+        delay = time.time() - datetime.fromisoformat(entry.timestamp).timestamp()
+        timed.write(f"{time.monotonic():.6f} {delay:.6f} {entry.timestamp}\n")
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection."""
@@ -72,7 +75,7 @@ class Counter:
         peer.increment_flow_control_window(WINDOW_BYTES)
         readers: defaultdict[int, MessageReader] = defaultdict(MessageReader)
         await stream.send_all(peer.data_to_send())
-        while raw := await stream.receive_some(1 << 18):
+        while raw := await stream.receive_some(RECEIVE_BYTES):
             for event in peer.receive_data(raw):
                 if isinstance(event, h2.events.RequestReceived):
                     peer.send_headers(event.stream_id, HEADERS)

@@ -9,12 +9,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.arena import ROOT, Arena
 from ottoscaler.cli.playground import HANDLER_READY
 from ottoscaler.cli.programs import Program, open_program
 
 COUNTING_HANDLER = (sys.executable, "-m", "benchmarks.counting_handler")
+
+
+class Arrival(NamedTuple):
+    """When a timed line came (CLOCK_MONOTONIC, s), how many seconds after the kubelet's stamp, and that stamp."""
+
+    at: float
+    delay: float
+    stamp: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +52,11 @@ class Handler:
         (begun, before), (ended, after) = notes[0], notes[-1]
         return (after - before) / (ended - begun)
 
-    def delays(self) -> list[float]:
-        """Of the timed lines that have come, seconds from the kubelet's stamp to the arrival, in their order."""
+    def arrivals(self) -> list[Arrival]:
+        """The timed lines that have come, in their order."""
         whole = self.timed.read_text().rpartition("\n")[0]
-        return [float(line.partition(" ")[0]) for line in whole.splitlines()]
+        notes = (line.split(" ") for line in whole.splitlines())
+        return [Arrival(float(at), float(delay), stamp) for at, delay, stamp in notes]
 
     def _notes(self) -> list[tuple[float, int]]:
         whole = self.records.read_text().rpartition("\n")[0]

@@ -3,7 +3,8 @@
 `python -m benchmarks.observed_cluster --data DIR --kubeconfig FILE --records FILE [--latency SECONDS]`. One line a
 note, appended at least every 50 ms: `TIME WHAT NAME`, where TIME is CLOCK_MONOTONIC (s), which all processes of a
 machine share; WHAT is a verb of the API, `running`, or `killed` (deleted before its end); NAME is the pod's where it is
-created, runs or is killed, else `-`.
+created, runs or is killed, else `-`. When a timed line of a log (`counting_handler.TIMED`) has been handed to the
+network, this is `sent`, with the line's stamp as NAME.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,10 +21,12 @@ from typing import Any, TextIO
 import msgspec
 import trio
 
+from benchmarks.counting_handler import TIMED
 from ottoscaler.cli.running import run_until_signal
 from ottoscaler.localcluster.cluster import LocalCluster, open_cluster
 from ottoscaler.localcluster.exchange import Request
 from ottoscaler.localcluster.faults import Fault
+from ottoscaler.localcluster.kubelet import Kubelet
 from ottoscaler.localcluster.node import NodeSettings
 from ottoscaler.localcluster.routes import Routes
 from ottoscaler.localcluster.store import Change
@@ -65,6 +68,26 @@ def noting_requests(notes: TextIO) -> Iterator[None]:
         yield
     finally:
         Routes.describe = describe  # type: ignore[method-assign]  # the original again
+
+
+@contextmanager
+def noting_timed_lines(notes: TextIO) -> Iterator[None]:
+    """Note each timed line of a log when it has been sent, as far as the cluster has to do with it."""
+    read_log = Kubelet.read_log
+
+    async def note_sent(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece  # until it was sent
+                if TIMED in piece:
+                    for line in piece.decode().splitlines():
+                        notes.write(f"{time.monotonic():.6f} sent {line.partition(' ')[0]}\n")
+
+    Kubelet.read_log = lambda self, *args: note_sent(read_log(self, *args))  # type: ignore[method-assign]  # as above
+    try:
+        yield
+    finally:
+        Kubelet.read_log = read_log  # type: ignore[method-assign]  # the original again
 
 
 async def note_runs(cluster: LocalCluster, notes: TextIO, *, task_status: trio.TaskStatus[None]) -> None:
@@ -122,7 +145,7 @@ def main() -> int:
     parser.add_argument("--max-log-bytes", type=int, default=NodeSettings.max_log_bytes)
     args = parser.parse_args()
     args.data.mkdir(parents=True, exist_ok=True)
-    with args.records.open("a") as notes, noting_requests(notes):
+    with args.records.open("a") as notes, noting_requests(notes), noting_timed_lines(notes):
         trio.run(run_until_signal, partial(serve, args, notes))
     return 0
 

@@ -13,7 +13,7 @@ class Records:
 
     `created` and `running` tell when (CLOCK_MONOTONIC, s) the create of a pod arrived first, and when it first ran.
     `runs` counts how often each ran, `killed` names those that were deleted before their end, `requests` counts
-    requests by verb.
+    requests by verb, and `sent` tells when lines of logs with a certain stamp had left the cluster.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,6 +22,7 @@ class Records:
         self.runs: Counter[str] = Counter()
         self.killed: set[str] = set()
         self.requests: Counter[str] = Counter()
+        self.sent: dict[str, float] = {}
         self._path = path
         self._offset = 0
 
@@ -40,6 +41,9 @@ class Records:
                 continue
             if what == "killed":
                 self.killed.add(name)
+                continue
+            if what == "sent":
+                self.sent.setdefault(name, float(moment))
                 continue
             self.requests[what] += 1
             if name != "-":

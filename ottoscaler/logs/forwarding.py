@@ -67,16 +67,18 @@ class _Farewells(Backlog):
 class HandlerReceiver:
     """Forwards to otto-handler. `wait_writable` returns while this process may act at all."""
 
-    def __init__(self, handler: HandlerLike, wait_writable: Callable[[], Awaitable[None]], lanes: int = LANES) -> None:
+    def __init__(
+        self, handler: HandlerLike, wait_writable: Callable[[], Awaitable[None]], turns: Turns | None = None
+    ) -> None:
         self._handler = handler
         self._wait_writable = wait_writable
         self._may_send = trio.Event()
         self._may_send.set()
         self.lines, self.states = Outage(), Outage("states")
         open_lane = partial(Lane, handler.open_log_stream, self._wait_open, outage=self.lines, pass_on=self.attach)
-        self._lanes = [open_lane() for _ in range(lanes)]
-        turns = Turns()
-        self._loud = [open_lane(is_for_loud=True, wait_turn=turns.wait) for _ in range(LOUD_LANES)]
+        self._lanes = [open_lane() for _ in range(LANES)]
+        wait_turn = (turns or Turns()).wait
+        self._loud = [open_lane(is_for_loud=True, wait_turn=wait_turn) for _ in range(LOUD_LANES)]
         self._calls = trio.CapacityLimiter(CALLS)
         self._farewells = _Farewells()
         self._last = Sender(Outbox(self._farewells, Mark()), self._farewells, _as_it_is, lambda: None)

@@ -29,7 +29,7 @@ from ottoscaler.logs.mark import Entry, Gap, Mark
 from ottoscaler.logs.messages import WHYS, say_gap
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.tracked import Receiver, Tracked
-from ottoscaler.logs.turns import Turns, in_turns
+from ottoscaler.logs.turns import Turns
 from ottoscaler.metrics import LOG_GAPS
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.traces import NO_TRACES, Traces
@@ -83,6 +83,7 @@ class LogKeeper:
         room: Room | None = None,
         traces: Traces = NO_TRACES,
         max_waiting: int = 10_000,
+        turns: Turns | None = None,
     ) -> None:
         self.waiting: dict[LogsOfEvent, float] = {}
         """The events whose workers have ended, oldest first, and since when (clock of trio)."""
@@ -102,7 +103,7 @@ class LogKeeper:
         self._urgent = trio.Event()
         self._wrote = trio.Event()
         self._writing = trio.Lock()
-        self._turns = Turns()
+        self._turns = turns or Turns()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow and forward until cancelled."""
@@ -232,7 +233,7 @@ class LogKeeper:
 
         def read(**wanted: Any) -> AsyncGenerator[bytes, None]:
             who = tracked.who
-            return in_turns(self._api.read_log(self.namespace, who.name, who.container, **wanted), self._turns)
+            return self._turns.read(self._api.read_log(self.namespace, who.name, who.container, **wanted))
 
         tracked.following = Following(tracked.who.name, read, pod, tracked.outbox.mark, deliver, now=self.now)
         tracked.hurry()

@@ -32,7 +32,7 @@ TURNS = 64
 """So many turns fill what may be under way,"""
 TURN_BYTES = 16 << 10
 """and a turn is over after so many bytes."""
-LOOK_LINES = 128
+LOOK_LINES = 192
 """So many are encoded at a time."""
 ANSWER_SECONDS = 0.05
 """An answer should take no longer than this and twice the fastest: more is sent at a time while answers are faster,
@@ -231,11 +231,10 @@ class Lane:
                 await self._wait_open()
             if waiting.cancelled_caught:
                 continue
-            has_more = not stream.is_leaving and self._send_due(stream)
-            if not has_more:
-                await self._wait_news()
-            if has_more or self._is_for_loud:
+            if not stream.is_leaving and self._send_due(stream):
                 await self._wait_turn()
+            else:
+                await self._wait_news()
 
     async def _wait_news(self) -> None:
         """Return when there may be something to do; a first line is sent at once, those behind it gather."""

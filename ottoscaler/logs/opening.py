@@ -16,6 +16,7 @@ from ottoscaler.kube.client import Kube, open_kube
 from ottoscaler.log import log
 from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.logs.tracked import Receiver
+from ottoscaler.logs.turns import Turns
 from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
 from ottoscaler.spine.site import Site
@@ -45,7 +46,7 @@ async def open_log_keeper(
     settings: Settings, access: Access, may_write: Callable[[], None], site: Site
 ) -> AsyncIterator[LogKeeper]:
     """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
-    async with _open_receiver(settings, site) as receiver:
+    async with _open_receiver(settings, site, turns := Turns()) as receiver:
         async with _open_api(access, may_write) as kube:
             with _searching_less():
                 yield LogKeeper(
@@ -59,6 +60,7 @@ async def open_log_keeper(
                     now=site.now,
                     traces=site.traces,
                     max_waiting=settings.max_events // 2,  # of the room for those that wait, half is for deletes
+                    turns=turns,
                 )
 
 
@@ -68,7 +70,7 @@ def _open_api(access: Access, may_write: Callable[[], None]) -> AbstractAsyncCon
 
 
 @asynccontextmanager
-async def _open_receiver(settings: Settings, site: Site) -> AsyncIterator[Receiver]:
+async def _open_receiver(settings: Settings, site: Site, turns: Turns) -> AsyncIterator[Receiver]:
     if not settings.otto_handler_host:
         from ottoscaler.logs.printing import PrintingReceiver
 
@@ -85,7 +87,7 @@ async def _open_receiver(settings: Settings, site: Site) -> AsyncIterator[Receiv
         log.warning("OTTO_HANDLER_TOKEN is sent in plain text: OTTO_HANDLER_TLS is false")
     ca = _read_ca(settings.otto_handler_ca)
     async with open_handler(settings.otto_handler_host, tls=settings.otto_handler_tls, ca=ca, token=token) as handler:
-        yield HandlerReceiver(handler, site.wait_writable)
+        yield HandlerReceiver(handler, site.wait_writable, turns)
 
 
 def _read_ca(path: str | None) -> bytes | None:

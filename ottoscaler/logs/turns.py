@@ -7,8 +7,8 @@ small pieces, and before each of them the loop has to be out of other work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import trio
 
@@ -16,7 +16,7 @@ CALM_LOOKS = 3
 """Nobody else had something to do at so many looks, one after the other: tasks of one turn of the loop run in any
 order, so that one look alone may come too early.
 """
-MOST_LOOKS = 12
+MOST_LOOKS = 16
 """After so many, each a turn of the loop, it is our turn in any case: others may always be busy."""
 FEW_BYTES = 4 << 10
 """A piece of a log up to this size is taken in at once, what is larger"""
@@ -25,14 +25,16 @@ SLICE_BYTES = 16 << 10
 
 
 class Turns:
-    """Admits one at a time, in order of arrival, when nothing else is to be done."""
+    """Admits one at a time, when nothing else is to be done. Those who send alternate with those who read, however many
+    these are.
+    """
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._next, self._next_reader = trio.Lock(), trio.Lock()
 
     async def wait(self) -> None:
         """Return when it is the caller's turn; what it does until its next `await` is its turn."""
-        async with self._lock:
+        async with _holding(self._next):
             calm = 0
             for _ in range(MOST_LOOKS):
                 await trio.lowlevel.checkpoint()
@@ -40,14 +42,27 @@ class Turns:
                 if calm == CALM_LOOKS:
                     break
 
+    async def read(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same bytes of a log, where they are many each slice in its turn. Close it with `aclosing`."""
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if len(piece) <= FEW_BYTES:
+                    yield piece
+                    continue
+                for at in range(0, len(piece), SLICE_BYTES):
+                    async with _holding(self._next_reader):
+                        await self.wait()
+                    yield piece[at : at + SLICE_BYTES]
 
-async def in_turns(pieces: AsyncGenerator[bytes, None], turns: Turns) -> AsyncGenerator[bytes, None]:
-    """The same bytes, where they are many each slice in its turn. Close it with `aclosing`."""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if len(piece) <= FEW_BYTES:
-                yield piece
-                continue
-            for at in range(0, len(piece), SLICE_BYTES):
-                await turns.wait()
-                yield piece[at : at + SLICE_BYTES]
+
+@asynccontextmanager
+async def _holding(lock: trio.Lock) -> AsyncIterator[None]:
+    """Hold a lock; one that is free is taken without a checkpoint."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
