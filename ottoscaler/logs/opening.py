@@ -21,7 +21,7 @@ from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
 from ottoscaler.spine.site import Site
 
-SEARCHES = (10_000, 20, 20)
+SEARCHES = (5_000, 10, 10)
 """Garbage is searched for after so many new objects, and among older ones after so many such searches."""
 
 
