@@ -33,6 +33,8 @@ PING_PAUSE = 30.0
 """Servers take more frequent PINGs for an attack; most allow two in five minutes beside other frames."""
 RECEIVE_BYTES = 8 << 10
 """Some 600 answers at a time: while they are read no other task runs."""
+TAKE_BYTES = 4 << 10
+"""As many are handed on at a time, and one piece more."""
 WRITE_BYTES = 64 << 10
 GATHER_SECONDS, FEW_BYTES = 0.002, 4096
 """After so few bytes others gather so long before they are read: a server that answers line by line would wake us, and
@@ -71,12 +73,16 @@ class Exchange:
         self.send(data)
 
     def take(self) -> bytes:
-        """The next piece of the answer's body that came, empty where there is none."""
-        return self._received.popleft() if self._received else b""
+        """What came of the answer's body since, or the first `TAKE_BYTES` of it; empty where nothing came."""
+        pieces, size = list[bytes](), 0
+        while self._received and size < TAKE_BYTES:
+            pieces.append(piece := self._received.popleft())
+            size += len(piece)
+        return b"".join(pieces)
 
     @property
     def has_more(self) -> bool:
-        """Whether there is another piece."""
+        """Whether there is more to take."""
         return bool(self._received)
 
     @property

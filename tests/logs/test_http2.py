@@ -13,7 +13,7 @@ from trio.testing import MockClock, memory_stream_pair
 from ottoscaler.errors import Unavailable
 from ottoscaler.rpc import http2
 from ottoscaler.rpc.handler_link import Handler, LogStream, open_handler
-from ottoscaler.rpc.http2 import CONNECT_SECONDS, Connection
+from ottoscaler.rpc.http2 import CONNECT_SECONDS, TAKE_BYTES, Connection, Exchange
 from ottoscaler.rpc.v1.worker_logs_pb2 import LogForwardResponse
 from tests.logs.scripted import HEADERS, Peer, open_server
 
@@ -313,3 +313,15 @@ async def test_a_connection_that_died_in_silence_is_noticed(autojump_clock: Mock
         await exchange.over.wait()
         assert "not even to a PING" in exchange.ended
         assert trio.current_time() - begun <= 21
+
+
+def test_many_small_pieces_are_taken_together_and_many_bytes_are_not() -> None:
+    """Answers that came one by one are handed on in one go; of very many only so much that others get their turn."""
+    exchange = Exchange(None, 1, lambda: None)  # type: ignore[arg-type]  # nothing is sent here
+    for _ in range(500):
+        exchange.receive(b"\0\0\0\0\0")
+    assert (len(exchange.take()), exchange.has_more) == (2500, False)
+    for _ in range(3):
+        exchange.receive(b"x" * TAKE_BYTES)
+    assert (len(exchange.take()), exchange.has_more) == (TAKE_BYTES, True)
+    assert b"".join(iter(exchange.take, b"")) == b"x" * 2 * TAKE_BYTES
