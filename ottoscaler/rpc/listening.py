@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from ottoscaler.rpc.tls import Certificates
 GREETING_SECONDS = 10.0
 """For the handshake of TLS and the preface."""
 MOST_CONNECTIONS = 4000
+"""Or half of the files that this process may open, if that is less: the rest has other uses."""
 BACKLOG = 1024
 READ_BYTES = 16 << 10
 Converse = Callable[[trio.abc.Stream, Peer, bytes], Awaitable[None]]
@@ -38,6 +40,7 @@ class Entrance:
         self._certificates = certificates
         self._refusals = refusals
         self._converse = converse
+        self._most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._open = 0
 
     async def handle(self, plain: trio.SocketStream) -> None:
@@ -62,8 +65,8 @@ class Entrance:
 
     async def _greet(self, plain: trio.SocketStream) -> tuple[trio.abc.Stream, bytes | None]:
         """The connection and what came behind the preface; None where the client has closed it."""
-        if self._open > MOST_CONNECTIONS:
-            raise _Refused("CONNECTIONS", f"{MOST_CONNECTIONS} connections are open, which is the limit")
+        if self._open > self._most:
+            raise _Refused("CONNECTIONS", f"{self._most} connections are open, which is the limit")
         with trio.move_on_after(GREETING_SECONDS):
             stream = plain if self._certificates is None else await _secure(plain, self._certificates.context())
             return stream, await _read_preface(stream)

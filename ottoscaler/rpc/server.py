@@ -115,6 +115,7 @@ class RpcServer:
         """Let calls come to their ends, and end what is left."""
         self._is_closed = True
         self._send_away()
+        self._servicer.end_watching("the port is closed")
         await trio_util.wait_any(self._wait_gone, drain.wait_deadline)
         for connection in self._connections:
             connection.end_calls("the door is closed")

@@ -73,6 +73,8 @@ class Servicer:
         self._refusals = refusals
         self._largest = largest
         self._begun = 0.0  # when the last call came, of those that change over to another replica
+        self._watching = lanes.watching
+        self._watchers: set[Call] = set()
         self._methods = self._build(lanes)
 
     def _build(self, lanes: Lanes) -> dict[str, Method]:
@@ -99,6 +101,11 @@ class Servicer:
         """Return when no call came for so long; health checks, which nobody ends, do not count."""
         while (left := self._begun + seconds - trio.current_time()) > 0:  # noqa: ASYNC110  calls only set a time
             await trio.sleep(left)
+
+    def end_watching(self, reason: str) -> None:
+        """End what goes on for as long as it is let, so that nothing is kept open for it."""
+        for call in self._watchers:
+            call.scope.cancel(reason=reason)
 
     # -- every call
 
@@ -137,12 +144,15 @@ class Servicer:
 
     async def _run(self, call: Call, method: Method, client: str, started: float) -> None:
         answer = _draining()  # where it is cancelled from outside
+        if method.lane is self._watching:
+            self._watchers.add(call)
         try:
             with call.scope:
                 answer = await _answer(call, method)
             if call.scope.cancelled_caught:
                 answer = _cut_short(call)
         finally:
+            self._watchers.discard(call)
             method.lane.leave(client)
             self._end(call, method.rpc, answer, started)
 

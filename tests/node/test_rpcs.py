@@ -19,8 +19,9 @@ from ottoscaler.rpc.door import (
     StatusQuestion,
     WorkerStatus,
 )
+from ottoscaler.rpc.server import RpcServer
 from tests.node.otto_handler import open_node_handler
-from tests.rpc.stage import open_door
+from tests.rpc.stage import FakeDoor, FakeDrain, find_free_port, open_door, settings_with
 
 pytestmark = [pytest.mark.slow_clock, pytest.mark.process]
 
@@ -110,6 +111,24 @@ async def test_a_pipeline_from_node() -> None:
         retry=retry,
     )
     assert call == PipelineCall(pipeline_id="p", stages=(asked,))
+
+
+async def test_node_sees_nothing_of_being_sent_away() -> None:
+    """Told to leave its connection again and again, grpc-js sees no call fail."""
+    door, port = FakeDoor(), find_free_port()
+    server = RpcServer(door, settings_with(port=port, calls_per_second=0))
+    scale_up = {"rpc": "ScaleUp", "request": {"worker_count": 1}}
+    async with trio.open_nursery() as nursery, open_node_handler() as node:
+        await nursery.start(server.serve, FakeDrain())
+        await node.connect(f"127.0.0.1:{port}")
+        await node.hammer(scale_up, scale_up, {"rpc": "GetWorkerStatus", "request": {}})
+        for _ in range(30):
+            await trio.sleep(0.03)
+            server._send_away()
+        calls, errors = await node.rest()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert errors == []
+    assert min(calls) > 30
 
 
 async def test_health_in_node() -> None:

@@ -41,7 +41,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_health_says_not_serving_while_calls_are_answered_on(quick: None) -> None:
-    """From the first moment of a drain health is NOT_SERVING, for watchers too, and calls are answered as before."""
+    """From the first moment of a drain health is NOT_SERVING, for watchers too, and calls are answered as before; a
+    watcher keeps nothing open.
+    """
     async with open_door(drain_seconds=5) as scene:
         stub: Any = health_pb2_grpc.HealthStub(scene.channel)
         watching = stub.Watch(health_pb2.HealthCheckRequest())
@@ -50,9 +52,9 @@ async def test_health_says_not_serving_while_calls_are_answered_on(quick: None) 
         assert [each.status for each in await trio.to_thread.run_sync(taken, watching, 1)] == [Status.NOT_SERVING]
         assert await scene.health() == Status.NOT_SERVING
         assert (await call(scene.stub.ScaleUp, ONE)).status == scaling_pb2.ScaleResponse.SUCCESS
-        watching.cancel()
         with trio.fail_after(2):
             await scene.closed.wait()
+        assert (await refusal(lambda timeout: next(watching))).code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_the_port_closes_after_the_while_and_waiting_calls_go_on(quick: None) -> None:
@@ -176,6 +178,36 @@ async def test_clients_change_over_without_a_failed_call(quick: None) -> None:
         nursery.cancel_scope.cancel(reason="the test is over")
     assert set(outcomes) == {"OK"}
     assert doors[1].asked
+
+
+async def test_clients_that_are_sent_away_again_and_again_lose_no_call() -> None:
+    """Told to leave their connections at any moment, clients that call without pause see nothing of it."""
+    door, port, outcomes = FakeDoor(), find_free_port(), list[str]()
+    server, is_over = RpcServer(door, settings_with(port=port, calls_per_second=0)), trio.Event()
+
+    async def client() -> None:
+        with open_channel(port) as channel:
+            stub: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/ScaleUp")
+            while not is_over.is_set():
+                try:
+                    await call(stub, ONE.SerializeToString())
+                except grpc.RpcError as error:
+                    outcomes.append(f"{error.code()}: {error.details()}")
+                else:
+                    outcomes.append("OK")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, FakeDrain())
+        async with trio.open_nursery() as clients:
+            for _ in range(3):
+                clients.start_soon(client)
+            for _ in range(40):
+                await trio.sleep(0.02)
+                server._send_away()
+            is_over.set()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert set(outcomes) == {"OK"}
+    assert len(outcomes) > 40
 
 
 async def test_a_port_that_is_taken_ends_the_start_in_one_sentence() -> None:
