@@ -121,7 +121,6 @@ class Streams:
                 self._h2.send_headers(call.number, BEGINNING + trailers if is_first else trailers, end_stream=True)
                 if not call.is_half_closed:
                     self._h2.reset_stream(call.number, Codes.NO_ERROR)
-        self._pings.forget()
         self._let_go(call)
 
     def _drop(self, call: Call) -> None:

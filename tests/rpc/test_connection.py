@@ -162,15 +162,21 @@ async def test_who_does_not_read_one_stream_holds_up_no_other(autojump_clock: Mo
         assert stage.places() == 0
 
 
-async def test_an_answer_that_is_not_taken_gives_its_place_back(autojump_clock: MockClock) -> None:
-    """A client that keeps its window closed for the one answer of a call loses the call after a while."""
-    async with open_raw(settings={WINDOW: 0}) as stage:
+@pytest.mark.parametrize(("window", "code", "reset"), [(0, Code.CANCELLED, None), (3, None, codes().CANCEL)])
+async def test_an_answer_that_is_not_taken_gives_its_place_back(
+    autojump_clock: MockClock, window: int, code: Code | None, reset: int | None
+) -> None:
+    """A client that keeps its window closed for the one answer of a call loses the call after a while; behind a part of
+    a message nothing is said any more.
+    """
+    async with open_raw(settings={WINDOW: window}, opens_windows=False) as stage:
         probe, asked = await stage.client.begin(CHECK, b""), await stage.client.begin(SCALE_UP, ONE)
         await trio.sleep(2)
-        assert (stage.client.streams[probe].code, stage.client.streams[asked].code) == (Code.CANCELLED, None)
+        assert (stage.client.streams[probe].code, stage.client.streams[probe].reset) == (code, reset)
+        assert (stage.client.streams[asked].code, stage.client.streams[asked].reset) == (None, None)
         assert stage.places() == 1
         await trio.sleep(60)
-        assert stage.client.streams[asked].code == Code.CANCELLED
+        assert (stage.client.streams[asked].code, stage.client.streams[asked].reset) == (code, reset)
         assert stage.places() == 0
 
 
