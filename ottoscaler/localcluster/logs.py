@@ -127,16 +127,24 @@ class ContainerLog:
     def _append(self, entries: list[bytes]) -> None:
         if not entries or self.closed:
             return
+        block: list[bytes] = []
         for entry in entries:
             if self._file is None:
                 self.create()
             elif self._size >= self._max_bytes:
+                self._write(block)
+                block = []
                 self._rotate()
-            assert self._file is not None
-            self._file.write(entry)
+            block.append(entry)
             self._size += len(entry)
-            self._written += 1
+        self._write(block)
         self._changed.unpark_all()
+
+    def _write(self, block: list[bytes]) -> None:
+        """Entries in one write: a loud process writes many at a time."""
+        if self._file is not None:
+            self._file.write(b"".join(block))
+            self._written += len(block)
 
     def _rotate(self) -> None:
         if self._file is not None:
