@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -18,6 +19,8 @@ from ottoscaler.rpc.tls import Certificates
 
 GREETING_SECONDS = 10.0
 """For the handshake of TLS and the preface."""
+ALERT_SECONDS = 1.0
+"""For a client to take it that its handshake failed."""
 MOST_CONNECTIONS = 4000
 """Or half of the files that this process may open, if that is less: the rest has other uses."""
 BACKLOG = 1024
@@ -79,11 +82,22 @@ async def _secure(plain: trio.SocketStream, context: ssl.SSLContext) -> trio.abc
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         if isinstance(error.__cause__, ssl.SSLError) and not isinstance(error.__cause__, ssl.SSLEOFError):
+            await _send_alert(plain, secured)
             raise _Refused("TLS", _words_of(error.__cause__)) from error
         raise
     if secured.selected_alpn_protocol() != "h2":
         raise _Refused("TLS", "it does not offer HTTP/2 (ALPN)")
     return secured
+
+
+async def _send_alert(plain: trio.SocketStream, secured: trio.SSLStream[trio.SocketStream]) -> None:
+    """Tell the client why; it hears that only if what it has sent meanwhile is read before the end."""
+    alert = secured._outgoing.read()  # Trio keeps what OpenSSL has to say of its failure, and does not send it
+    with trio.move_on_after(ALERT_SECONDS), suppress(trio.BrokenResourceError):
+        await plain.send_all(alert)
+        await plain.send_eof()
+        while await plain.receive_some(READ_BYTES):
+            pass
 
 
 def _words_of(error: ssl.SSLError) -> str:

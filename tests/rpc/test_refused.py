@@ -120,6 +120,34 @@ async def test_a_failed_handshake_is_logged_with_its_peer(
     assert re.fullmatch(reason, fact["reason"]), fact["reason"]
 
 
+@pytest.mark.parametrize(
+    ("case", "alert"),
+    [("none", "CERTIFICATE_REQUIRED"), ("wrong", "UNKNOWN_CA"), ("expired", "CERTIFICATE_EXPIRED")],
+)
+async def test_a_client_is_told_what_is_wrong_with_its_certificate(case: str, alert: str, tmp_path: Path) -> None:
+    """The alert of TLS reaches a client that has sent its first request along, as all do."""
+    authority = Authority(tmp_path)
+    client = {
+        "none": authority.client(),
+        "wrong": authority.client(trustme.CA()),
+        "expired": authority.client(authority.ca, days=-1),
+    }[case]
+
+    def connect(port: int) -> str:
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            client.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(30_000))
+            with pytest.raises(ssl.SSLError) as told:
+                secured.recv(100)
+        return str(told.value.reason)
+
+    files: dict[str, Any] = {"tls_cert": authority.cert, "tls_key": authority.key, "tls_client_ca": authority.root}
+    async with open_door(**files) as scene:
+        assert alert in await trio.to_thread.run_sync(connect, scene.port)
+
+
 async def test_a_client_that_does_not_trust_the_door_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
