@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import trio
+
 from .deletion import DeleteOptions, check_preconditions
 from .exchange import Request, Response, Send, decode_body, json_response
 from .faults import Faults
@@ -55,6 +57,8 @@ class PodsApi:
         async def stream(send: Send) -> None:
             with self.faults.open_watch(request.path) as watch:  # what befalls watches befalls logs, too
                 await copy(partial(watch.send, send))
+                if watch.is_silent:  # nor does it say that it is over
+                    await trio.sleep_forever()
 
         async def copy(send: Send) -> None:
             try:

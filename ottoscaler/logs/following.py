@@ -10,7 +10,8 @@ a plain read has found the mark, and whether a new file was begun (its first sta
 
 Nor is the end of a stream the end of the log: the API server ends its answer in the same way when its connection to the
 kubelet breaks (it ignores how its `io.Copy` ended). So after each stream the log is read and followed again, until the
-end of the container is known. A log is at its end when a read that began after that has brought nothing new.
+end of the container is known. A log is at its end when a read that began after that, and was not the only one, has
+brought nothing new.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Following:
         self._unchecked = 0
         self._rest = b""
         """A line without its end, as the last stream or read left it."""
+        self._answers = 0
+        """Streams and reads that began: one alone may have been cut off at any point."""
         self._has_missed = False
         """The last read did not find the mark."""
         self._ended_at = self._read_at = 0.0
@@ -170,7 +173,8 @@ class Following:
         async with aclosing(self._read(follow=False, since=since)) as pieces:
             async for piece in pieces:
                 await self._take(seeker, reader.feed(piece), is_whole=not since)
-        self._rest = reader.rest
+        self._rest, is_first = reader.rest, not self._answers
+        self._answers += 1
         if reader.is_interrupted or (reader.unstamped and not seeker.first):
             raise Unavailable(f"the kubelet says: {(reader.unstamped or reader.rest)[:300].decode(errors='replace')}")
         has_missed, self._has_missed = self._has_missed, not seeker.found
@@ -183,7 +187,7 @@ class Following:
         if not since:  # the head was compared, and this is its file
             self.position = msgspec.structs.replace(self.position, sure=self.position.stamp)
         self._read_at = opened
-        if is_last and (self.position.line, self._rest) != known:
+        if is_last and (is_first or (self.position.line, self._rest) != known):
             return False
         if is_last:
             await self._take(seeker, reader.end(), is_whole=not since)
@@ -219,6 +223,7 @@ class Following:
                 finally:
                     if is_open:
                         self._rest = reader.rest
+                        self._answers += 1
                     if is_open and not self._has_read and self._opened - self._known_empty() <= LATE_SECONDS:
                         self._empty_until = self._now()
 

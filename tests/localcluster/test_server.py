@@ -62,7 +62,7 @@ async def test_trust_token_and_kubeconfig(tmp_path: Path) -> None:
 
 
 async def test_a_pod_lives_and_its_log_is_served(tmp_path: Path) -> None:
-    """A pod runs as processes; its log is followed, cut, refused as recorded; leaving the cluster ends what runs."""
+    """A pod runs as processes; its log is followed, cut, silent, refused as recorded; leaving ends what runs."""
     script = "for i in 1 2 3; do echo line $i; echo err $i >&2; sleep 0.1; done"
     async with _open(tmp_path) as (cluster, client):
         assert (await client.post(PODS, json=_pod("talk", script))).status_code == 201
@@ -72,6 +72,10 @@ async def test_a_pod_lives_and_its_log_is_served(tmp_path: Path) -> None:
         whole = (await client.get(log)).text
         assert sorted(whole.splitlines()) == ["err 1", "err 2", "err 3", "line 1", "line 2", "line 3"]
         assert (await client.get(f"{log}?follow=true")).text == whole
+        cluster.faults.add(Fault(kind="watch_silent", path="/log$", times=1))
+        with trio.move_on_after(0.3) as patience:  # a silent log does not even say that it is over
+            await client.get(log)
+        assert patience.cancelled_caught
         assert (await client.get(f"{log}?tailLines=2")).text == "".join(whole.splitlines(True)[-2:])
         assert (await client.get(f"{log}?limitBytes=10")).text == whole[:10]
         assert (await client.get(f"{log}?timestamps=true&tailLines=1")).text.split(" ", 1)[0].endswith("Z")

@@ -46,6 +46,17 @@ async def test_a_pod_that_vanished_behind_a_silent_watch_may_have_run(
     assert [(gap.why, gap.certain) for gap in scene.gaps] == gaps
 
 
+async def test_one_read_alone_is_not_the_log(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A log that is opened when its container has ended is read twice: the first answer may have been cut at once."""
+    async with opened(tmp_path) as scene:
+        scene.say(1, 2)
+        scene.kubelet.empty_answers = 1
+        scene.show(started_at=float(int(scene.kubelet.now())))
+        scene.end()
+    assert scene.texts == words(1, 2)
+    assert not scene.gaps
+
+
 @pytest.mark.parametrize(("late", "gaps"), [(0.005, [("EndNotRead", False)]), (0.05, [])])
 async def test_a_stream_s_end_is_not_the_log_s(
     tmp_path: Path, autojump_clock: MockClock, late: float, gaps: list[tuple[str, bool]]
