@@ -57,8 +57,8 @@ class PodsApi:
         async def stream(send: Send) -> None:
             with self.faults.open_watch(request.path) as watch:  # what befalls watches befalls logs, too
                 await copy(partial(watch.send, send))
-                if watch.is_silent:  # nor does it say that it is over
-                    await trio.sleep_forever()
+            if watch.is_silent:  # nor does it say that it is over: behind bytes that never came no end can come
+                await trio.sleep_forever()
 
         async def copy(send: Send) -> None:
             try:
