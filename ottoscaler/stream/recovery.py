@@ -7,8 +7,7 @@ registers it: what arrives with a cancel is kept (`take`), a call that failed le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from ottoscaler.stream.base import Entry
 
@@ -30,14 +29,15 @@ class Deliveries:
         """Whether a delivery may have got lost on its way."""
         return self._is_doubtful
 
-    @contextmanager
-    def doubt(self) -> Iterator[None]:
+    def doubt(self) -> Deliveries:
         """Around a call that delivers: when it fails or is cancelled, what it delivered is looked for later."""
-        try:
-            yield
-        except BaseException:
-            self._is_doubtful = True
-            raise
+        return self
+
+    def __enter__(self) -> None:
+        """Nothing is in doubt yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._is_doubtful |= kind is not None
 
     def arrive(self, entries: Iterable[Entry]) -> None:
         """Keep entries until somebody takes them."""

@@ -39,7 +39,7 @@ def plan_of(seed: int, labels: Mapping[str, str]) -> Plan:
     dice = random.Random(f"{seed} {labels['ottoscaler/event-id']} {labels['ottoscaler/index']}")
     return Plan(
         start_delay=dice.choice([0.05, 0.3, 2.0]),
-        duration=dice.choice([0.1, 1.0, 3.0, 20.0]),
+        duration=dice.choice([0.1, 1.0, 3.0, 12.0]),
         exit_code=dice.choice([0, 0, 0, 1]),
         ignores_term=dice.random() < 0.1,
     )
