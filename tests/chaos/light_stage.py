@@ -120,6 +120,10 @@ class Replica:
         rings = getattr(self.scaler, "rings", None)
         return rings is not None and rings.vitals.is_ready and not rings.roster.ids()
 
+    def is_session(self, name: str) -> bool:
+        """Whether it is this session that runs."""
+        return self.scaler is not None and self.scaler.stream.session == name
+
     def can_delete(self) -> bool:
         """Whether its lease holds, and the API answers it at once."""
         rings = getattr(self.scaler, "rings", None)

@@ -23,6 +23,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -30,7 +31,7 @@ from ottoscaler.metrics import STAGES
 from ottoscaler.spine import taker
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.chaos.asking import watch_entries
-from tests.chaos.light import seeded_event, send
+from tests.chaos.light import is_guarded, seeded_event, send
 from tests.chaos.light_harms import HARMS
 from tests.chaos.light_stage import Replica, Run
 from tests.chaos.light_verdict import is_well, note_end
@@ -88,7 +89,7 @@ async def _play(day: Day, hours: int, on_hour: OnHour) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
         replicas = [Replica(made, number, lease_seconds=LEASE_SECONDS) for number in range(2)]
-        made.world.is_guarded = lambda: all(replica.can_delete() for replica in replicas)
+        made.world.is_guarded = partial(is_guarded, made, replicas)
         for replica in replicas:
             nursery.start_soon(replica.live)
         await trio.sleep(START_SECONDS)

@@ -53,8 +53,8 @@ class World:
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
         self.creates_to_come: list[str] = []
         """Such creates that are not carried out yet."""
-        self.is_guarded: Callable[[], bool] = lambda: True
-        """Whether somebody could delete at once what comes late."""
+        self.is_guarded: Callable[[str], bool] = lambda event_id: True
+        """Whether somebody could delete at once what comes late for an event."""
         self.unguarded: set[str] = set()
         """Pods that came late while nobody could."""
         self.version = 100
@@ -96,7 +96,7 @@ class World:
             self.creates_to_come.remove(body["metadata"]["name"])
             with suppress(Conflict):
                 self.create(body)
-                if not self.is_guarded():
+                if not self.is_guarded(body["metadata"]["labels"][LABEL + "event-id"]):
                     self.unguarded.add(body["metadata"]["name"])
 
         assert self._nursery is not None
