@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.spine.ledger import NotOurs
-from ottoscaler.stream.base import Claim, Closing
+from ottoscaler.stream.base import Candidate, Claim, Closing
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, open_stage
 from tests.spine.world import Plan, World
@@ -54,6 +54,29 @@ async def test_a_create_of_a_dead_owner_that_comes_late_runs_nothing(autojump_cl
             assert [result["status"] for result in await second.results()] == ["succeeded"]
             await trio.sleep(40)
             assert len(first.world.runs) == 1
+
+
+async def test_a_worker_that_is_stopped_before_its_new_owner_began_it_is_fenced(autojump_clock: MockClock) -> None:
+    """The create that a dead owner had sent comes when the worker has long ended as stopped: its pod is undone."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        first.world.late_creates.append(20.0)
+        with trio.move_on_after(0.05):
+            await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            second.site.slots.limit = 0
+            work = second.work(taken)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work.run)
+                await trio.sleep(1)
+                down = await second.add(type="scale_down", pod_count=1)
+                claim = Claim(down.event_id, second.session, down.epoch)
+                await second.stream.mark_victims(claim, 1, [Candidate(progress.event_id, 1, "")], last=True)
+                work.notice()
+            assert [result["status"] for result in await second.results()] == ["terminated"]
+            await trio.sleep(40)
+            assert first.world.runs == []
+            assert first.world.pods == {}
 
 
 async def test_an_accepted_attempt_is_fenced_by_whoever_sees_its_end(autojump_clock: MockClock) -> None:
