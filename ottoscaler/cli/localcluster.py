@@ -5,7 +5,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 from ottoscaler.cli.folders import open_folder
@@ -15,12 +15,19 @@ HANDLES_SIGNALS = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the port, the kubeconfig's path and the folder of the pods."""
+    """Add the port, the kubeconfig's path, the folder of the pods and the node's haste."""
     parser.add_argument("--port", type=_port, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
     parser.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="where to write it (default: kubeconfig in DIR)"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of pods and logs (default: a temporary one)")
+    parser.add_argument(
+        "--start-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="what the node takes before it starts a pod's containers (default: %(default)s; a real one: some 0.7)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             kubeconfig = args.kubeconfig or data / "kubeconfig"
 
             async def serve(_: trio.Nursery) -> int:
-                return await _serve(args.port, kubeconfig.absolute(), data)
+                return await _serve(args, kubeconfig.absolute(), data)
 
             code = trio.run(run_until_signal, serve)
     except* OSError as group:
@@ -47,13 +54,15 @@ def run(args: argparse.Namespace) -> int:
     return 0 if code in (130, 143) else code
 
 
-async def _serve(port: int, kubeconfig: Path, data: Path) -> int:
+async def _serve(args: argparse.Namespace, kubeconfig: Path, data: Path) -> int:
     """Serve for ever; print one line when ready."""
     import trio
 
     from ottoscaler.localcluster.cluster import open_cluster
+    from ottoscaler.localcluster.node import NodeSettings
 
-    async with open_cluster(data_dir=data, port=port) as cluster:
+    settings = NodeSettings(start_delay=args.start_delay)
+    async with open_cluster(data_dir=data, port=args.port, settings=settings) as cluster:
         cluster.write_kubeconfig(kubeconfig)
         print(f"ready at {cluster.url}; export KUBECONFIG={kubeconfig}", flush=True)
         await trio.sleep(inf)
@@ -74,6 +83,16 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 0 (a free one) to 65535")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds from 0 to 3600")
+    return seconds
 
 
 def _first(group: BaseExceptionGroup[OSError]) -> OSError:

@@ -26,13 +26,14 @@ Json = dict[str, Any]
 class NodeSettings:
     """How the node behaves; all times in seconds.
 
-    Defaults are quicker than a real node where a person would wait (there: `phase_delay` 1.1, `removal_delay`
-    0.8, `back_off_shown` 10, `retry` 13), and as in a real one elsewhere.
+    Defaults are quicker than a real node where a person would wait (there: `start_delay` 0.7, `phase_delay` 1.1,
+    `removal_delay` 0.8, `back_off_shown` 10, `retry` 13), and as in a real one elsewhere.
     """
 
     cpu: str = "64"  # allocatable; compared with each pod alone: the node is never full
     memory: str = "256Gi"
     labels: Mapping[str, str] = field(default_factory=dict)
+    start_delay: float = 0.0  # between the volumes of a pod and its first container: the sandbox is set up
     phase_delay: float = 0.05  # between a container's end and the pod's phase
     removal_delay: float = 0.1  # between the final status of a deleted pod and its DELETED
     image_backoff: float = 10.0  # before an image is pulled again; doubles up to max_backoff

@@ -215,6 +215,7 @@ class PodWorker:
 
     async def _run_containers(self) -> None:
         await self._wait_for_volumes()
+        await self.pause(self.node.settings.start_delay)
         if self.stopping:
             return
         self.state = replace(self.state, sandbox_ready=True)

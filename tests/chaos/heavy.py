@@ -19,7 +19,7 @@ import trio
 from tests.chaos.callers import ask_all, ask_last, note_added
 from tests.chaos.harms import do_harm
 from tests.chaos.script import write_script
-from tests.chaos.stage import BOUND, NAMESPACE, PREFIX, Run, Stage
+from tests.chaos.stage import BOUND, NAMESPACE, PREFIX, START_DELAY, Run, Stage
 from tests.process.bench import start_cluster
 from tests.stream.servers import Server, valkey_nine
 
@@ -49,7 +49,7 @@ async def _stage(made: Run) -> AsyncIterator[Stage]:
     async with trio.open_nursery() as nursery:
         valkey = Server(binary, made.folder / "valkey", "--appendonly", "yes", "--appendfsync", "always")
         try:
-            async with start_cluster(nursery, made.folder / "pods") as cluster:
+            async with start_cluster(nursery, made.folder / "pods", start_delay=START_DELAY) as cluster:
                 body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
                 assert (await cluster.client.post("/api/v1/namespaces", json=body)).status_code == 201
                 stage = Stage(made, nursery, valkey, cluster)

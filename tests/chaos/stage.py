@@ -30,6 +30,8 @@ LEASE = 1.0
 DRAIN = 2.0
 FENCE = 4.0
 """Seconds; a late create comes at most 2 s after its client has left."""
+START_DELAY = 0.2
+"""Seconds that the node takes to start a container; a real one 0.7. A late create is deleted before."""
 NOISE = 2.0
 """Seconds by which a machine with several runs at once may be late."""
 IMPORTING = 10.0

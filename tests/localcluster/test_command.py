@@ -58,10 +58,11 @@ def test_a_signal_ends_all(tmp_path: Path, number: int) -> None:
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
-    """A port that is none is refused with 2, one that is taken or a file that cannot be written with 1: in one line."""
-    wrong = subprocess.run([*COMMAND, "--port", "x"], capture_output=True, text=True, timeout=10, check=False)
-    assert wrong.returncode == 2
-    assert "'x': expected a port" in wrong.stderr
+    """What is no port or delay is refused with 2, a port that is taken with 1: in one line."""
+    for flag, expected in (("--port", "a port"), ("--start-delay", "a number of seconds from 0 to 3600")):
+        wrong = subprocess.run([*COMMAND, flag, "x"], capture_output=True, text=True, timeout=10, check=False)
+        assert wrong.returncode == 2
+        assert f"'x': expected {expected}" in wrong.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [*COMMAND, "--port", port, "--data", str(tmp_path)]

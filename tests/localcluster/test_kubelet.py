@@ -57,6 +57,21 @@ async def test_a_deleted_pod_changes_as_recorded(tmp_path: Path, autojump_clock:
     assert without_repeats(bench.story("ignores-term")) == recorded_story("ignores-term")
 
 
+async def test_a_pod_deleted_while_its_sandbox_is_set_up_never_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A node takes its time to start a container: what is deleted meanwhile starts nothing, what is not starts."""
+    async with open_bench(tmp_path, start_delay=0.7) as bench:
+        began = trio.current_time()
+        bench.create("deleted")
+        bench.create("kept")
+        await bench.wait_waiting("deleted", "ContainerCreating")
+        await trio.sleep(0.6)
+        bench.delete("deleted")
+        await bench.wait_gone("deleted")
+        assert not any("running" in line for line in bench.story("deleted"))
+        await bench.wait_phase("kept", "Running")
+        assert trio.current_time() - began == pytest.approx(0.7, abs=0.01)
+
+
 async def test_a_deleted_pod_shows_its_end_before_it_goes(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Between the final status and the removal there is time to look at the pod and to read its log."""
     async with open_bench(tmp_path, removal_delay=0.4) as bench:

@@ -78,10 +78,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def start_cluster(nursery: trio.Nursery, folder: Path, port: int = 0) -> AsyncIterator[Cluster]:
-    """A local cluster below `folder`."""
+async def start_cluster(
+    nursery: trio.Nursery, folder: Path, port: int = 0, *, start_delay: float = 0.0
+) -> AsyncIterator[Cluster]:
+    """A local cluster below `folder`, whose node takes `start_delay` (s) to start a container."""
     kubeconfig = folder / "kubeconfig"
-    async with open_cluster(nursery, folder / "cluster", kubeconfig, "--port", str(port)) as program:
+    options = ("--port", str(port), "--start-delay", str(start_delay))
+    async with open_cluster(nursery, folder / "cluster", kubeconfig, *options) as program:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         certificate = ssl.create_default_context(
