@@ -24,7 +24,7 @@ from ottoscaler.repeats import content_of, mismatch, repeated_pairs
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.roster import Roster
 from ottoscaler.spine.traces import NO_TRACES, Traces
-from ottoscaler.stream.base import LANES, MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
+from ottoscaler.stream.base import MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 
 READ_AT_ONCE = 100
@@ -95,7 +95,7 @@ class Poller:
 
     async def _read_once(self) -> None:
         self.turned_at = trio.current_time()
-        count = min(READ_AT_ONCE, self._roster.room("work") + RESERVE - self.offered)
+        count = min(READ_AT_ONCE, self._roster.rooms()["work"] + RESERVE - self.offered)
         if count <= 0:
             await trio.sleep(BLOCK_SECONDS / 8)
             return
@@ -134,7 +134,8 @@ class Poller:
         return await self._ledger.insist(turn)
 
     async def _register(self, events: Sequence[Event], insist: Insist, *, offer: bool) -> None:
-        registrations = self._plan(events, offer)
+        async with self._roster.giving_out:
+            registrations = self._plan(events, offer)
         epochs: list[int] = await insist(partial(self._ledger.stream.register, registrations))
         for event, registration, epoch in zip(events, registrations, epochs, strict=True):
             if epoch in (REPEATED, MISMATCHED):
@@ -150,7 +151,7 @@ class Poller:
 
     def _plan(self, events: Sequence[Event], offer: bool) -> list[Registration]:
         """Hold what fits, and count it from now on; offer the rest."""
-        room = {lane: self._roster.room(lane) for lane in LANES}
+        room = self._roster.rooms()
         registrations = []
         for event in events:
             lane = _lane(event)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ottoscaler.stream.base import LANES
+import trio
+
+from ottoscaler.stream.base import Lane
 
 if TYPE_CHECKING:
     from ottoscaler.spine.handler import Work
@@ -31,6 +32,8 @@ class Roster:
 
     Scalings count against `max_events` while a worker of theirs has not ended; those that only wait for deletes
     have a limit of their own, equally large, so that an API that is away holds up intake only when both are full.
+
+    `giving_out` is held by who gives room to events: from looking how much there is until they have entered.
     """
 
     def __init__(self, max_events: int) -> None:
@@ -39,7 +42,7 @@ class Roster:
         self._epochs: dict[str, int] = {}
         self._works: dict[str, Work] = {}
         self._settling: set[str] = set()
-        self._reserved: dict[str, int] = dict.fromkeys(LANES, 0)
+        self.giving_out = trio.Lock()
 
     def __contains__(self, event_id: object) -> bool:
         return event_id in self._lanes
@@ -47,30 +50,14 @@ class Roster:
     def __iter__(self) -> Iterator[Work]:
         return iter(list(self._works.values()))
 
-    def room(self, lane: str) -> int:
-        """How many more events of a lane may come."""
-        return self._room(lane, self.statistics())
-
-    def _room(self, lane: str, figures: RosterStatistics) -> int:
-        reserved = self._reserved[lane]
-        if lane == "control":
-            return max(0, CONTROL_ROOM - figures.control - reserved)
-        if lane == "pipelines":
-            return max(0, PIPELINE_ROOM - figures.pipelines - reserved)
-        return 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working - reserved)
-
-    @contextmanager
-    def reserve(self) -> Iterator[list[int]]:
-        """Keep all the room of every lane for the time of a question that may fill it; how much that is, as `LANES`."""
+    def rooms(self) -> dict[Lane, int]:
+        """How many more events of each lane may come, in the order of `LANES`."""
         figures = self.statistics()
-        rooms = [self._room(lane, figures) for lane in LANES]
-        for lane, room in zip(LANES, rooms, strict=True):
-            self._reserved[lane] += room
-        try:
-            yield rooms
-        finally:
-            for lane, room in zip(LANES, rooms, strict=True):
-                self._reserved[lane] -= room
+        return {
+            "work": 0 if figures.settling >= self._max_events else max(0, self._max_events - figures.working),
+            "control": max(0, CONTROL_ROOM - figures.control),
+            "pipelines": max(0, PIPELINE_ROOM - figures.pipelines),
+        }
 
     def statistics(self) -> RosterStatistics:
         """How many there are of each kind."""

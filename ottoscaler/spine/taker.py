@@ -8,6 +8,7 @@ of ours, entries that a dead process had read and never registered, and finished
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -63,23 +64,27 @@ class Taker:
                 await trio.sleep((IDLE_SECONDS if self._is_idle else PERIOD_SECONDS) * random.uniform(0.8, 1.2))
 
     async def _look(self, nursery: trio.Nursery) -> None:
-        """Ask once, with the room kept free meanwhile that the answer may fill."""
+        """Ask once; the poller waits meanwhile, for the answer may fill all the room there is."""
         expire = self._session.may_expire_others()
         audit = expire and trio.current_time() >= self._audit_at
         if audit:
             self._audit_at = trio.current_time() + self._lease_seconds
             await self._find_lost()
-        with self._roster.reserve() as rooms:
+        async with self._roster.giving_out:
+            rooms = self._roster.rooms().values()
             tending = await self._site.ledger.stream.tend(*rooms, expire=expire, audit=audit)
+            self._enter(tending.taken)
         await self._heed(tending, nursery)
+
+    def _enter(self, taken: Sequence[Progress]) -> None:
+        for progress in taken:
+            LEASES_CLAIMED.inc()
+            self._roster.enter(progress.event_id, progress.lane, progress.epoch)
+            self._events.send_nowait(progress)
 
     async def _heed(self, tending: Tending, nursery: trio.Nursery) -> None:
         self._poller.offered = tending.offered
         self._is_idle = tending.is_idle
-        for progress in tending.taken:
-            LEASES_CLAIMED.inc()
-            self._roster.enter(progress.event_id, progress.lane, progress.epoch)
-            self._events.send_nowait(progress)
         for event_id in tending.notices:
             self._handler.notice(event_id)
         fences = tuple(fence for fence in tending.fences if fence.name not in self._dropping)

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from ottoscaler.metrics import REGISTRY
 from ottoscaler.spine import poller
+from ottoscaler.stream.base import Tending
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World
@@ -36,6 +37,62 @@ async def test_no_more_events_are_held_than_fit(autojump_clock: MockClock) -> No
         await trio.sleep(60)
         assert (len(world.runs), len(server.progress)) == (5, 0)
         nursery.cancel_scope.cancel()
+
+
+def slow_looks(scaler: Scaler, seconds: float) -> None:
+    """Let the answer to each look at what is due be so long on its way."""
+    tend = scaler.stream.tend
+
+    async def tend_slowly(*rooms: int, **flags: bool) -> Tending:
+        answer = await tend(*rooms, **flags)
+        await trio.sleep(seconds)
+        return answer
+
+    scaler.stream.tend = tend_slowly  # type: ignore[assignment, method-assign]  # the one slow call
+
+
+async def test_an_event_that_comes_during_a_look_begins_as_soon_as_it_is_answered(autojump_clock: MockClock) -> None:
+    """The room that the answer may fill is not counted as gone: the event does not wait for the next look."""
+    world, server = World(lambda labels: Plan(duration=10)), MemoryServer()
+    scaler = Scaler(world, server, "one")
+    slow_looks(scaler, 0.1)
+    waits = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(scaler.run)
+        await trio.sleep(1)
+        for number in range(20):
+            begun = trio.current_time()
+            await add(server, type="scale_up", pod_count="1")
+            while len(world.pods) == number:  # noqa: ASYNC110 - the world tells nobody
+                await trio.sleep(0.01)
+            waits.append(trio.current_time() - begun)
+            await trio.sleep(0.03)
+        nursery.cancel_scope.cancel()
+    assert max(waits) < 0.2
+    assert max(waits) > 0.05  # some did come during a look
+
+
+async def test_an_event_that_comes_during_a_look_does_not_take_the_room_of_its_answer(
+    autojump_clock: MockClock,
+) -> None:
+    """With room for one, what a look brings and what is read meanwhile are not both held."""
+    world, server = World(lambda labels: Plan(duration=0.5)), MemoryServer()
+    scaler = Scaler(world, server, "one", max_events="1")
+    slow_looks(scaler, 0.2)
+    most = 0
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(scaler.run)
+        await trio.sleep(1)
+        for _ in range(1000):
+            if len(server.offered["work"]) < 3:
+                await add(server, type="scale_up", pod_count="1")
+            most = max(most, scaler.rings.roster.statistics().working)
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert len(server.results) > 10
+    assert most == 1
 
 
 async def test_a_scale_down_passes_waiting_scale_ups(autojump_clock: MockClock) -> None:
