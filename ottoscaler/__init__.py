@@ -4,7 +4,8 @@ The map of the house; each room imports its own line or those above it, and a te
 
     words       events spec stages trace_context outcomes repeats refusals causes verdicts pods pod_warnings errors
                 settings parsing
-    tools       log metrics signals backoff fair throttle fleet startup drain supervisor termination_log  time and ends
+    tools       log metrics signals backoff fair throttle fleet startup drain supervisor garbage
+                termination_log                                          time and ends
     boundaries  stream/   Redis Streams: the promise (base), Redis (redis, lua/), the twin in memory, the session
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
     policy      policy policy_file patterns                          what a caller may ask

@@ -27,6 +27,7 @@ from ottoscaler.errors import FixYourCall, SettingsError
 from ottoscaler.events import Event, Limits
 from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Fleet
+from ottoscaler.garbage import searching_less
 from ottoscaler.health import Health
 from ottoscaler.kube.access import Access, load_access
 from ottoscaler.kube.client import Kube, open_kube
@@ -187,7 +188,7 @@ async def _serve_era(
             async with _open_logs(settings, access, session, site) as (logs, site):
                 doors = _doors(settings, drain, site, limits, logs)
                 rings.append(Rings(settings, drain, site, session, name, era, limits, doors))
-                with health.follow(rings[0].vitals):
+                with health.follow(rings[0].vitals), searching_less():
                     await rings[0].run(startup)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from ottoscaler.errors import SettingsError
@@ -21,25 +20,6 @@ from ottoscaler.metrics import observe_request
 from ottoscaler.settings import Settings
 from ottoscaler.spine.site import Site
 
-SEARCHES = (5_000, 10, 10)
-"""Garbage is searched for after so many new objects, and among older ones after so many such searches."""
-
-
-@contextmanager
-def _searching_less() -> Iterator[None]:
-    """Search for garbage less often, and not in what the start has made, for it lives as long as we do: lines come and
-    go by the thousand, which makes Python search often, and to look through all takes 20 ms in which no line moves.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*SEARCHES)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
 
 @asynccontextmanager
 async def open_log_keeper(
@@ -48,20 +28,19 @@ async def open_log_keeper(
     """A keeper for the time of the block; it follows once its `run` does. Raises SettingsError."""
     async with _open_receiver(settings, site, turns := Turns()) as receiver:
         async with _open_api(access, may_write) as kube:
-            with _searching_less():
-                yield LogKeeper(
-                    kube,
-                    site.fleet,
-                    site.ledger,
-                    receiver,
-                    namespace=site.namespace,
-                    grace=settings.log_grace_seconds,
-                    build_pod=site.build_pod,
-                    now=site.now,
-                    traces=site.traces,
-                    max_waiting=settings.max_events // 2,  # of the room for those that wait, half is for deletes
-                    turns=turns,
-                )
+            yield LogKeeper(
+                kube,
+                site.fleet,
+                site.ledger,
+                receiver,
+                namespace=site.namespace,
+                grace=settings.log_grace_seconds,
+                build_pod=site.build_pod,
+                now=site.now,
+                traces=site.traces,
+                max_waiting=settings.max_events // 2,  # of the room for those that wait, half is for deletes
+                turns=turns,
+            )
 
 
 def _open_api(access: Access, may_write: Callable[[], None]) -> AbstractAsyncContextManager[Kube]:
