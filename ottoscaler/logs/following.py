@@ -308,7 +308,7 @@ class Following:
     async def _finish(self) -> None:
         """The container has ended: what there is now is all there will be."""
         record = self._pod.record
-        if not self._has_read and record is not None and record.started_at is None and not record.is_unseen:
+        if not self._has_read and record is not None and record.started_at is None and not _is_unknown(record):
             self.is_over = True  # it never ran
             return
         is_seen = _has_ended(record)
@@ -325,9 +325,8 @@ class Following:
         is_read = finished is not None and self._read_at >= finished + CERTAIN_SECONDS
         is_near = finished is not None and max(self._read_at, self._ended_at) >= finished
         has_run = self._has_read or (record is not None and record.started_at is not None)
-        is_unknown = record is None or record.is_unseen
         is_whole = is_read and not self._rest
-        if not is_whole and (has_run or (is_unknown and self._may_have_run)):
+        if not is_whole and (has_run or (_is_unknown(record) and self._may_have_run)):
             begin = min(at.sure, at.stamp, key=_seconds)
             why = "EndNotRead" if has_run and is_near else "PodGone"
             await self._deliver([Gap(begin, "", why, certain=has_run and not is_near)])
@@ -336,6 +335,15 @@ class Following:
 
 def _has_begun(record: PodRecord | None) -> bool:
     return record is not None and (record.started_at is not None or _has_ended(record))
+
+
+def _is_unknown(record: PodRecord | None) -> bool:
+    """Whether the last state is not known of a pod whose container was not seen to start: deleted without grace, a pod
+    that has a node goes before its kubelet has said what it did.
+    """
+    if record is None or record.is_unseen:
+        return True
+    return record.gone and record.scheduled and record.exit_code is None and not record.is_final
 
 
 def _has_ended(record: PodRecord | None) -> bool:

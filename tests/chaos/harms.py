@@ -148,9 +148,9 @@ async def _refuse(stage: Stage, harm: Harm) -> None:
     await trio.sleep(harm.seconds)
 
 
-async def _cut(cluster: Cluster) -> None:
-    number = await cluster.fault(kind="watch_cut", verb="watch", path=PODS)
-    await cluster.mend(number)
+async def _cut(cluster: Cluster, path: str = PODS) -> None:
+    """Cut what is open now: an API server that cannot reach the kubelet begins no answer."""
+    await cluster.fault(kind="watch_cut", path=path, lasts=0.001)
 
 
 async def _cut_watches(stage: Stage, harm: Harm) -> None:
@@ -207,8 +207,7 @@ async def _freeze_handler(stage: Stage, harm: Harm) -> None:
 async def _cut_logs(stage: Stage, harm: Harm) -> None:
     """All followed logs end, and for a while none can be opened."""
     await stage.cluster.fault(kind="reset_before", verb="get", path="/log$", lasts=harm.seconds)
-    number = await stage.cluster.fault(kind="watch_cut", path="/log$")
-    await stage.cluster.mend(number)
+    await _cut(stage.cluster, "/log$")
 
 
 async def _rotate_log(stage: Stage, harm: Harm) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -28,19 +29,27 @@ async def test_a_pod_that_is_gone_before_its_end_was_read_is_a_gap(tmp_path: Pat
     assert [gap.why for gap in scene.gaps] == ["PodGone"]
 
 
-@pytest.mark.parametrize(("is_listed", "gaps"), [(False, [("PodGone", False)]), (True, [])])
-async def test_a_pod_that_vanished_behind_a_silent_watch_may_have_run(
-    tmp_path: Path, autojump_clock: MockClock, is_listed: bool, gaps: list[tuple[str, bool]]
+@pytest.mark.parametrize(
+    ("is_listed", "last", "gaps"),
+    [
+        (False, {}, [("PodGone", False)]),
+        (True, {}, []),
+        (True, {"scheduled": True}, [("PodGone", False)]),
+        (True, {"scheduled": True, "phase": "Failed"}, []),
+    ],
+)
+async def test_a_pod_that_vanished_without_a_last_state_may_have_run(
+    tmp_path: Path, autojump_clock: MockClock, is_listed: bool, last: dict[str, Any], gaps: list[tuple[str, bool]]
 ) -> None:
-    """Where the last that was seen of a pod is that it waits, its deletion tells that it never ran; its absence from a
-    list tells nothing.
+    """Where the last that was seen of a pod is that it waits, its deletion tells that it never ran, if it had no node
+    or its kubelet said so at the end; its absence from a list tells nothing.
     """
     async with opened(tmp_path) as scene:
-        scene.show(phase="Pending")
+        scene.show(phase="Pending", scheduled=bool(last))
         await trio.sleep(1)
         scene.kubelet.is_gone = True
         if is_listed:
-            scene.show(gone=True)
+            scene.show(gone=True, **last)
         else:
             scene.fleet.replace([], 100)
     assert [(gap.why, gap.certain) for gap in scene.gaps] == gaps
