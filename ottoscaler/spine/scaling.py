@@ -167,7 +167,7 @@ class Scaling:
                 workers.start_soon(self._work, index, self._enlist(index))
             elif attempt > 1:
                 del self._unstarted[index]
-                workers.start_soon(self._work_again, index)
+                workers.start_soon(self._work_again, index, self._enlist(index))
 
     def _enlist(self, index: int) -> Worker:
         uid, fence_until = self._attempts.accepted(index)
@@ -216,10 +216,9 @@ class Scaling:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cleanup.clean, outcome)
             if outcome.retry_at:
-                nursery.start_soon(self._work_again, index)
+                nursery.start_soon(self._work_again, index, self._enlist(index))
 
-    async def _work_again(self, index: int) -> None:
-        worker = self._enlist(index)
+    async def _work_again(self, index: int, worker: Worker) -> None:
         await worker.wait_turn(self._attempts.not_before(index), self._site.slots)
         await self._work(index, worker)
 

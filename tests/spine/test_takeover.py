@@ -11,6 +11,7 @@ from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Candidate, Claim, Closing
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, open_stage
+from tests.spine.test_retries import with_policy
 from tests.spine.world import Plan, World
 
 
@@ -77,6 +78,27 @@ async def test_a_worker_that_is_stopped_before_its_new_owner_began_it_is_fenced(
             await trio.sleep(40)
             assert first.world.runs == []
             assert first.world.pods == {}
+
+
+async def test_a_stop_between_two_attempts_outlasts_the_owner(autojump_clock: MockClock) -> None:
+    """A worker that was cancelled while it waited to be run again is not run again by a new owner."""
+    world = World(lambda labels: Plan(exit_code=1) if labels["ottoscaler/attempt"] == "1" else Plan(duration=600))
+    async with open_stage(world) as first:
+        with_policy(first, worker_max_attempts=2)
+        progress = await first.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(3):
+            await first.work(progress).run()
+        cancel = await first.add(type="cancel", event_id=progress.event_id)
+        with trio.move_on_after(1):
+            await first.work(cancel).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            assert (len(taken.attempts), list(taken.stops)) == (1, [1])
+            with_policy(second, worker_max_attempts=2)
+            with trio.fail_after(5):
+                await second.work(taken).run()
+            (result,) = await second.results()
+            assert (result["status"], result["workers"][0]["cause"]) == ("terminated", "Cancelled")
+            assert len(world.runs) == 1
 
 
 async def test_an_accepted_attempt_is_fenced_by_whoever_sees_its_end(autojump_clock: MockClock) -> None:
