@@ -8,13 +8,14 @@ out; how many is said at the end.
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import trio
 
-    from ottoscaler.cli.tee import Tell
+    from ottoscaler.cli.tee import Tell, Warn
     from ottoscaler.cli.wrapping import Wrapped
     from ottoscaler.client import Handler, LogStream, Statistics, Worker
 
@@ -77,7 +78,7 @@ def _follow(pid: int, out: int, err: int, environ: dict[str, str], flush_seconds
 
     handler, worker = handler_from(environ), worker_from(environ)
     if handler is None:
-        _say("OTTO_HANDLER_HOST is not set: the output is not sent anywhere", 0)
+        _mention("OTTO_HANDLER_HOST is not set: the output is not sent anywhere")
     return trio.run(_forward, pid, out, err, handler, worker, flush_seconds)
 
 
@@ -110,7 +111,8 @@ async def _pass_output(wrapped: "Wrapped", logs: "LogStream", out: int, err: int
 
     from ottoscaler.cli.tee import Tee
 
-    tees = (Tee(out, 1, _teller(logs, "stdout")), Tee(err, 2, _teller(logs, "stderr")))
+    files = ((out, 1, "stdout"), (err, 2, "stderr"))
+    tees = [Tee(source, target, _teller(logs, name), _warner(name)) for source, target, name in files]
     async with trio.open_nursery() as nursery:
         for tee in tees:
             nursery.start_soon(tee.run)
@@ -131,6 +133,11 @@ def _teller(logs: "LogStream", source: str) -> "Tell":
     return tell
 
 
+def _warner(name: str) -> "Warn":
+    """What says, once, that stdout or stderr gets nothing more."""
+    return lambda error: _mention(f"{name} cannot be written any more: {error.strerror}")
+
+
 async def _end_when_hurried(wrapped: "Wrapped", sending: "trio.CancelScope") -> None:
     await wrapped.hurried.wait()
     sending.cancel(reason="a signal came after the command's end")
@@ -141,7 +148,7 @@ def _report(done: "Statistics", problem: str) -> None:
     if done.left_out:
         all_lines = done.acknowledged + done.dropped + done.left_out
         why = problem or "there was no room or no time for them"
-        _say(f"{done.left_out} of {all_lines} lines did not reach otto-handler: {why}", 0)
+        _mention(f"{done.left_out} of {all_lines} lines did not reach otto-handler: {why}")
 
 
 def environ_with(args: argparse.Namespace) -> dict[str, str]:
@@ -161,6 +168,12 @@ def environ_with(args: argparse.Namespace) -> dict[str, str]:
 def _say(sentence: str, code: int) -> int:
     print(f"ottoscaler forward: {sentence}", file=sys.stderr, flush=True)
     return code
+
+
+def _mention(sentence: str) -> None:
+    """Say it while the command runs: where nobody can read it, that must not end us."""
+    with suppress(OSError):
+        os.write(2, f"ottoscaler forward: {sentence}\n".encode(errors="backslashreplace"))
 
 
 def _seconds(text: str) -> float:

@@ -1,13 +1,13 @@
 """What a command writes, passed on unchanged and seen line by line on the way.
 
 What is read goes to the target first; a slow target slows the command as it would without us. Where the target's reader
-has gone, the pipe is closed, so that the command learns it as it would have. After the command's end what it left in
-the pipe is passed on, and nobody waits for others who may still hold the pipe open.
+has gone, the pipe is closed, so that the command learns it as it would have. A target that fails in another way, as a
+full disk does, gets nothing more, and the lines are seen all the same. After the command's end what it left in the pipe
+is passed on, and nobody waits for others who may still hold the pipe open.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -24,6 +24,7 @@ ROOM = 1 << 20
 """Bytes that the pipe holds while nobody has time to read it (Linux)."""
 LONGEST_LINE = 1 << 20
 Tell = Callable[[bytes, bool], None]
+Warn = Callable[[OSError], None]
 
 
 def open_pipe() -> tuple[int, int]:
@@ -38,13 +39,15 @@ def open_pipe() -> tuple[int, int]:
 
 class Tee:
     """One pipe's way. `tell` gets whole lines, several at a time and each with its newline, and whether the last of
-    them goes on in what comes next; it must not wait.
+    them goes on in what comes next; `warn` gets the error that ends the writing, if one does. Neither may wait.
     """
 
-    def __init__(self, source: int, target: int, tell: Tell) -> None:
+    def __init__(self, source: int, target: int, tell: Tell, warn: Warn) -> None:
         self._source = source
         self._target = target
         self._tell = tell
+        self._warn = warn
+        self._is_writable = True
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._has_ended = False
@@ -54,7 +57,7 @@ class Tee:
         """Pass on until the pipe ends, its reader has gone, or the command has ended and the pipe is empty."""
         try:
             while piece := await self._read():
-                if not await self._write(piece):
+                if self._is_writable and not await self._pass_on(piece):
                     break
                 self._see(piece)
         finally:
@@ -79,8 +82,19 @@ class Tee:
             with trio.CancelScope() as self._waiting:
                 await trio.lowlevel.wait_readable(self._source)
 
-    async def _write(self, piece: bytes) -> bool:
-        """Write all of it; False where nobody reads it any more."""
+    async def _pass_on(self, piece: bytes) -> bool:
+        """Write the piece, unless that fails; False where the reader has gone."""
+        try:
+            await self._write(piece)
+        except BrokenPipeError:
+            return False
+        except OSError as error:
+            self._is_writable = False
+            self._warn(error)
+        return True
+
+    async def _write(self, piece: bytes) -> None:
+        """Write all of it. OSError where that is not possible."""
         poll = select.poll()
         poll.register(self._target, select.POLLOUT)
         rest = memoryview(piece)
@@ -91,11 +105,6 @@ class Tee:
                 rest = rest[os.write(self._target, rest[:_CHUNK]) :]
             except BlockingIOError:  # someone else has made the target non-blocking, and was quicker
                 await trio.sleep(0.001)
-            except OSError as error:
-                if error.errno in (errno.EPIPE, errno.EIO, errno.EBADF):
-                    return False
-                raise
-        return True
 
     def _see(self, piece: bytes) -> None:
         """Tell the lines that are whole with this piece."""

@@ -140,6 +140,24 @@ def test_a_reader_that_leaves_ends_the_command(stage: Stage) -> None:
     process.stderr.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_nothing(stage: Stage) -> None:
+    """Output that cannot be written is said once; lines, signals and the exit code go their way."""
+    text = "trap 'echo got TERM; exit 7' TERM; echo ready; echo ready >&2; while :; do sleep 0.05; echo x; done"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen([*FORWARD, *script(text)], stdout=full, stderr=-1, env=stage.environ)
+        deadline = time.monotonic() + 10
+        while "x" not in stage.lines("stdout") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=10)
+        silent = subprocess.run([*FORWARD, *script("echo more; exit 5")], stdout=full, stderr=full, env=stage.environ)
+    said = b"ottoscaler forward: stdout cannot be written any more: No space left on device\n"
+    assert (process.returncode, sorted(err.splitlines(keepends=True))) == (7, [said, b"ready\n"])
+    assert silent.returncode == 5
+    assert (stage.lines("stdout")[0], stage.lines("stdout")[-2:]) == ("ready", ["got TERM", "more"])
+
+
 def test_a_grandchild_holds_nobody_up(stage: Stage) -> None:
     """When the command has ended nobody waits for what it left running in the background."""
     begun = time.monotonic()
