@@ -1,10 +1,15 @@
 """The bound over all replicas: worker slots are reserved in Redis before they are used, and declared anew all the
 time.
 
-Each replica declares how many slots it uses and wants; a script grants what the others leave. Nothing can leak:
-what is declared is a number that replaces the last one, taken from what is really in use, and a session that is
-gone counts no more. The total can be exceeded by the pods of replicas that died, from the end of their lease until
-others have adopted them (they are counted on, beyond the bound).
+Each replica declares how many slots it uses and wants; a script says how many it may use of what the others leave.
+Nothing can leak: what is declared is a number that replaces the last one, taken from what is really in use, and a
+session that is gone counts no more. What may begin here is at every instant covered by what stands in Redis: a
+question lowers the limit to what is in use, before it is sent, and while Redis does not answer nothing begins.
+
+The total can be exceeded by what nobody asks about: the pods of replicas that died, or had to be taken for dead. Their
+slots are given away when their session has expired, and whoever adopts the pods counts them beyond the bound; nothing
+begins in their place until the sum is below the total again. And a question that was given up, but is carried out by
+Redis after the next one, lowers for a second what the replica has declared.
 """
 
 from __future__ import annotations
@@ -30,20 +35,23 @@ class Bound:
         self._total = total
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reserve until cancelled. While Redis is silent the last grant stands."""
+        """Reserve until cancelled."""
         self._slots.resize(0)
         task_status.started()
         while True:
             self._slots.wanted = trio.Event()
-            figures = self._slots.statistics()
-            want = min(self._most, figures.used + figures.waiting)
-            try:
-                self._slots.resize(await self._stream.reserve(figures.used, want, self._total))
-            except Unavailable:
-                await trio.sleep(PERIOD_SECONDS)
-                continue
+            await self._ask()
             if self._slots.statistics().waiting:
                 await trio.sleep(CROWDED_SECONDS)
                 continue
             with trio.move_on_after(PERIOD_SECONDS):
                 await self._slots.wanted.wait()
+
+    async def _ask(self) -> None:
+        """Declare anew. Redis may give to others what is not declared, long before its answer is here."""
+        used, limit, waiting = self._slots.statistics()
+        self._slots.resize(min(limit, used))
+        try:
+            self._slots.resize(await self._stream.reserve(used, min(self._most, used + waiting), self._total))
+        except Unavailable:
+            self._slots.resize(0)

@@ -348,7 +348,8 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
     @abstractmethod
     async def reserve(self, used: int, want: int, total: int) -> int:
         """Declare how many of the worker slots that all sessions share this one uses, and how many it wants; how many
-        it has now: never fewer than it uses, and together at most `total` beyond what is in use.
+        it may use now: what the others leave of `total`, at most `want`, and 0 where the session has expired. What is
+        in use beyond that is counted all the same.
         """
 
     @abstractmethod

@@ -24,8 +24,9 @@ def sweep(server: MemoryServer, event_ids: Sequence[str], start: int) -> tuple[f
 
 
 def reserve(server: MemoryServer, session: str, used: int, want: int, total: int) -> int:
-    """Declare slots used and wanted; how many the session has now."""
+    """Declare slots used and wanted; how many the session may use."""
     server.slots = {name: count for name, count in server.slots.items() if name in server.sessions}
     others = sum(count for name, count in server.slots.items() if name != session)
-    server.slots[session] = max(used, min(want, total - others))
-    return server.slots[session]
+    granted = max(0, min(want, total - others)) if session in server.sessions else 0
+    server.slots[session] = max(used, granted)
+    return granted

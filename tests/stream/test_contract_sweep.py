@@ -36,18 +36,21 @@ async def test_the_sweep_offers_what_belongs_to_no_session(backend: Backend, clo
 
 
 async def test_slots_are_shared(backend: Backend, clock: trio.abc.Clock) -> None:
-    """Together the sessions get no more than the total; what is in use is always granted; the dead count no more."""
+    """Together sessions get no more than the total; what is in use beyond counts, too; the dead count no more."""
     one, _ = await open_session(backend, "one")
     two, _ = await open_session(backend, "two", lease=backend.lease)
     assert await one.reserve(0, 7, 10) == 7
     assert await two.reserve(0, 7, 10) == 3
-    assert await two.reserve(5, 7, 10) == 5
+    assert await two.reserve(5, 7, 10) == 3
+    assert await one.reserve(0, 9, 10) == 5
     assert await one.reserve(2, 2, 10) == 2
     assert await two.reserve(5, 9, 10) == 8
     await two.leave()
     await trio.sleep(backend.lease + 0.05)
     await one.tend(0, 0, expire=True, audit=False)
     assert await one.reserve(2, 10, 10) == 10
+    assert await one.reserve(12, 15, 10) == 10
+    assert await two.reserve(1, 9, 10) == 0
 
 
 async def test_what_waits_is_counted(backend: Backend, clock: trio.abc.Clock) -> None:

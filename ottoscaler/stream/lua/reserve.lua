@@ -1,4 +1,5 @@
--- Declare how many worker slots this session uses and wants of those that all sessions share; how many it has now.
+-- Declare how many worker slots this session uses and wants of those that all sessions share; how many it may use. An
+-- expired session may use none: others would not count what it got.
 local slots, others = key('slots'), 0
 local declared = redis.call('HGETALL', slots)
 for position = 1, #declared, 2 do
@@ -11,6 +12,9 @@ for position = 1, #declared, 2 do
     end
   end
 end
-local granted = math.max(args.used, math.min(args.want, args.total - others))
-redis.call('HSET', slots, me, text(granted))
+local granted = math.max(0, math.min(args.want, args.total - others))
+if not redis.call('ZSCORE', key('sessions'), me) then
+  granted = 0
+end
+redis.call('HSET', slots, me, text(math.max(args.used, granted)))
 return granted
