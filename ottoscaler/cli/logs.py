@@ -3,13 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ottoscaler.cli.flags import add_setting_flags, settings_from
-from ottoscaler.errors import Answered, FixYourCall, Unavailable
+from ottoscaler.errors import Answered, FixYourCall, TryAgain, Unavailable
 
 if TYPE_CHECKING:
     from ottoscaler.fleet import Fleet
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ottoscaler.pods import PodRecord
 
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
+T = TypeVar("T")
 Write = Callable[[bytes], object]
+Say = Callable[[str], object]
 
 
 class LogApi(Protocol):
@@ -64,19 +66,24 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
-    async def main() -> None:
+    async def main() -> int:
         async with open_kube_of(settings) as kube:
             page = Page(args.target, _write, is_coloured=is_coloured, has_stamps=args.timestamps)
-            show = follow_logs if args.follow else show_logs
-            await show(kube, settings.namespace, args.target, page)
+            if not args.follow:
+                return 0 if await show_logs(kube, settings.namespace, args.target, page, _say) else 1
+            await follow_logs(kube, settings.namespace, args.target, page, _say)
+            return 0
 
-    trio.run(main)
-    return 0
+    return trio.run(main)
 
 
 def _write(text: bytes) -> None:
     sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
+
+
+def _say(sentence: str) -> None:
+    print(f"ottoscaler: {sentence}", file=sys.stderr, flush=True)
 
 
 class Page:
@@ -116,8 +123,11 @@ class Page:
         return self._prefixes[worker]
 
 
-async def show_logs(api: LogApi, namespace: str, target: str, page: Page) -> None:
-    """What there is now, worker after worker in the order of their creation; FixYourCall where there is no such pod."""
+async def show_logs(api: LogApi, namespace: str, target: str, page: Page, say: Say) -> bool:
+    """What there is now, worker after worker in the order of their creation; whether all could be read.
+
+    FixYourCall where there is no such pod.
+    """
     from ottoscaler.cli.following import list_records
     from ottoscaler.logs.lines import LineReader
 
@@ -127,6 +137,7 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page) -> Non
             f"there is no pod of {target!r}, expected an event or a worker whose pods are still there "
             f"(see ottoscaler workers)"
         )
+    is_whole = True
     for record in records:
         reader = LineReader()
         try:
@@ -136,10 +147,12 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page) -> Non
                     page.show(record.name, reader.feed(piece))
             page.show(record.name, reader.end())
         except (Answered, Unavailable) as error:
-            print(f"ottoscaler: {record.name}: {error}", file=sys.stderr)
+            say(f"{record.name}: {error}")
+            is_whole = False
+    return is_whole
 
 
-async def follow_logs(api: LogApi, namespace: str, target: str, page: Page) -> None:
+async def follow_logs(api: LogApi, namespace: str, target: str, page: Page, say: Say) -> None:
     """Follow every worker of the target to its end, those that come later, too; ends when all have ended."""
     import trio
 
@@ -149,7 +162,7 @@ async def follow_logs(api: LogApi, namespace: str, target: str, page: Page) -> N
     fleet, begun, open_ones = Fleet(), set[str](), set[str]()
 
     async def follow(name: str) -> None:
-        await _follow_one(api, namespace, name, fleet, page)
+        await _follow_one(api, namespace, name, fleet, page, say)
         open_ones.discard(name)
         if not open_ones:
             nursery.cancel_scope.cancel(reason="every worker has ended")
@@ -171,7 +184,7 @@ async def follow_logs(api: LogApi, namespace: str, target: str, page: Page) -> N
         await follow_records(api, namespace, tell_all, tell)
 
 
-async def _follow_one(api: LogApi, namespace: str, name: str, fleet: "Fleet", page: Page) -> None:
+async def _follow_one(api: LogApi, namespace: str, name: str, fleet: "Fleet", page: Page, say: Say) -> None:
     from ottoscaler.errors import NotFound
     from ottoscaler.logs.following import Following
     from ottoscaler.logs.mark import Mark
@@ -181,10 +194,32 @@ async def _follow_one(api: LogApi, namespace: str, name: str, fleet: "Fleet", pa
 
     with fleet.follow(name) as pod:
         try:
-            read = await _reader_of(api, namespace, name)
+            read = await insist(partial(_reader_of, api, namespace, name), partial(_say_of, say, name))
         except NotFound:
             return
         await Following(name, read, pod, Mark(), deliver).run()
+
+
+def _say_of(say: Say, name: str, sentence: str) -> None:
+    say(f"{name}: {sentence}")
+
+
+async def insist(call: Callable[[], Awaitable[T]], say: Say) -> T:
+    """What the call brings, tried again for ever while what stands in the way passes; says so once."""
+    import trio
+
+    from ottoscaler.logs.following import RETRY
+
+    has_said = False
+    for delay in RETRY.delays():
+        try:
+            return await call()
+        except TryAgain as error:
+            if not has_said:
+                say(f"{error}; it is tried again")
+            has_said = True
+        await trio.sleep(delay)
+    raise AssertionError("unreachable")
 
 
 async def _reader_of(api: LogApi, namespace: str, name: str) -> Any:

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from ottoscaler.cli import main, reach
 from ottoscaler.cli.logs import Page, follow_logs, show_logs
-from ottoscaler.errors import FixYourCall
+from ottoscaler.errors import FixYourCall, Unavailable
 from tests.logs.kubelet import FakeKubelet
 
 EVENT = "5-0"
@@ -25,6 +25,9 @@ class Api:
     def __init__(self, nursery: trio.Nursery, folder: Path, *names: str) -> None:
         self.kubelets = {name: FakeKubelet(nursery, folder / name) for name in names}
         self.version = 1
+        self.away = 0
+        """So many of the next looks at one pod get no answer."""
+        self.said: list[str] = []
         self.send, self.changes = trio.open_memory_channel[tuple[str, dict[str, Any]]](100)
 
     def pod(self, name: str, *, ended: bool = False, started: bool = True) -> dict[str, Any]:
@@ -61,6 +64,9 @@ class Api:
     async def get_pod(self, namespace: str, name: str) -> dict[str, Any]:
         """One of them."""
         await trio.lowlevel.checkpoint()
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the API is away", status=503)
         return self.pod(name)
 
     async def read_log(
@@ -97,13 +103,14 @@ async def test_one_worker_is_shown_plain_and_an_event_with_names(tmp_path: Path,
     async with opened(tmp_path, "w1", "w2") as (api, out):
         api.kubelets["w1"].log.feed("stdout", b"one\n\xff two\n")
         api.kubelets["w2"].log.feed("stderr", b"three\n")
-        await show_logs(api, "otto", "w1", Page("w1", out.append))
+        await show_logs(api, "otto", "w1", Page("w1", out.append), api.said.append)
         assert b"".join(out) == b"one\n\xff two\n"
         out.clear()
-        await show_logs(api, "otto", EVENT, Page(EVENT, out.append))
+        await show_logs(api, "otto", EVENT, Page(EVENT, out.append), api.said.append)
         assert b"".join(out) == b"w1 | one\nw1 | \xff two\nw2 | three\n"
         out.clear()
-        await show_logs(api, "otto", EVENT, Page(EVENT, out.append, is_coloured=True, has_stamps=True))
+        page = Page(EVENT, out.append, is_coloured=True, has_stamps=True)
+        assert await show_logs(api, "otto", EVENT, page, api.said.append)
         assert b"".join(out).startswith(b"\x1b[36mw1\x1b[0m | 2026-")
         assert b"\x1b[33mw2\x1b[0m | 2026-" in b"".join(out)
 
@@ -112,7 +119,7 @@ async def test_following_ends_when_every_worker_has_ended(tmp_path: Path, autoju
     """Lines come as they are written; after the last worker's end the command is over."""
     async with opened(tmp_path, "w1", "w2") as (api, out):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow_logs, api, "otto", EVENT, Page(EVENT, out.append))
+            nursery.start_soon(follow_logs, api, "otto", EVENT, Page(EVENT, out.append), api.said.append)
             await trio.sleep(1)
             for number, name in enumerate(("w1", "w2", "w1", "w2")):
                 api.kubelets[name].log.feed("stdout", b"%d\n" % number)
@@ -125,11 +132,26 @@ async def test_following_ends_when_every_worker_has_ended(tmp_path: Path, autoju
         assert sorted(b"".join(out).splitlines())[-1] == b"w2 | end"
 
 
+async def test_an_api_that_is_away_for_a_moment_ends_no_view(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A look at one pod that fails is tried again, said once; the others are shown meanwhile."""
+    async with opened(tmp_path, "w1", "w2") as (api, out):
+        api.away = 4
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow_logs, api, "otto", EVENT, Page(EVENT, out.append), api.said.append)
+            await trio.sleep(1)
+            for name, kubelet in api.kubelets.items():
+                kubelet.log.feed("stdout", b"hello\n")
+                kubelet.log.close()
+                await api.send.send(("MODIFIED", api.pod(name, ended=True)))
+        assert sorted(b"".join(out).splitlines()) == [b"w1 | hello", b"w2 | hello"]
+        assert sorted(api.said) == [f"{name}: the API is away; it is tried again" for name in ("w1", "w2")]
+
+
 async def test_an_unknown_target_is_named(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Where no pod is meant the command says what it was given and what it wanted."""
     async with opened(tmp_path, "w1") as (api, out):
         with pytest.raises(FixYourCall, match="there is no pod of '7-0', expected an event or a worker"):
-            await show_logs(api, "otto", "7-0", Page("7-0", out.append))
+            await show_logs(api, "otto", "7-0", Page("7-0", out.append), api.said.append)
 
 
 def test_the_command_reads_the_api(
@@ -146,5 +168,12 @@ def test_the_command_reads_the_api(
     monkeypatch.setattr(reach, "open_kube_of", open_api)
     assert main(["logs", "w1"]) == 0
     assert capfdbinary.readouterr().out == b"hello\n"
+    monkeypatch.setattr(Api, "get_pod", _no_pod)
+    assert main(["logs", "w1"]) == 1
+    assert capfdbinary.readouterr() == (b"", b"ottoscaler: w1: the API is away\n")
     assert main(["logs", "w9"]) == 2
     assert b"there is no pod of 'w9'" in capfdbinary.readouterr().err
+
+
+async def _no_pod(api: Api, namespace: str, name: str) -> dict[str, Any]:
+    raise Unavailable("the API is away")
