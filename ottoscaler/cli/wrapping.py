@@ -15,16 +15,16 @@ import trio
 
 from ottoscaler import signals
 
-OURS = {"SIGCHLD", "SIGKILL", "SIGSTOP", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGPIPE"}
-FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGXCPU", "SIGXFSZ", "SIGPROF"}
-PASSED = frozenset(
-    signal.Signals(number)
-    for number in signal.valid_signals()
-    if number in set(signal.Signals) and signal.Signals(number).name not in OURS | FAULTS
-)
-"""What is passed on: everything that somebody may send, and that is not about ourselves."""
+FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+"""What the processor sends for a fault of our own; held back for good, which stops those only that others send."""
+OURS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT})
+"""Cannot be caught, or stop and wake us."""
+OF_FILES = frozenset({signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ})
+"""The kernel sends these for our own child and our own writing."""
+PASSED = frozenset(signal.valid_signals()) - FAULTS - OURS - OF_FILES
+"""What is passed on: everything else, real-time signals, too."""
 OF_TERMINALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH}
-"""A terminal sends these to everybody in its foreground, and so to the command, too."""
+"""A terminal sends these to everybody in its foreground: who sent one cannot be told from the signal."""
 
 
 class CannotStart(Exception):
@@ -37,7 +37,7 @@ class CannotStart(Exception):
 
 def spawn(command: Sequence[str], stdout: int, stderr: int) -> int:
     """Start a command with these as its stdout and stderr and with our signals' defaults; its process id."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | FAULTS)
     actions = [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these, and that would be inherited
     try:
@@ -45,7 +45,7 @@ def spawn(command: Sequence[str], stdout: int, stderr: int) -> int:
             command[0], list(command), os.environ, file_actions=actions, setsigmask=(), setsigdef=defaults
         )
     except OSError as error:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED | FAULTS)
         code = 127 if isinstance(error, FileNotFoundError) else 126
         raise CannotStart(code, f"{command[0]}: {error.strerror}") from error
 
@@ -76,7 +76,7 @@ class Wrapped:
                 self._bury()
             elif self.ended.is_set():
                 self.hurried.set()
-            elif not (number in OF_TERMINALS and is_in_foreground()):
+            elif not (number in OF_TERMINALS and self._is_in_foreground()):
                 self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
@@ -93,11 +93,10 @@ class Wrapped:
                     self.code = 128 - code if code < 0 else code
                     self.ended.set()
 
-
-def is_in_foreground() -> bool:
-    """Whether we stand in the foreground of a terminal."""
-    for file in (sys.stdin, sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            if os.tcgetpgrp(file.fileno()) == os.getpgrp():
-                return True
-    return False
+    def _is_in_foreground(self) -> bool:
+        """Whether the command stands in the foreground of a terminal of ours."""
+        for file in (sys.stdin, sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                if os.tcgetpgrp(file.fileno()) == os.getpgid(self._pid):
+                    return True
+        return False

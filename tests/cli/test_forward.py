@@ -21,6 +21,9 @@ from ottoscaler.otto_handler.store import Told
 
 pytestmark = [pytest.mark.process, pytest.mark.slow_clock]
 FORWARD = [sys.executable, "-m", "ottoscaler", "forward"]
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+STOPS = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
+HELD = {*FAULTS, *STOPS, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ}
 
 
 class Stage:
@@ -111,6 +114,45 @@ def test_signals_pass_through(stage: Stage) -> None:
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (9, b"", b"")
     assert stage.lines("stdout") == ["ready", *names]
+
+
+def test_no_signal_ends_forward_alone(stage: Stage) -> None:
+    """Whatever can be caught is passed on, real-time signals, too; none of the others leaves the command behind."""
+    passed = sorted(signal.valid_signals() - HELD)
+    text = f"""
+import signal, time
+came = []
+for number in {list(map(int, passed))}:
+    signal.signal(number, lambda number, frame: came.append(number))
+print("ready", flush=True)
+while signal.SIGTERM not in came:
+    time.sleep(0.01)
+print(*sorted(set(came)), flush=True)
+"""
+    process = stage.start("--", sys.executable, "-c", text)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    for number in [*FAULTS, *(number for number in passed if number != signal.SIGTERM)]:
+        process.send_signal(number)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, b"")
+    assert [int(word) for word in out.split()] == passed
+
+
+def test_a_command_outside_of_the_foreground_gets_what_comes(stage: Stage) -> None:
+    """On a terminal, too, a command with a process group of its own gets SIGINT: the terminal does not send it one."""
+    text = "import os, signal; os.setpgid(0, 0); signal.signal(2, lambda *_: os._exit(9)); print(1234); signal.pause()"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [*FORWARD, "--", sys.executable, "-uc", text], stage.environ)
+    shown = b""
+    while b"1234" not in shown:
+        shown += os.read(terminal, 1000)
+    os.kill(pid, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    os.close(terminal)
 
 
 def test_a_signal_of_the_first_instant_passes_through(stage: Stage) -> None:
