@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ottoscaler.spine.handler import Work
 
 CONTROL_ROOM = 200
-"""Scale-downs at a time: each costs a few calls and a task; they never wait for a scaling."""
+"""Scale-downs and cancels at a time: each costs a few calls and a task; they never wait for a scaling. What they stop
+counts as what it is: it is taken without regard to this room, which may be full of those that wait for it."""
 PIPELINE_ROOM = 1000
 """Pipelines at a time: each costs a task, and they take no room from the stages that they wait for."""
 

@@ -274,8 +274,9 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
         self, work_room: int, control_room: int, pipeline_room: int = 0, *, expire: bool, audit: bool
     ) -> Tending:
         """One look at all that is due: notices for this session, offered events taken (up to the room per lane, oldest
-        first, epoch counted up, pending entries claimed), due fences (each lent for 10 s), how many wait in the work
-        lane. Repeated after an answer that got lost, it gives again what was in that answer.
+        first, epoch counted up, pending entries claimed; those that commands wait for whatever the room), due fences
+        (each lent for 10 s), how many wait in the work lane. Repeated after an answer that got lost, it gives again
+        what was in that answer.
 
         `expire`: events of sessions that have expired become offered first, and entries delivered to such a session
         that it never registered come back as `strays`, claimed by this session (one that was trimmed away comes back

@@ -13,7 +13,7 @@ from ottoscaler.stream.progress import Progress, is_newer, read_progress
 STRAYS = 100  # entries claimed from dead sessions in one call
 FENCES = 100  # fences lent in one call
 FENCE_LOAN = 10_000  # ms
-SEEN = 5000  # offered events of a lane looked at in one call, to get past those of a newer version
+SEEN = 5000  # offered events of a lane looked at in one call, to get past those that may not be taken
 Offer = tuple[Lane, str]
 
 
@@ -66,25 +66,30 @@ def _take(server: MemoryServer, session: str, call: int, rooms: Mapping[Lane, in
 
 
 def _look_through(server: MemoryServer, lane: Lane, room: int) -> tuple[list[Offer], list[Offer]]:
-    """What of a lane may be taken: at most `room` events that never broke, and those that did. Another page is looked
-    at only where a newer version's stand in the way.
+    """What of a lane may be taken: at most `room` events that never broke, and those that did. In the control lane wait
+    also events that are to be stopped: commands wait for them, so a page of them is taken whatever the room. Another
+    page is looked at only where what may not be taken stands in the way: a newer version's, or commands without room.
     """
-    healthy, suspects, newer = list[Offer](), list[Offer](), 1
-    for start in range(0, SEEN if room > 0 else 0, PAGE):
-        if newer == 0 or len(healthy) >= room:
-            break
-        newer = 0
+    healthy, suspects = list[Offer](), list[Offer]()
+    rooms = {False: room, True: PAGE if lane == "control" else 0}  # by whether an event is to be stopped
+    for start in range(0, SEEN if max(rooms.values()) > 0 else 0, PAGE):
+        passed = 0
         for event_id in due(server.offered[lane], server.now(), start + PAGE)[start:]:
-            if len(healthy) >= room:
+            fields = server.progress.get(event_id)
+            is_stop = lane == "control" and fields is not None and fields["lane"] != "control"
+            if max(rooms.values()) <= 0:
                 break
-            if event_id not in server.progress:
+            if fields is None:
                 del server.offered[lane][event_id]
-            elif is_newer(server.progress[event_id]):
-                newer += 1
-            elif _failures(server.progress[event_id]):
+            elif is_newer(fields) or rooms[is_stop] <= 0:
+                passed += 1
+            elif _failures(fields):
                 suspects.append((lane, event_id))
             else:
+                rooms[is_stop] -= 1
                 healthy.append((lane, event_id))
+        if passed == 0 or max(rooms.values()) <= 0:
+            break
     return healthy, suspects
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from secrets import token_hex
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from ottoscaler.metrics import REGISTRY
-from ottoscaler.spine import poller
+from ottoscaler.spine import poller, roster
 from ottoscaler.stream.base import Tending
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
@@ -110,6 +111,37 @@ async def test_a_scale_down_passes_waiting_scale_ups(autojump_clock: MockClock) 
         assert ending is not None
         assert (ending[1]["status"], ending[1]["terminated"]) == ("succeeded", "1")
         nursery.cancel_scope.cancel()
+
+
+async def test_cancels_that_fill_their_room_do_not_keep_out_what_they_stop(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More cancels of a dead replica's scale_ups than there is room for commands: all of them end, and so do the pods,
+    though the replica that is left has no room for another scale_up.
+    """
+    monkeypatch.setattr(roster, "CONTROL_ROOM", 4)
+    world, server, dead = World(lambda labels: Plan(duration=100_000)), MemoryServer(), trio.CancelScope()
+
+    async def live_and_die() -> None:
+        with dead:
+            await Scaler(world, server, "one", max_events="20").run()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        nursery.start_soon(live_and_die)
+        await trio.sleep(1)
+        ups = [await add(server, type="scale_up", pod_count="1") for _ in range(20)]
+        await trio.sleep(10)
+        dead.cancel(reason="kill -9")
+        nursery.start_soon(Scaler(world, server, "two", max_events="2").run)
+        await trio.sleep(40)
+        assert len(server.held["two"]) == 2
+        waiting = set(ups) - server.held["two"]
+        for event_id in waiting:
+            await add(server, type="cancel", event_id=event_id)
+        await trio.sleep(60)
+        assert (len(server.progress), len(server.results), len(world.pods)) == (2, 36, 2)
+        nursery.cancel_scope.cancel(reason="all have ended")
 
 
 async def test_workers_that_are_stopped_while_nobody_holds_them_are_counted(autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from ottoscaler.stream.base import Closing, Entry, Fence, GroupLost
+from ottoscaler.stream.base import Candidate, Closing, Entry, Fence, GroupLost
 from tests.stream.backends import Backend
 from tests.stream.steps import LEASE, PAIRS, begin, claim, lose, open_session, registration, strays, take
 
@@ -142,6 +142,26 @@ async def test_lanes_have_rooms_of_their_own(backend: Backend, clock: trio.abc.C
     await begin(backend, one, offer=True)
     down = await begin(backend, one, lane="control", offer=True)
     assert [progress.event_id for progress in await take(one, work=0)] == [down]
+
+
+async def test_commands_without_room_keep_out_nothing_that_they_stop(backend: Backend, clock: trio.abc.Clock) -> None:
+    """An offered event that bears marks is taken though there is no room for commands, also from behind more of them
+    than one page holds, and though it broke before; the commands stay until there is room.
+    """
+    one, _ = await open_session(backend, "one")
+    up, broken = await begin(backend, one), await begin(backend, one)
+    down = await begin(backend, one, lane="control")
+    commands = [backend.add(*PAIRS) for _ in range(700)]
+    await one.read(len(commands), 1.0)
+    await one.register([registration(event_id, lane="control", offer=True) for event_id in commands])
+    await one.mark_victims(claim(down, "one"), 2, [Candidate(up, 1, "{}"), Candidate(broken, 1, "{}")], last=True)
+    await one.offer([claim(up, "one")], clean=[False])
+    await one.offer([claim(broken, "one")], clean=[False], failed=True)
+    taken = [[(p.event_id, p.lane) for p in await take(one, work=0, control=0)] for _ in range(3)]
+    assert taken == [[(up, "work")], [(broken, "work")], []]
+    found = {progress.event_id for progress in await take(one, work=0, control=2)}
+    assert len(found) == 2
+    assert found < set(commands)
 
 
 async def test_idle_is_who_knows_of_no_event_anywhere(backend: Backend, clock: trio.abc.Clock) -> None:

@@ -4,7 +4,7 @@ local STRAYS = 100 -- entries claimed from dead sessions in one call
 local FENCES = 100 -- fences lent in one call
 local FENCE_LOAN = 10000 -- ms
 local SESSIONS = 20 -- expired sessions looked at in one call
-local SEEN = 5000 -- offered events of a lane looked at in one call, to get past those of a newer version
+local SEEN = 5000 -- offered events of a lane looked at in one call, to get past those that may not be taken
 local MOST = 20000 -- names and values of taken events in one call; the event that reaches it is the last
 local at, read = now(), 0
 local taken, taken_ids, notices, strays = {}, {}, {}, {}
@@ -110,30 +110,34 @@ local function take_one(id, progress)
   redis.call('HDEL', progress, 'clean')
 end
 
--- What of a lane may be taken: at most `room` events that never broke, and the first that did. Another page is looked at
--- only where a newer version's stand in the way.
+-- What of a lane may be taken: at most `room` events that never broke, and the first that did. In the control lane wait also
+-- events that are to be stopped: commands wait for them, so a page of them is taken whatever the room. Another page is looked
+-- at only where what may not be taken stands in the way: a newer version's, or commands without room.
 local is_alone = false
 local function look_through(lane, room, healthy)
-  local suspect, found, from, newer = nil, 0, 0, 0
+  local suspect, from, passed, stops = nil, 0, 0, lane == 'control' and PAGE or 0
   repeat
-    local ids = redis.call('ZRANGEBYSCORE', key('offered', lane), '-inf', at, 'LIMIT', from, room > 0 and PAGE or 0)
-    from, newer = from + PAGE, 0
+    local count = (room > 0 or stops > 0) and PAGE or 0
+    local ids = redis.call('ZRANGEBYSCORE', key('offered', lane), '-inf', at, 'LIMIT', from, count)
+    from, passed = from + PAGE, 0
     for _, id in ipairs(ids) do
       local progress = key('progress', id)
-      if found >= room then
+      local fields = redis.call('HMGET', progress, 'lane', 'v')
+      local is_stop = lane == 'control' and fields[1] ~= 'control'
+      if room <= 0 and stops <= 0 then
         break
-      elseif redis.call('EXISTS', progress) == 0 then
+      elseif not fields[1] then
         redis.call('ZREM', key('offered', lane), id)
-      elseif is_newer(redis.call('HGET', progress, 'v')) then
-        newer = newer + 1
+      elseif is_newer(fields[2]) or (is_stop and stops or room) <= 0 then
+        passed = passed + 1
       elseif failures_of(progress) > 0 then
         suspect = suspect or { lane, id, progress }
       else
-        found = found + 1
+        room, stops = room - (is_stop and 0 or 1), stops - (is_stop and 1 or 0)
         healthy[#healthy + 1] = { lane, id, progress }
       end
     end
-  until newer == 0 or found >= room or from >= SEEN
+  until passed == 0 or (room <= 0 and stops <= 0) or from >= SEEN
   return suspect
 end
 
