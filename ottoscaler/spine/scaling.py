@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 
-import msgspec
 import trio
 
 from ottoscaler.events import BadEntry, Event
@@ -140,7 +139,7 @@ class Scaling:
             note=self._event.note or None,
         )
         for ended in self._attempts.all_ends():
-            self._cleanup.fence_off(self._fenced(ended))
+            self._cleanup.fence_off(ended)
             self._logs.end(ended)
             if self._is_inherited_unclean:
                 self._trace_again(ended)
@@ -254,20 +253,15 @@ class Scaling:
             self._queueing.cancel(reason="no worker waits for a slot any more")
 
     async def _record_unstarted(self, index: int, cause: str) -> None:
+        """Its end; a create that an owner who died may have sent of it is fenced off, now and by whoever reads it."""
         name = self._site.name_pod(self._event.id, index, 1)
-        outcome = self._fenced(WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause))
+        fence_until = self._site.now() + self._site.patience.create_fence if self._is_inherited_unclean else 0.0
+        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome, fence_until=fence_until).stopped(cause)
         count_attempt(outcome.outcome, cause, is_retried=False)
         await self._site.ledger.record(self.claim, outcomes=(Outcome(index, outcome.to_json(), outcome.to_json()),))
         self._attempts.note(index, outcome)
         self._cleanup.fence_off(outcome)
         self._note_whether_over()
-
-    def _fenced(self, ended: WorkerOutcome) -> WorkerOutcome:
-        """The end of an attempt that nobody saw a pod of: an owner that died may have sent a create of it."""
-        if not self._is_inherited_unclean or ended.uid or ended.started_at:
-            return ended
-        until = self._site.now() + self._site.patience.create_fence
-        return msgspec.structs.replace(ended, fence_until=max(ended.fence_until, until))
 
     # -- the end
 

@@ -78,14 +78,14 @@ class Site:
         return policy.asked(event.spec.retry) if event.spec else policy
 
     async def delete(self, event_id: str, name: str, uid: str, resource_version: int | None = None) -> bool:
-        """Delete exactly this pod ("" as uid: whatever has the name). False: it has changed since `resource_version`,
-        or the name belongs to another pod now.
+        """Delete exactly this pod. False: it has changed since `resource_version`, or the name belongs to another pod
+        now.
         """
         delays = self.backoff.delays()
         while True:
             try:
                 async with self.writes.hold("delete", event_id):
-                    await self.kube.delete_pod(self.namespace, name, uid=uid or None, resource_version=resource_version)
+                    await self.kube.delete_pod(self.namespace, name, uid=uid, resource_version=resource_version)
             except Conflict:
                 return False
             except WritesSuspended:

@@ -109,16 +109,27 @@ class Taker:
                 self._events.send_nowait(progress)
 
     async def _drop_fences(self, fences: tuple[Fence, ...]) -> None:
-        """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s.
-
-        By name alone: whatever stands under the name of an attempt that ended is not needed.
-        """
+        """Delete finished pods that are needed no more; one whose delete is cut off comes back in 10 s."""
         names = {fence.name for fence in fences}
         self._dropping |= names  # lent again while the API is away, they must not be deleted twice at a time
         try:
             async with trio.open_nursery() as deletes:  # bounded by the throttle of all writes
                 for fence in fences:
-                    deletes.start_soon(self._site.delete, "fences", fence.name, "")
+                    deletes.start_soon(self._free_name, fence)
             await self._site.ledger.insist(lambda: self._site.ledger.stream.drop_fences(fences))
         finally:
             self._dropping -= names
+
+    async def _free_name(self, fence: Fence) -> None:
+        """Delete the pod that stands under the name of an attempt that ended, if it is ours. One that the fleet does
+        not show, because there is none or somebody took its labels away, is read.
+        """
+        record = self._site.fleet.records.get(fence.name)
+        if record is not None:
+            uid, is_ours = record.uid, record.era == self._site.era
+        elif pod := await self._site.read_pod(fence.name):
+            uid, is_ours = pod["metadata"]["uid"], not self._site.stranger(pod)
+        else:
+            return
+        if is_ours or uid == fence.uid:
+            await self._site.delete("fences", fence.name, uid)

@@ -6,7 +6,8 @@ from trio.testing import MockClock
 from ottoscaler.stream.base import Closing, Fence
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
-from tests.spine.stage import NAMESPACE
+from tests.spine.stage import INSTANCE, NAMESPACE
+from tests.spine.test_taker import open_play, put_finished
 from tests.spine.world import World
 
 FENCES = 40
@@ -19,10 +20,11 @@ async def test_due_fences_are_deleted_side_by_side(autojump_clock: MockClock) ->
     world, server = World(), MemoryServer()
     names = [f"otto-agent-{index}-1-0" for index in range(FENCES)]
     producer = MemoryStream(server, "producer")
-    await producer.open_group("0", NAMESPACE)
+    era = await producer.open_group("0", NAMESPACE)
     await producer.add_event([("type", "nonsense")], "token")
     (entry,) = await producer.read(1, 1.0)
-    await producer.close(Closing(entry.id, "dlq", (), fences=tuple(Fence(name, "", 1) for name in names)))
+    fences = tuple(Fence(name, put_finished(world, name, INSTANCE, era.id), 1) for name in names)
+    await producer.close(Closing(entry.id, "dlq", (), fences=fences))
     async with trio.open_nursery() as nursery:
         await nursery.start(world.run)
         scaler = Scaler(world, server, "only")
@@ -36,3 +38,25 @@ async def test_due_fences_are_deleted_side_by_side(autojump_clock: MockClock) ->
         assert sorted(world.writes) == sorted(("delete", name) for name in names)
         assert await producer.list_fences() == []
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_no_pod_of_anybody_else_is_taken_for_a_fence(autojump_clock: MockClock) -> None:
+    """Under the name of a fence a pod of another instance, of another era or of nobody is left alone; our own goes,
+    also where its labels were taken away.
+    """
+    async with open_play() as scaler:
+        await trio.sleep(1)
+        world, server, era = scaler.kube._world, scaler.stream._server, scaler.rings._site.era
+        for name, whose in (("stranger", ("other", era)), ("nobody", ("", "")), ("former", (INSTANCE, "another era"))):
+            put_finished(world, name, *whose)
+        world.strip_labels("nobody")
+        uid = put_finished(world, "stripped", INSTANCE, era)
+        world.strip_labels("stripped")
+        put_finished(world, "ours", INSTANCE, era)
+        for name in (*world.pods, "empty"):
+            server.fences[name, uid if name == "stripped" else ""] = server.now()
+        await trio.sleep(3)
+        assert sorted(world.pods) == ["former", "nobody", "stranger"]
+        assert sorted(world.writes) == [("delete", "ours"), ("delete", "stripped")]
+        assert sorted(world.reads) == ["empty", "nobody", "stranger", "stripped"]
+        assert not server.fences

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Candidate, Claim, Closing
 from ottoscaler.stream.progress import Progress
-from tests.spine.stage import Stage, open_stage
+from tests.spine.stage import Stage, name_pod, open_stage
 from tests.spine.test_retries import with_policy
 from tests.spine.world import Plan, World
 
@@ -129,6 +129,23 @@ async def test_an_end_that_a_dead_owner_recorded_stays_fenced(autojump_clock: Mo
             await second.work(taken).run()
             await trio.sleep(40)
             assert len(world.runs) == 2
+
+
+async def test_an_end_that_was_recorded_without_a_fence_needs_none(autojump_clock: MockClock) -> None:
+    """A name that another has, as its owner found before it died, is neither guarded nor freed by the next owner."""
+    async with open_stage(World(lambda labels: Plan(duration=10))) as first:
+        progress = await first.add(type="scale_up", pod_count=2)
+        theirs = name_pod(progress.event_id, 1, 1)
+        labels = {"ottoscaler/event-id": "1-1", "ottoscaler/index": "1", "ottoscaler/attempt": "1"}
+        first.world.create({"metadata": {"name": theirs, "labels": labels}})
+        with trio.move_on_after(5):
+            await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            assert [ended["cause"] for ended in taken.outcomes.values()] == ["NameTaken"]
+            await second.work(taken).run()
+            assert await second.stream.list_fences() == []
+            assert theirs not in second.guard
+            assert await second.pods_left() == [theirs]
 
 
 async def run_with_a_late_create(stage: Stage) -> None:

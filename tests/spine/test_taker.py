@@ -15,20 +15,29 @@ from ottoscaler.stream.base import Candidate, Claim, Closing, Fence, Registratio
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress
 from tests.spine.scaler import Scaler
-from tests.spine.stage import NAMESPACE
+from tests.spine.stage import INSTANCE, NAMESPACE
 from tests.spine.world import Plan, World, lost
 
 UP = (("type", "scale_up"), ("pod_count", "1"))
+
+
+def put_finished(world: World, name: str, instance: str, era: str) -> str:
+    """A finished pod of this name, from nowhere; returns its uid."""
+    labels = {"ottoscaler/instance": instance, "ottoscaler/era": era}
+    metadata = {"name": name, "uid": f"of-{name}-{world.version}", "labels": labels}
+    world._publish("ADDED", {"metadata": metadata, "status": {"phase": "Failed"}})
+    return str(metadata["uid"])
 
 
 async def test_a_due_fence_is_deleted_by_one_task_while_the_api_is_away(autojump_clock: MockClock) -> None:
     """A fence is lent again every 10 s while its pod cannot be deleted; the tries do not add up."""
     world, server = World(), MemoryServer()
     producer = MemoryStream(server, "producer")
-    await producer.open_group("0", NAMESPACE)
+    era = await producer.open_group("0", NAMESPACE)
     await producer.add_event([("type", "nonsense")], "token")
     (entry,) = await producer.read(1, 1.0)
-    await producer.close(Closing(entry.id, "dlq", (), fences=(Fence("otto-agent-1-1-0", "", 1),)))
+    uid = put_finished(world, "otto-agent-1-1-0", INSTANCE, era.id)
+    await producer.close(Closing(entry.id, "dlq", (), fences=(Fence("otto-agent-1-1-0", uid, 1),)))
     async with trio.open_nursery() as nursery:
         await nursery.start(world.run)
         scaler = Scaler(world, server, "only")
@@ -251,11 +260,8 @@ async def test_due_fences_are_deleted_and_then_forgotten(autojump_clock: MockClo
         await trio.sleep(1)
         names = ["fence-1", "fence-2", "fence-3"]
         for name in names:
-            world.pods[name] = {
-                "metadata": {"name": name, "uid": f"of-{name}", "labels": {}},
-                "status": {"phase": "Failed"},
-            }
-            server.fences[name, f"of-{name}"] = server.now() + (10**7 if name == "fence-3" else 0)
+            uid = put_finished(world, name, INSTANCE, scaler.rings._site.era)
+            server.fences[name, uid] = server.now() + (10**7 if name == "fence-3" else 0)
         forgotten: list[list[str]] = []
         drop = scaler.stream.drop_fences
 
@@ -267,7 +273,7 @@ async def test_due_fences_are_deleted_and_then_forgotten(autojump_clock: MockClo
         await trio.sleep(2)
         assert sorted(world.writes) == [("delete", "fence-1"), ("delete", "fence-2")]
         assert (sorted(world.pods), forgotten) == (["fence-3"], [["fence-3"]])
-        assert list(server.fences) == [("fence-3", "of-fence-3")]
+        assert list(server.fences) == [("fence-3", uid)]
 
 
 async def test_a_fence_that_comes_back_is_deleted_again(autojump_clock: MockClock) -> None:
@@ -276,7 +282,8 @@ async def test_a_fence_that_comes_back_is_deleted_again(autojump_clock: MockCloc
         server = scaler.stream._server
         await trio.sleep(1)
         for _ in range(2):
-            server.fences["fence-1", ""] = server.now()
+            uid = put_finished(scaler.kube._world, "fence-1", INSTANCE, scaler.rings._site.era)
+            server.fences["fence-1", uid] = server.now()
             await trio.sleep(2)
             assert not server.fences
         assert scaler.kube._world.writes == [("delete", "fence-1")] * 2
