@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import trio
 
+from ottoscaler.calls.departures import Departures
 from ottoscaler.calls.execute_pipeline import ExecutePipeline
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.scale import Scale
@@ -33,12 +34,14 @@ class Calls:
         self.following = Following(site.ledger)
         self._site = site
         self._scale = Scale(site, limits)
-        self._pipelines = ExecutePipeline(site, limits, self.following)
+        self._departures = Departures(site.ledger)
+        self._pipelines = ExecutePipeline(site, limits, self.following, self._departures)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the events and pipelines that calls wait for, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.following.run)
+            await nursery.start(self._departures.run)
             task_status.started()
 
     async def scale_up(self, call: ScaleUpCall) -> ScaleAnswer:
@@ -53,10 +56,6 @@ class Calls:
         """See `worker_status`."""
         return await worker_status(self._site, question)
 
-    def execute_pipeline(self, call: PipelineCall) -> AsyncGenerator[PipelineNews]:
+    def execute_pipeline(self, call: PipelineCall, is_abandoned: Callable[[], bool]) -> AsyncGenerator[PipelineNews]:
         """See `ExecutePipeline.run`."""
-        return self._pipelines.run(call)
-
-    async def cancel_pipeline(self, pipeline_id: str, reason: str) -> None:
-        """See `ExecutePipeline.cancel`."""
-        await self._pipelines.cancel(pipeline_id, reason)
+        return self._pipelines.run(call, is_abandoned)

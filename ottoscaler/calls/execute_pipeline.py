@@ -6,16 +6,18 @@ pipeline again joins it, on any replica, also when it has ended.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 
 import msgspec
 
+from ottoscaler.calls.asking import Pairs
+from ottoscaler.calls.departures import Departed, Departures
 from ottoscaler.calls.endings import written_by_newer
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs, refusal
-from ottoscaler.calls.submission import submit
+from ottoscaler.calls.submission import new_token, submit
 from ottoscaler.errors import GiveUp, Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.log import log
@@ -23,26 +25,44 @@ from ottoscaler.outcomes import newer_version
 from ottoscaler.rpc.door import PipelineCall, PipelineNews, RequestMismatch
 from ottoscaler.spine.site import Site
 from ottoscaler.stages import request_id_of
+from ottoscaler.stream.requests import Requested
 
 
 class ExecutePipeline:
-    """The call, and its counterpart for clients that tie a pipeline to their call."""
+    """The call; what becomes of a pipeline whose client tied it to the call and leaves is for `Departures`."""
 
-    def __init__(self, site: Site, limits: Limits, following: Following) -> None:
+    def __init__(self, site: Site, limits: Limits, following: Following, departures: Departures) -> None:
         self._site = site
         self._stream = site.ledger.stream
         self._limits = limits
         self._following = following
+        self._departures = departures
 
-    async def run(self, call: PipelineCall) -> AsyncGenerator[PipelineNews]:
+    async def run(self, call: PipelineCall, is_abandoned: Callable[[], bool]) -> AsyncGenerator[PipelineNews]:
         """Begin the pipeline or join it; returns after its last news, whatever its stages did.
+
+        Where it ends early because its client has left (`is_abandoned`), and the pipeline is to end with the call, that
+        is the end of the one pipeline that this call has begun or joined, and of no other that has its id.
 
         Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch` (the id stands for another pipeline), `Unavailable`,
         and `GiveUp` where it became a dead letter for no fault of the call.
         """
         pairs = pipeline_pairs(call, self._limits, self._site.now())
+        departed = Departed(call.pipeline_id, new_token())
         try:
-            requested = await submit(self._stream, pairs, request_id_of(call.pipeline_id))
+            requested = await self._submit(call, pairs, departed.token)
+            departed = departed._replace(event_id=requested.event_id)
+            async with aclosing(self._following.follow(requested.event_id)) as news:
+                async for text in news:
+                    yield msgspec.json.decode(text, type=PipelineNews)
+        finally:
+            if call.ends_with_call and is_abandoned():
+                self._departures.note(departed)
+        await self._refuse_unless_result(requested.event_id)
+
+    async def _submit(self, call: PipelineCall, pairs: Pairs, token: str) -> Requested:
+        try:
+            requested = await submit(self._stream, pairs, request_id_of(call.pipeline_id), token)
         except RequestMismatch:
             raise RequestMismatch("pipeline_id", call.pipeline_id) from None
         facts = {"event_id": requested.event_id, "pipeline_id": call.pipeline_id}
@@ -54,23 +74,7 @@ class ExecutePipeline:
             stage="added",
             repeated=requested.how == "known" or None,
         )
-        async with aclosing(self._following.follow(requested.event_id)) as news:
-            async for text in news:
-                yield msgspec.json.decode(text, type=PipelineNews)
-        await self._refuse_unless_result(requested.event_id)
-
-    async def cancel(self, pipeline_id: str, reason: str) -> None:
-        """Ask for the end of a pipeline, once, if there is one that has not ended."""
-        insist, stream = self._site.ledger.insist, self._stream
-        request = await insist(partial(stream.read_request, request_id_of(pipeline_id)))
-        if (
-            request is None
-            or (await insist(partial(stream.look, [request.event_id])))[request.event_id].where == "ended"
-        ):
-            return
-        pairs = (("type", "cancel"), ("event_id", request.event_id), ("reason", reason))
-        await insist(partial(stream.add_event, pairs, f"cancel:{request.event_id}"))
-        log.info("pipeline is to be cancelled", event_id=request.event_id, pipeline_id=pipeline_id, reason=reason)
+        return requested
 
     async def _refuse_unless_result(self, event_id: str) -> None:
         """A pipeline that ended without a result was never carried out, or not to its end."""

@@ -21,7 +21,7 @@ from ottoscaler.calls.endings import (
     stopped_answer,
     written_by_newer,
 )
-from ottoscaler.calls.submission import submit
+from ottoscaler.calls.submission import new_token, submit
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.outcomes import newer_version
@@ -44,7 +44,7 @@ class Scale:
         Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch`, `Unavailable`.
         """
         pairs = scale_up_pairs(call, self._limits, self._site.now())
-        requested = await submit(self._stream, pairs, call.request_id)
+        requested = await submit(self._stream, pairs, call.request_id, new_token())
         _log_call("ScaleUp", call, requested)
         is_enough = _has_ended if call.wait_completed else _is_answered
         standing = await self._site.standings.wait(requested.event_id, is_enough)
@@ -53,7 +53,7 @@ class Scale:
     async def down(self, call: ScaleDownCall) -> ScaleAnswer:
         """Answer when what is more than the target has ended. Raises the same."""
         pairs = scale_down_pairs(call, self._limits, self._site.now())
-        requested = await submit(self._stream, pairs, call.request_id)
+        requested = await submit(self._stream, pairs, call.request_id, new_token())
         _log_call("ScaleDown", call, requested)
         event_id = requested.event_id
         await self._site.standings.wait(event_id, _has_ended)

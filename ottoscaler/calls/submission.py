@@ -17,13 +17,18 @@ PATIENCE_SECONDS = 10.0
 """So long a call waits for a Redis that does not answer, before its client is told to come again."""
 
 
-async def submit(stream: Requests, pairs: Pairs, request_id: str) -> Requested:
+def new_token() -> str:
+    """What one call adds its event under."""
+    return secrets.token_hex(8)
+
+
+async def submit(stream: Requests, pairs: Pairs, request_id: str, token: str) -> Requested:
     """Add the event, or find the one that the request id means. Raises `RequestMismatch`, `Unavailable`.
 
-    A call to Redis without an answer is repeated under the same token, so that it adds nothing twice. When even that
+    A call to Redis without an answer is repeated under the same `token`, so that it adds nothing twice. When even that
     has no answer, the event may stand on the stream or not: asking again under a request id is safe.
     """
-    token, content = secrets.token_hex(8), content_of(pairs)
+    content = content_of(pairs)
     give_up_at = trio.current_time() + PATIENCE_SECONDS
     for delay in Backoff(0.1, 1.0).delays():
         try:

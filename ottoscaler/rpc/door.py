@@ -6,7 +6,7 @@ ends the waiting, never the work, which stands on the stream by then. Times are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -196,14 +196,14 @@ class Door(Protocol):
     async def worker_status(self, question: StatusQuestion) -> StatusAnswer:
         """Say what runs and what has ended."""
 
-    def execute_pipeline(self, call: PipelineCall) -> AsyncGenerator[PipelineNews, None]:
+    def execute_pipeline(
+        self, call: PipelineCall, is_abandoned: Callable[[], bool]
+    ) -> AsyncGenerator[PipelineNews, None]:
         """Begin the pipeline, or join it, and tell every change from the first on; returns after the last.
 
-        Closed early (`aclose`) when the client goes away or the process drains: the pipeline goes on.
+        Closed early (`aclose`) when the client goes away or the process drains: the pipeline goes on, unless the call
+        has `ends_with_call`, and it was the client that went, or its deadline that passed: `is_abandoned` tells.
         """
-
-    async def cancel_pipeline(self, pipeline_id: str, reason: str) -> None:
-        """End a pipeline whose call had `ends_with_call` and whose client went away; never called for a drain."""
 
 
 class InvalidCall(FixYourCall):

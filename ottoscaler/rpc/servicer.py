@@ -36,8 +36,6 @@ ANSWER_SECONDS = 60.0
 PROBE_SECONDS = 1.0
 """Both for health checks, which are open to everybody: who holds them up must begin anew all the time."""
 REFLECTION_SECONDS = 60.0
-LEFT_SECONDS = 2.0
-"""How long what a client's going away sets off may take while the door closes."""
 MOST_SHOWN = 100
 """Characters of a name that is not ours."""
 Work = Callable[[Call], Awaitable[None]]
@@ -175,12 +173,7 @@ class Servicer:
 
     async def _execute_pipeline(self, call: Call) -> None:
         asked = with_trace(messages.read_pipeline(await self._message(call)), call.head)
-        try:
-            await _give_all(call, _encoded(self._door.execute_pipeline(asked)))
-        finally:
-            if asked.ends_with_call and call.is_abandoned:
-                with trio.move_on_after(LEFT_SECONDS, shield=True):
-                    await self._door.cancel_pipeline(asked.pipeline_id, "its client went away")
+        await _give_all(call, _encoded(self._door.execute_pipeline(asked, lambda: call.is_abandoned)))
 
     async def _check(self, call: Call) -> None:
         question = await self._message(call, PROBE_SECONDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -30,7 +30,8 @@ class Requested:
 class Request:
     """What the key of a request id holds. Once the event has ended also `planned`, its number of workers, and the
     indices of those whose pod the API never accepted; None and empty before, and where it never began. `kept` is what
-    the event's last owner wanted kept of the result, empty where there is none.
+    the event's last owner wanted kept of the result, empty where there is none; `token` that of the call that added the
+    event, empty where it was no call.
     """
 
     event_id: str
@@ -38,6 +39,7 @@ class Request:
     planned: int | None = None
     not_created: tuple[int, ...] = ()
     kept: str = ""
+    token: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def decode_request(fields: Mapping[str, str]) -> Request:
     """The hash of a request id as a record."""
     planned = int(fields["planned"]) if "planned" in fields else None
     not_created = msgspec.json.decode(fields.get("not_created", "[]"), type=tuple[int, ...])
-    return Request(fields["event"], fields["content"], planned, not_created, fields.get("kept", ""))
+    return Request(
+        fields["event"], fields["content"], planned, not_created, fields.get("kept", ""), fields.get("token", "")
+    )
 
 
 def live_standing(

@@ -95,7 +95,7 @@ async def test_an_entry_and_a_call_of_the_same_pipeline_are_one(autojump_clock: 
         house.server.add_entry((("type", "pipeline"), ("otto.pipeline", text)))
         await trio.sleep(0.5)
         call = PipelineCall(pipeline_id="p", stages=(BUILD, DEPLOY))
-        async with aclosing(one.calls.execute_pipeline(call)) as told:
+        async with aclosing(one.calls.execute_pipeline(call, lambda: False)) as told:
             ends = {news.stage_id: news.status async for news in told}
         assert ends == {"build": "completed", "deploy": "completed"}
         assert house.workers_run == 3

@@ -39,9 +39,14 @@ def call(*stages: StageCall, pipeline_id: str = "p", **more: object) -> Pipeline
     return PipelineCall(pipeline_id=pipeline_id, stages=stages or (BUILD, DEPLOY), **more)  # type: ignore[arg-type]  # the test's own words
 
 
-async def follow(replica: Replica, asked: PipelineCall) -> list[PipelineNews]:
+def stays() -> bool:
+    """A client that does not leave, or not by its own will."""
+    return False
+
+
+async def follow(replica: Replica, asked: PipelineCall, is_abandoned: Callable[[], bool] = stays) -> list[PipelineNews]:
     """All that is told until the call ends."""
-    async with aclosing(replica.calls.execute_pipeline(asked)) as told:
+    async with aclosing(replica.calls.execute_pipeline(asked, is_abandoned)) as told:
         return [news async for news in told]
 
 
@@ -68,7 +73,7 @@ async def test_news_come_as_they_happen(autojump_clock: MockClock) -> None:
     """A change is told within a second, while the pipeline goes on."""
     async with open_house(World(lambda labels: Plan(duration=100))) as house:
         one = await house.open()
-        async with aclosing(one.calls.execute_pipeline(call())) as told:
+        async with aclosing(one.calls.execute_pipeline(call(), stays)) as told:
             async for news in told:
                 if news.status == "running":
                     break
@@ -79,7 +84,7 @@ async def test_news_of_this_replica_come_at_once(autojump_clock: MockClock) -> N
     """What the replica that is called writes down is told without waiting for the next look at all pipelines."""
     async with open_house() as house:
         one = await house.open()
-        async with aclosing(one.calls.execute_pipeline(call())) as told:
+        async with aclosing(one.calls.execute_pipeline(call(), stays)) as told:
             late = [house.server.now() / 1000 - _seconds(news.timestamp) async for news in told]
     assert len(late) >= 5
     assert max(late) < 0.03
@@ -132,23 +137,6 @@ async def test_a_client_that_leaves_stops_nothing(autojump_clock: MockClock) -> 
         await trio.sleep(60)
         assert house.workers_run == 3
         assert ends(await follow(one, call())) == {"build": "completed", "deploy": "completed"}
-
-
-async def test_a_pipeline_that_is_tied_to_its_call_can_be_cancelled(autojump_clock: MockClock) -> None:
-    """Its running stage is stopped, the rest never begins; asked twice, or after the end, nothing more happens."""
-    async with open_house(World(lambda labels: Plan(duration=1000))) as house:
-        one = await house.open()
-        with trio.move_on_after(5):
-            await follow(one, call())
-        await one.calls.cancel_pipeline("p", "its client went away")
-        await one.calls.cancel_pipeline("p", "its client went away")
-        assert ends(await follow(one, call())) == {"build": "cancelled", "deploy": "cancelled"}
-        await one.calls.cancel_pipeline("p", "its client went away")
-        await one.calls.cancel_pipeline("nobody's", "its client went away")
-        await trio.sleep(60)
-        results = [dict(fields)[b"type"] for fields in house.server.results.entries.values()]
-        assert Counter(results) == {b"scale_up": 1, b"pipeline": 1, b"cancel": 1}
-        assert house.world.pods == {}
 
 
 async def test_a_failed_stage_is_told_and_the_call_ends_well(autojump_clock: MockClock) -> None:

@@ -36,7 +36,7 @@ class FakeDoor:
 
     asked: list[Any] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
-    cancelled: list[tuple[str, str]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     answer: Any = None
     news: list[PipelineNews] = field(default_factory=list)
     given: int = 0
@@ -74,7 +74,9 @@ class FakeDoor:
         self.asked.append(question)
         return self.answer if isinstance(self.answer, StatusAnswer) else StatusAnswer()
 
-    async def execute_pipeline(self, call: PipelineCall) -> AsyncGenerator[PipelineNews, None]:
+    async def execute_pipeline(
+        self, call: PipelineCall, is_abandoned: Callable[[], bool]
+    ) -> AsyncGenerator[PipelineNews, None]:
         """As `Door`."""
         self.asked.append(call)
         self.entered.set()
@@ -88,11 +90,9 @@ class FakeDoor:
                 raise self.answer
         finally:
             self.ended.append(call.pipeline_id)
+            if call.ends_with_call and is_abandoned():
+                self.cancelled.append(call.pipeline_id)
             self.left.set()
-
-    async def cancel_pipeline(self, pipeline_id: str, reason: str) -> None:
-        """As `Door`."""
-        self.cancelled.append((pipeline_id, reason))
 
 
 class FakeDrain:

@@ -63,6 +63,7 @@ async def test_the_same_request_is_one_event(backend: Backend, clock: trio.abc.C
     assert (await ask(one, "s")).event_id != first.event_id
     assert (await one.read(10, 1.0))[0].id == first.event_id
     assert await one.read_request("r") == Request(first.event_id, "c")
+    assert (await one.read_request("r") or Request("", "")).token == "t"
     assert await one.read_request("nobody's") is None
 
 
