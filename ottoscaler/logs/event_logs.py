@@ -44,7 +44,7 @@ class LogsOfEvent:
             tracked = self.tracked[name] = Tracked(who, self._claim, mark, wording, self._keeper.room)
             if mark.gap:  # an owner before us may have died with it
                 tracked.rest = Gap(mark.stamp, "", mark.gap, certain=False)
-                self._keeper.receiver.leave_behind(wording.encode(tracked.rest))
+                self._keeper.say_rest(tracked)
             tracked.tell_end = None if mark.ended else self._note_trace
             self._keeper.track(tracked)
 

@@ -190,7 +190,15 @@ class LogKeeper:
     def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
         _note_gap(tracked, gap)
         tracked.rest = gap
-        self.receiver.leave_behind(tracked.wording.encode(gap))
+        self.say_rest(tracked)
+
+    def say_rest(self, tracked: Tracked) -> None:
+        """Send what of the log was given up, when that is possible."""
+        assert tracked.rest is not None  # set by all who call
+        try:
+            self.receiver.leave_behind(tracked.wording.encode(tracked.rest))
+        except Exception as error:  # noqa: BLE001 - whatever a bug raises, the other logs go on
+            log.error("a gap cannot be told", error=error, worker=tracked.who.name)
 
     def statistics(self) -> LogStatistics:
         """How much waits, and whether the receiver answers."""
@@ -213,14 +221,21 @@ class LogKeeper:
                 await self._write_through(tracked)
                 _note_end(tracked)
         except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the other logs go on
-            log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
-            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "Broken", certain=tracked.has_lines))
+            self._break(tracked, errors)
         finally:
             self.receiver.detach(tracked.sender)
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await tracked.backlog.close()
             tracked.forwarded.set()
             tracked.settled.set()
+
+    def _break(self, tracked: Tracked, errors: BaseException) -> None:
+        """What was met with this log ends it, and it alone."""
+        log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
+        self.receiver.detach(tracked.sender)
+        if not tracked.is_ended:
+            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "Broken", certain=tracked.has_lines))
+            tracked.is_ended = True
 
     async def _forward(self, tracked: Tracked, pod: Follow) -> None:
         """The log from its mark to its end, and until all of it is done with."""
@@ -238,9 +253,15 @@ class LogKeeper:
         tracked.following = Following(tracked.who.name, read, pod, tracked.outbox.mark, deliver, now=self.now)
         tracked.hurry()
         self.receiver.attach(tracked.sender)
-        await tracked.following.run()
-        await tracked.wait_empty()
-        tracked.is_ended = True
+        try:
+            with tracked.forwarding:
+                await tracked.following.run()
+                await tracked.wait_empty()
+            if tracked.failure is not None:
+                raise tracked.failure
+            tracked.is_ended = True
+        except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the states are told
+            self._break(tracked, errors)
 
     async def _tell_states(self, tracked: Tracked, pod: Follow) -> None:
         """Tell the states in their order, each until it was heard."""

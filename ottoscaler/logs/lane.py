@@ -69,17 +69,24 @@ OpenStream = Callable[[Callable[[], None]], AbstractAsyncContextManager[StreamLi
 
 
 class Sender:
-    """One worker's place in a lane. `settled` is called after each answer. `is_loud`: it belongs with others that have
-    many lines, where nobody quiet queues behind them.
+    """One worker's place in a lane. `settled` is called after each answer, `broke` when its lines cannot be encoded or
+    brought back: then it sends no more. `is_loud`: it belongs with others that have many lines, where nobody quiet
+    queues behind them.
     """
 
     def __init__(
-        self, outbox: Outbox, backlog: Backlog, encode: Callable[[Entry], bytes], settled: Callable[[], None]
+        self,
+        outbox: Outbox,
+        backlog: Backlog,
+        encode: Callable[[Entry], bytes],
+        settled: Callable[[], None],
+        broke: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.outbox = outbox
         self.backlog = backlog
         self.encode = encode
         self.settled = settled
+        self.broke = broke
         self.lane: Lane | None = None
         self.is_ready = False
         self.is_loud = False
@@ -286,7 +293,11 @@ class Lane:
 
     def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
         encode = sender.encode
-        entries = [encode(item.entry) for item in items]
+        try:
+            entries = [encode(item.entry) for item in items]
+        except Exception as error:  # noqa: BLE001 - whatever one worker's line raises, the others go on
+            self._break(sender, error)
+            return
         stream.send(entries)
         self._outage.ask()
         sizes = [len(entry) for entry in entries]
@@ -310,8 +321,15 @@ class Lane:
     async def _refill(self) -> None:
         while self._refills:
             sender = self._refills.pop()
-            await sender.backlog.refill()
+            try:
+                await sender.backlog.refill()
+            except Exception as error:  # noqa: BLE001 - a disk that cannot be read ends one worker's log, not all
+                self._break(sender, error)
             self.stir(sender)
+
+    def _break(self, sender: Sender, error: Exception) -> None:
+        self.remove(sender)
+        sender.broke(error)
 
     # -- answers
 

@@ -90,8 +90,12 @@ class Tracked:
         self.wording = wording
         self.backlog = Backlog(room, lambda: self.sender.stir())
         self.outbox = Outbox(self.backlog, mark)
-        self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer)
+        self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer, self._break)
         self.following: Following | None = None
+        self.forwarding = trio.CancelScope()
+        """Is cancelled when its lines cannot be sent,"""
+        self.failure: Exception | None = None
+        """for this."""
         self.rest: Gap | None = None
         """What of the log was given up."""
         self.gaps = 0
@@ -154,3 +158,7 @@ class Tracked:
 
     def _note_answer(self) -> None:
         self._answered.set()
+
+    def _break(self, error: Exception) -> None:
+        self.failure = error
+        self.forwarding.cancel(reason="its lines cannot be sent")

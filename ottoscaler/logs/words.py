@@ -1,12 +1,15 @@
 """What a line says of itself: its level and where it comes from. Pure.
 
-JSON lines are asked for `level` (also `severity`, or pino's numbers) and `source` (also `logger`, `component`, `name`);
-of text lines the first word in capitals after stamps and brackets counts, and `level=` wherever it stands.
+JSON lines are asked for `level` (also `severity`, or pino's numbers) and `source` (also `logger`, `component`); of text
+lines the first word in capitals after stamps and brackets counts, and `level=` wherever it stands. A worker may write
+anything: what cannot be read says nothing, and is no reason not to forward its line.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -35,14 +38,28 @@ LONGEST_JSON = 64 << 10
 
 
 class _Said(msgspec.Struct):
-    level: str | int | None = None
-    severity: str | None = None
-    source: str | None = None
-    logger: str | None = None
-    component: str | None = None
+    """Anything, for what one logger calls `source` is an object with another."""
+
+    level: Any = None
+    severity: Any = None
+    source: Any = None
+    logger: Any = None
+    component: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Said)
+class _Raw(msgspec.Struct):
+    """The same fields, unread."""
+
+    level: msgspec.Raw = msgspec.Raw()
+    severity: msgspec.Raw = msgspec.Raw()
+    source: msgspec.Raw = msgspec.Raw()
+    logger: msgspec.Raw = msgspec.Raw()
+    component: msgspec.Raw = msgspec.Raw()
+
+
+_decoder, _raw_decoder = msgspec.json.Decoder(_Said), msgspec.json.Decoder(_Raw)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What bytes that are no JSON raise, or no UTF-8 in a field that is read, or what is nested thousands deep."""
 
 
 def read_words(text: bytes) -> tuple[str, str]:
@@ -50,14 +67,39 @@ def read_words(text: bytes) -> tuple[str, str]:
     if text[:1] == b"{" and len(text) <= LONGEST_JSON:
         try:
             said = _decoder.decode(text)
-        except msgspec.DecodeError:
-            return DEFAULT_LEVEL, ""
-        return _level(said.level or said.severity), said.source or said.logger or said.component or ""
+        except _UNREADABLE:
+            said = _read_fields(text)
+        return _level(said), _source(said)
     found = _WORD.match(text) or (_PAIR.search(text, 0, 512) if b"level=" in text else None)
     return (_LEVELS.get(found[1].decode().lower(), DEFAULT_LEVEL) if found else DEFAULT_LEVEL), ""
 
 
-def _level(said: str | int | None) -> str:
-    if isinstance(said, int):
-        return _NUMBERS.get(said, DEFAULT_LEVEL)
-    return _LEVELS.get((said or "").lower(), DEFAULT_LEVEL)
+def _read_fields(text: bytes) -> _Said:
+    """Each field by itself: one that cannot be read hides none of the others."""
+    said = _Said()
+    try:
+        fields = _raw_decoder.decode(text)
+    except _UNREADABLE:
+        return said
+    for name in _Said.__struct_fields__:
+        if field := bytes(getattr(fields, name)):
+            with suppress(*_UNREADABLE):
+                setattr(said, name, msgspec.json.decode(field))
+    return said
+
+
+def _level(said: _Said) -> str:
+    level = said.level
+    if type(level) is int:
+        return _NUMBERS.get(level, DEFAULT_LEVEL)
+    for word in (level, said.severity):
+        if type(word) is str and (known := _LEVELS.get(word.lower())):
+            return known
+    return DEFAULT_LEVEL
+
+
+def _source(said: _Said) -> str:
+    for name in (said.source, said.logger, said.component):
+        if name and type(name) is str:
+            return name
+    return ""

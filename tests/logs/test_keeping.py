@@ -11,6 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.logs.mark import Entry
+from ottoscaler.logs.messages import Wording
 from ottoscaler.spine.scaling import Scaling
 from ottoscaler.stream.memory import MemoryServer
 from tests.logs.house import FakeHandler, House, LoggedWorld, logged_stage, open_house
@@ -94,6 +96,39 @@ async def test_a_bug_in_one_log_is_a_gap_and_touches_no_other(
         first, broken, third = names(house)
         assert house.handler.gaps == ["Broken"]
         assert [len(house.handler.numbers(name)) for name in (first, broken, third)] == [10, 0, 10]
+
+
+@pytest.mark.parametrize(("bad", "lines", "gaps"), [(b"line 4", 3, ["Broken"]), (b"", 0, [])])
+async def test_lines_that_cannot_be_encoded_end_their_own_log_alone(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: bytes,
+    lines: int,
+    gaps: list[str],
+) -> None:
+    """Whatever the wording of one worker's entries raises, of one line or of the gap, too: the result says that lines
+    are missing, its states are told, and every line of the others comes.
+    """
+    caplog.set_level(logging.CRITICAL)
+    encode = Wording.encode
+
+    def encode_or_break(wording: Wording, entry: Entry) -> bytes:
+        if wording.who.name.startswith("otto-agent-2-") and (entry.text == bad or not bad):
+            raise RuntimeError("a bug that only this worker meets")
+        return encode(wording, entry)
+
+    monkeypatch.setattr(Wording, "encode", encode_or_break)
+    async with open_house(tmp_path) as house:
+        await run_event(house, 3)
+        await trio.sleep(5)
+        first, broken, third = names(house)
+        assert [len(house.handler.numbers(name)) for name in (first, broken, third)] == [10, lines, 10]
+        assert house.handler.gaps == gaps
+        assert house.handler.states(broken) == ["CREATED", "RUNNING", "COMPLETED"]
+        (result,) = await house.stage.results()
+        assert [(gap["worker"], gap["why"]) for gap in json.loads(result["log_gaps"])] == [(broken, "Broken")]
 
 
 async def test_a_slow_handler_keeps_the_pod_until_the_last_line(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ from ottoscaler.logs.encoding import encode_line
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Gap
 from ottoscaler.logs.messages import Who, Wording
+from ottoscaler.logs.printing import PrintedWording
 from ottoscaler.logs.words import LEVELS, read_words
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.pods import PodRecord
@@ -34,6 +35,13 @@ STAMP = "2026-11-20T20:41:21.140944177Z"
         (b'{"level": ["odd"]}', "info", ""),
         (b'{"level": "err', "info", ""),
         (b"\xff\xfe", "info", ""),
+        (b'{"level": "ERROR", "source": {"file": "main.go", "line": 7}}', "error", ""),
+        (b'{"severity": 17, "level": "error", "logger": "db"}', "error", "db"),
+        (b'{"level": "error", "source": "\xff"}', "error", ""),
+        (b'{"level": "\xff", "severity": "WARNING"}', "warn", ""),
+        (b'{"level": "error", "a": ' + b"[" * 60_000, "info", ""),
+        (b'{"level": ' + b"9" * 9000 + b"}", "info", ""),
+        (b'{"source": "\\ud800"}', "info", ""),
     ],
 )
 def test_level_and_source_are_what_the_line_says(text: bytes, level: str, source: str) -> None:
@@ -59,6 +67,36 @@ def test_any_bytes_are_a_message(text: bytes) -> None:
         assert "escaped" not in entry.metadata
     except UnicodeDecodeError:
         assert entry.metadata["escaped"] == "true"
+
+
+NAMES = ["level", "severity", "source", "logger", "component"]
+SAID = [
+    b'"error"',
+    b'"a\xffb"',
+    b"50",
+    b"1e999",
+    b"[[1]]",
+    b"{}",
+    b"null",
+    b'"\\u0000"',
+    b'"\xed\xa0\x80"',
+    b"[" * 5000,
+]
+ODD = [b"{", b"}", b"]", b",", b'"', b'"\\ud800"', b'"\\ud83d\\ude00"']
+PIECES = [*[b'"%b":' % name.encode() for name in NAMES], *SAID, *ODD]
+LIKE_JSON = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=12).map(b"".join)
+OBJECTS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(SAID)).map(
+    lambda fields: b"{%b}" % b",".join(b'"%b":%b' % (name.encode(), said) for name, said in fields.items())
+)
+
+
+@given(LIKE_JSON.map(lambda rest: b"{" + rest) | OBJECTS | st.binary(max_size=60).map(lambda rest: b"{" + rest))
+def test_whatever_begins_like_json_is_a_message(text: bytes) -> None:
+    """No bytes of a worker keep its line from being sent, and its level is one that there is."""
+    level, _ = read_words(text)
+    assert level in LEVELS
+    assert WorkerLogEntry.FromString(Wording(WHO).encode(LogLine(STAMP, text, 0, 7))).level == level
+    assert PrintedWording(WHO, as_json=True).encode(LogLine(STAMP, text, 0, 7)).endswith(b"}\n")
 
 
 @given(
