@@ -160,7 +160,7 @@ class Creation:
             await follow.wait(lambda record: record is not None and not record.gone)
         if self._adopt(follow.record):
             return None
-        pod = await self._site.read_pod(self._name)
+        pod = await self._site.read_pod(self._event.id, self._name)
         if pod is None:
             return _Trouble("ApiUnavailable", str(error))
         if whose := self._site.stranger(pod):

@@ -111,9 +111,10 @@ class Site:
                 )
                 return
 
-    async def read_pod(self, name: str) -> dict[str, Any] | None:
+    async def read_pod(self, event_id: str, name: str) -> dict[str, Any] | None:
         """One GET, for the rare cases in which the watch cannot tell; None = there is no such pod."""
         delays = self.backoff.delays()
+        is_told = False
         while True:
             try:
                 return await self.kube.get_pod(self.namespace, name)
@@ -121,8 +122,12 @@ class Site:
                 return None
             except Unavailable as away:
                 await trio.sleep(max(next(delays), away.retry_after or 0.0))
-            except Refused:
-                await trio.sleep(next(delays))
+            except Refused as refused:
+                if not is_told:
+                    reason = f"{refused}; expected the right to get pods (ottoscaler check says which are missing)"
+                    log.warning("read refused", event_id=event_id, worker=name, cause="Forbidden", reason=reason)
+                is_told = True
+                await trio.sleep(max(10.0, next(delays)))
 
     def stranger(self, pod: Mapping[str, Any]) -> str:
         """Whose a pod of one of our names is, in words; empty when it is ours."""

@@ -127,7 +127,7 @@ class Taker:
         record = self._site.fleet.records.get(fence.name)
         if record is not None:
             uid, is_ours = record.uid, record.era == self._site.era
-        elif pod := await self._site.read_pod(fence.name):
+        elif pod := await self._site.read_pod("fences", fence.name):
             uid, is_ours = pod["metadata"]["uid"], not self._site.stranger(pod)
         else:
             return

@@ -248,7 +248,7 @@ class Worker:
                 return verdict
         if self._deleted and self._stop.is_set():
             return STOPPED
-        pod = await self._site.read_pod(self.name)
+        pod = await self._site.read_pod(self._event.id, self.name)
         if pod is None or pod["metadata"]["uid"] != self._uid:
             started = has_started(self._last) if self._last is not None and self._last.gone else None
             return Verdict(
@@ -274,7 +274,7 @@ class Worker:
                 return said
             with trio.move_on_at(min(said, trio.current_time() + self._site.patience.appearance)):
                 await (trio.Event() if self._stop.is_set() else self._stop).wait()
-            pod = await self._site.read_pod(self.name)
+            pod = await self._site.read_pod(self._event.id, self.name)
         self._last = None
         return STOPPED if self._stop.is_set() else Verdict("failed", "DeletedByOther", f"pod {self.name} was deleted")
 

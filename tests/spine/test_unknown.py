@@ -27,6 +27,23 @@ async def test_a_question_without_an_answer_is_asked_again(error: OttoscalerErro
         assert await stage.pods_left() == []
 
 
+async def test_a_read_that_is_refused_is_said_once(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that waits for the right to read its pod says so, with what was expected, however long it waits."""
+    error = Refused('pods "p" is forbidden: User "otto" cannot get resource "pods"', status=403, reason="Forbidden")
+    async with open_stage(World(lambda labels: Plan(duration=200))) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        stage.kube.get_pod = _answer_from(100.0, stage.kube.get_pod, error)  # type: ignore[method-assign,assignment]  # the fault
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(5)
+            (name,) = stage.world.pods
+            stage.world.strip_labels(name)
+        assert [result["status"] for result in await stage.results()] == ["succeeded"]
+    (said,) = [record.facts for record in caplog.records if record.msg == "read refused"]  # type: ignore[attr-defined]  # as our log makes them
+    assert (said["event_id"], said["worker"], said["cause"]) == (progress.event_id, name, "Forbidden")
+    assert "expected the right to get pods" in said["reason"]
+
+
 def _answer_from(
     at: float, get: Callable[[str, str], Awaitable[dict[str, Any]]], error: OttoscalerError
 ) -> Callable[[str, str], Awaitable[dict[str, Any]]]:
