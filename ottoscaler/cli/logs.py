@@ -2,22 +2,24 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ottoscaler.cli.flags import add_setting_flags, settings_from
-from ottoscaler.errors import Answered, FixYourCall, TryAgain, Unavailable
+from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
+from ottoscaler.cli.letters import is_id
+from ottoscaler.errors import Answered, FixYourCall, Unavailable
 
 if TYPE_CHECKING:
-    from ottoscaler.fleet import Fleet
     from ottoscaler.logs.mark import Entry
     from ottoscaler.pods import PodRecord
 
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
-T = TypeVar("T")
+OF_EVENT = re.compile(r"otto-agent-[0-9]+-([0-9]+-[0-9]+)(-.*)?", re.ASCII)
+"""The name of a pod in which the id of its event stands; `kube.manifest.pod_name` makes them."""
 Write = Callable[[bytes], object]
 Say = Callable[[str], object]
 
@@ -52,15 +54,18 @@ class LogApi(Protocol):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("target", metavar="EVENT_ID|WORKER", help="an event, or one of its workers by the pod's name")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until every worker has ended")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on until the event has its result and every worker has ended"
+    )
     parser.add_argument("--timestamps", action="store_true", help="show when each line was written")
-    add_setting_flags(parser, ("KUBECONFIG", "NAMESPACE"))
+    add_setting_flags(parser, ("KUBECONFIG", "NAMESPACE", *REDIS))
 
 
 def run(args: argparse.Namespace) -> int:
     """Show what there is, and with --follow what comes."""
     import trio
 
+    from ottoscaler.cli.logs_follow import follow_logs, open_asking
     from ottoscaler.cli.reach import open_kube_of
 
     settings = settings_from(args)
@@ -71,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
             page = Page(args.target, _write, is_coloured=is_coloured, has_stamps=args.timestamps)
             if not args.follow:
                 return 0 if await show_logs(kube, settings.namespace, args.target, page, _say) else 1
-            await follow_logs(kube, settings.namespace, args.target, page, _say)
+            async with open_asking(settings) as ask:
+                await follow_logs(kube, settings.namespace, args.target, page, ask, _say)
             return 0
 
     return trio.run(main)
@@ -141,7 +147,7 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page, say: S
     for record in records:
         reader = LineReader()
         try:
-            read = await _reader_of(api, namespace, record.name)
+            read = await reader_of(api, namespace, record.name)
             async with aclosing(read(follow=False)) as pieces:
                 async for piece in pieces:
                     page.show(record.name, reader.feed(piece))
@@ -152,77 +158,7 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page, say: S
     return is_whole
 
 
-async def follow_logs(api: LogApi, namespace: str, target: str, page: Page, say: Say) -> None:
-    """Follow every worker of the target to its end, those that come later, too; ends when all have ended."""
-    import trio
-
-    from ottoscaler.cli.following import follow_records
-    from ottoscaler.fleet import Fleet
-
-    fleet, begun, open_ones = Fleet(), set[str](), set[str]()
-
-    async def follow(name: str) -> None:
-        await _follow_one(api, namespace, name, fleet, page, say)
-        open_ones.discard(name)
-        if not open_ones:
-            nursery.cancel_scope.cancel(reason="every worker has ended")
-
-    def tell(record: "PodRecord") -> None:
-        if not is_meant(record, target):
-            return
-        fleet.apply("DELETED" if record.gone else "MODIFIED", record)
-        if record.name not in begun and not record.gone:
-            begun.add(record.name)
-            open_ones.add(record.name)
-            nursery.start_soon(follow, record.name)
-
-    def tell_all(records: "list[PodRecord]") -> None:
-        for record in records:
-            tell(record)
-
-    async with trio.open_nursery() as nursery:
-        await follow_records(api, namespace, tell_all, tell)
-
-
-async def _follow_one(api: LogApi, namespace: str, name: str, fleet: "Fleet", page: Page, say: Say) -> None:
-    from ottoscaler.errors import NotFound
-    from ottoscaler.logs.following import Following
-    from ottoscaler.logs.mark import Mark
-
-    async def deliver(entries: "Sequence[Entry]") -> None:
-        page.show(name, entries)
-
-    with fleet.follow(name) as pod:
-        try:
-            read = await insist(partial(_reader_of, api, namespace, name), partial(_say_of, say, name))
-        except NotFound:
-            return
-        await Following(name, read, pod, Mark(), deliver).run()
-
-
-def _say_of(say: Say, name: str, sentence: str) -> None:
-    say(f"{name}: {sentence}")
-
-
-async def insist(call: Callable[[], Awaitable[T]], say: Say) -> T:
-    """What the call brings, tried again for ever while what stands in the way passes; says so once."""
-    import trio
-
-    from ottoscaler.logs.following import RETRY
-
-    has_said = False
-    for delay in RETRY.delays():
-        try:
-            return await call()
-        except TryAgain as error:
-            if not has_said:
-                say(f"{error}; it is tried again")
-            has_said = True
-        await trio.sleep(delay)
-    raise AssertionError("unreachable")
-
-
-async def _reader_of(api: LogApi, namespace: str, name: str) -> Any:
+async def reader_of(api: LogApi, namespace: str, name: str) -> Any:
     """How to read the log of a pod: of the container named `worker`, else of the first."""
     from ottoscaler.pods import WORKER_CONTAINER
 
@@ -234,3 +170,9 @@ async def _reader_of(api: LogApi, namespace: str, name: str) -> Any:
 def is_meant(record: "PodRecord", target: str) -> bool:
     """Whether this pod is the worker, or one of the event."""
     return target in (record.name, record.event_id)
+
+
+def event_of(target: str) -> str:
+    """The id of the event that is meant, or whose worker is; empty where the target does not tell."""
+    found = OF_EVENT.fullmatch(target)
+    return found[1] if found else target if is_id(target) else ""

@@ -12,8 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.cli import main, reach
-from ottoscaler.cli.logs import Page, follow_logs, show_logs
-from ottoscaler.errors import FixYourCall, Unavailable
+from ottoscaler.cli.logs import Page, event_of, show_logs
+from ottoscaler.cli.logs_follow import QUIET_SECONDS, follow_logs
+from ottoscaler.errors import FixYourCall, OttoscalerError, Unavailable
+from ottoscaler.kube.manifest import pod_name
 from tests.logs.kubelet import FakeKubelet
 
 EVENT = "5-0"
@@ -23,17 +25,21 @@ class Api:
     """Pods whose logs are files."""
 
     def __init__(self, nursery: trio.Nursery, folder: Path, *names: str) -> None:
+        self.nursery = nursery
+        self.ended: set[str] = set()
         self.kubelets = {name: FakeKubelet(nursery, folder / name) for name in names}
         self.version = 1
         self.away = 0
         """So many of the next looks at one pod get no answer."""
         self.said: list[str] = []
+        self.where = "live"
+        """How Redis says that the event stands; empty: it cannot be reached."""
         self.send, self.changes = trio.open_memory_channel[tuple[str, dict[str, Any]]](100)
 
-    def pod(self, name: str, *, ended: bool = False, started: bool = True) -> dict[str, Any]:
+    def pod(self, name: str) -> dict[str, Any]:
         """A pod as the API gives it."""
-        state: dict[str, Any] = {"running": {"startedAt": "2026-11-20T20:41:21Z"}} if started else {}
-        if ended:
+        state: dict[str, Any] = {"running": {"startedAt": "2026-11-20T20:41:21Z"}}
+        if name in self.ended:
             times = {"startedAt": "2026-11-20T20:41:21Z", "finishedAt": "2026-11-20T20:41:22Z"}
             state = {"terminated": {"exitCode": 0, "reason": "Completed", **times}}
         self.version += 1
@@ -48,6 +54,31 @@ class Api:
             "spec": {"containers": [{"name": "worker"}]},
             "status": {"phase": "Running", "containerStatuses": [{"name": "worker", "state": state}]},
         }
+
+    async def ask(self, event_id: str) -> str:
+        """Redis."""
+        await trio.lowlevel.checkpoint()
+        if not self.where:
+            raise Unavailable("Redis is away")
+        assert event_id == EVENT
+        return self.where
+
+    async def follow(self, target: str, out: list[bytes]) -> None:
+        """`logs TARGET --follow`."""
+        await follow_logs(self, "otto", target, Page(target, out.append), self.ask, self.said.append)
+
+    async def start(self, folder: Path, name: str) -> None:
+        """A worker that comes later."""
+        self.kubelets[name] = FakeKubelet(self.nursery, folder / name)
+        await self.send.send(("ADDED", self.pod(name)))
+
+    async def end(self, *names: str) -> None:
+        """The last line of some workers, and their end."""
+        for name in names:
+            self.kubelets[name].log.feed("stdout", b"end")
+            self.kubelets[name].log.close()
+            self.ended.add(name)
+            await self.send.send(("MODIFIED", self.pod(name)))
 
     async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
         """All of them."""
@@ -115,21 +146,91 @@ async def test_one_worker_is_shown_plain_and_an_event_with_names(tmp_path: Path,
         assert b"\x1b[33mw2\x1b[0m | 2026-" in b"".join(out)
 
 
-async def test_following_ends_when_every_worker_has_ended(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Lines come as they are written; after the last worker's end the command is over."""
+async def test_following_ends_when_the_event_and_every_worker_have_ended(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Lines come as they are written; after the event's result the last lines are shown, and the command is over."""
     async with opened(tmp_path, "w1", "w2") as (api, out):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow_logs, api, "otto", EVENT, Page(EVENT, out.append), api.said.append)
+            nursery.start_soon(api.follow, EVENT, out)
             await trio.sleep(1)
             for number, name in enumerate(("w1", "w2", "w1", "w2")):
                 api.kubelets[name].log.feed("stdout", b"%d\n" % number)
                 await trio.sleep(1)
             assert b"".join(out) == b"w1 | 0\nw2 | 1\nw1 | 2\nw2 | 3\n"
-            for name, kubelet in api.kubelets.items():
-                kubelet.log.feed("stdout", b"end")
-                kubelet.log.close()
-                await api.send.send(("MODIFIED", api.pod(name, ended=True)))
+            api.where = "ended"
+            await trio.sleep(1)
+            await api.end("w1", "w2")
         assert sorted(b"".join(out).splitlines())[-1] == b"w2 | end"
+        assert api.said == []
+
+
+async def test_following_waits_for_the_workers_that_come_later(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """While the event has no result the view goes on without any worker, and over an outage of Redis, too: the next
+    attempt, or who waits for a slot, is shown.
+    """
+    async with opened(tmp_path, "w1") as (api, out):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(api.follow, EVENT, out)
+            await trio.sleep(1)
+            await api.end("w1")
+            await trio.sleep(600)
+            api.where = ""
+            await trio.sleep(QUIET_SECONDS - 5)
+            api.where = "live"
+            await trio.sleep(600)
+            await api.start(tmp_path, "w2")
+            await trio.sleep(1)
+            await api.end("w2")
+            await trio.sleep(1)
+            api.where = "ended"
+        assert [line for line in b"".join(out).splitlines() if b"may be" not in line] == [b"w1 | end", b"w2 | end"]
+        assert len(api.said) == 1
+
+
+async def test_without_redis_following_ends_when_none_came_for_a_while(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Where Redis cannot say whether more will come the view ends some time after the last worker, and says so once."""
+    async with opened(tmp_path, "w1") as (api, out):
+        api.where = ""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(api.follow, EVENT, out)
+            await trio.sleep(100)
+            await api.end("w1")
+            ended = trio.current_time()
+            await trio.sleep(QUIET_SECONDS - 5)
+            await api.start(tmp_path, "w2")
+            await trio.sleep(1)
+            await api.end("w2")
+        assert b"w2 | end\n" in b"".join(out)
+        assert 2 * QUIET_SECONDS - 5 < trio.current_time() - ended < 2 * QUIET_SECONDS + 5
+        assert len(api.said) == 1
+        assert api.said[0].startswith("Redis is away; without Redis this ends when no worker is left and none came for")
+
+
+async def test_following_one_worker_ends_with_its_log(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Of a worker that is named nothing more can come, however the event stands."""
+    async with opened(tmp_path, "w1", "w2") as (api, out):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(api.follow, "w1", out)
+            await trio.sleep(1)
+            await api.end("w1")
+        assert b"".join(out) == b"end\n"
+
+
+async def test_an_event_that_ends_without_a_worker_is_an_error(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Where nothing could be shown the command does not look like one that has shown everything."""
+    async with opened(tmp_path) as (api, out):
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                with pytest.raises(OttoscalerError, match="no pod of '5-0' came"):
+                    await api.follow(EVENT, out)
+
+            nursery.start_soon(follow)
+            await trio.sleep(5)
+            api.where = "ended"
 
 
 async def test_an_api_that_is_away_for_a_moment_ends_no_view(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -137,14 +238,20 @@ async def test_an_api_that_is_away_for_a_moment_ends_no_view(tmp_path: Path, aut
     async with opened(tmp_path, "w1", "w2") as (api, out):
         api.away = 4
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow_logs, api, "otto", EVENT, Page(EVENT, out.append), api.said.append)
+            nursery.start_soon(api.follow, EVENT, out)
             await trio.sleep(1)
-            for name, kubelet in api.kubelets.items():
-                kubelet.log.feed("stdout", b"hello\n")
-                kubelet.log.close()
-                await api.send.send(("MODIFIED", api.pod(name, ended=True)))
-        assert sorted(b"".join(out).splitlines()) == [b"w1 | hello", b"w2 | hello"]
+            await api.end("w1", "w2")
+            api.where = "ended"
+        assert sorted(b"".join(out).splitlines()) == [b"w1 | end", b"w2 | end"]
         assert sorted(api.said) == [f"{name}: the API is away; it is tried again" for name in ("w1", "w2")]
+
+
+def test_the_event_of_a_worker_stands_in_its_name() -> None:
+    """Names as they are made lead back to the event; those that were too long, or are no worker's, to none."""
+    for suffix, attempt in (("", 1), ("1a2b3c", 2), ("9-0", 1)):
+        assert event_of(pod_name("1756659802903-0", 12, attempt, suffix)) == "1756659802903-0"
+    assert event_of(pod_name("1" * 20 + "-" + "2" * 20, 12, 2, "a" * 20)) == event_of("nosuch") == ""
+    assert event_of("5-0") == "5-0"
 
 
 async def test_an_unknown_target_is_named(tmp_path: Path, autojump_clock: MockClock) -> None:
