@@ -70,7 +70,8 @@ class Scaling:
     @property
     def is_clean(self) -> bool:
         """No create may still be carried out behind the next owner's back."""
-        return not (self._is_inherited_unclean and self._unstarted) and not any(
+        is_unbegun_left = any(index not in self._workers for index in self._attempts.open_indices())
+        return not (self._is_inherited_unclean and is_unbegun_left) and not any(
             worker.is_unanswered for worker in self._workers.values()
         )
 

@@ -1,6 +1,6 @@
 """What an owner left undone, and what the next one makes of it: no worker runs again, whatever came between them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.spine.ledger import NotOurs
-from ottoscaler.stream.base import Candidate, Claim, Closing
+from ottoscaler.stream.base import Candidate, Claim, Closing, Writing, Written
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, name_pod, open_stage
 from tests.spine.test_retries import with_policy
@@ -201,6 +201,41 @@ async def test_an_unanswered_create_is_handed_on_with_the_event(autojump_clock: 
             await third.work(taken).run()
             await trio.sleep(40)
             assert len(first.world.runs) == 1
+
+
+async def never_answer(writings: Sequence[Writing]) -> list[Written]:
+    """A record that Redis does not hear of."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_fence_outlasts_a_hand_over_that_cuts_off_its_record(autojump_clock: MockClock) -> None:
+    """A worker that was stopped before it began, its end not yet written down at a hand-over, is fenced by the next."""
+    async with open_stage() as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        first.world.late_creates.append(20.0)
+        with trio.move_on_after(0.05):
+            await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            second.site.slots.limit = 0
+            work = second.work(taken)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work.run)
+                await trio.sleep(1)
+                down = await second.add(type="scale_down", pod_count=1)
+                claim = Claim(down.event_id, second.session, down.epoch)
+                await second.stream.mark_victims(claim, 1, [Candidate(progress.event_id, 1, "")], last=True)
+                second.stream.record = never_answer  # type: ignore[method-assign]  # Redis takes its time
+                work.notice()
+                await trio.sleep(1)
+                nursery.cancel_scope.cancel(reason="a drain")
+            await second.stream.offer([work.claim], clean=[work.is_clean])
+        third = first.beside("third")
+        async with third.open():
+            await third.work(await third.take()).run()
+            assert [result["status"] for result in await third.results()] == ["terminated"]
+            await trio.sleep(40)
+            assert (first.world.runs, first.world.pods) == ([], {})
 
 
 async def test_a_hand_over_without_an_open_create_leaves_no_fence(autojump_clock: MockClock) -> None:
