@@ -42,10 +42,10 @@ def ended_answer(event_id: str, fields: Fields, name_pod: NamePod, *, is_complet
     planned, workers = int(fields["requested"]), _workers(fields)
     not_created = frozenset(msgspec.json.decode(fields.get("not_created", "[]"), type=list[int]))
     names = _names(event_id, planned, set(range(1, planned + 1)) - not_created, name_pod)
-    times = {"started_at": fields["started_at"], "completed_at": fields["completed_at"]}
+    started_at, completed_at = fields["started_at"], fields["completed_at"]
     if not is_completion_asked:
         reasons = _reasons(worker for worker in workers if worker["index"] in not_created)
-        return _created(event_id, names, planned, reasons, **times)
+        return _created(event_id, names, planned, reasons, started_at, completed_at)
     counts = ", ".join(
         f"{fields[word]} {word}" for word in ("succeeded", "failed", "terminated") if fields[word] != "0"
     )
@@ -55,7 +55,8 @@ def ended_answer(event_id: str, fields: Fields, name_pod: NamePod, *, is_complet
         message=f"event {event_id}: {counts or 'none'} of {planned}{reasons}",
         worker_pod_names=names,
         processed_count=len(names),
-        **times,
+        started_at=started_at,
+        completed_at=completed_at,
     )
 
 
@@ -113,14 +114,22 @@ def lost_answer(event_id: str) -> ScaleAnswer:
     return ScaleAnswer(status="failed", message=f"event {event_id} is lost: {why}")
 
 
-def _created(event_id: str, names: tuple[str, ...], planned: int, reasons: str, **times: str) -> ScaleAnswer:
+def _created(
+    event_id: str,
+    names: tuple[str, ...],
+    planned: int,
+    reasons: str,
+    started_at: str = "",
+    completed_at: str = "",
+) -> ScaleAnswer:
     status: ScaleStatus = "success" if len(names) >= planned else "partial_success" if names else "failed"
     return ScaleAnswer(
         status=status,
         message=f"event {event_id}: {len(names)} of {planned} workers accepted{reasons}",
         worker_pod_names=names,
         processed_count=len(names),
-        **times,
+        started_at=started_at,
+        completed_at=completed_at,
     )
 
 

@@ -109,7 +109,7 @@ def _of_repeat(requested: Requested, answer: ScaleAnswer) -> ScaleAnswer:
     if requested.how != "known":
         return answer
     message = f"asked for before ({answer.status}): {answer.message}"
-    return msgspec.structs.replace(answer, status="already_processed", message=message)
+    return msgspec.structs.replace(answer, status="already_processed", message=message, first_status=answer.status)
 
 
 def _log_call(name: str, call: ScaleUpCall | ScaleDownCall, requested: Requested) -> None:

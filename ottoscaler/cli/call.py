@@ -34,9 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _add_server_flags(added)
         return added
 
-    up = call("scale-up", "add workers and wait until they were accepted; exit code 1 where one was not")
+    up = call(
+        "scale-up",
+        "add workers and wait until they were accepted; exit code 1 where one was not",
+    )
     up.add_argument("--workers", type=int, required=True, metavar="N", help="how many to add")
-    up.add_argument("--wait", action="store_true", help="wait until all have ended")
+    up.add_argument("--wait", action="store_true", help="wait until all have ended; exit code 1 where one failed")
     down = call("scale-down", "stop workers until no more than a target remain")
     down.add_argument("--target", type=int, required=True, metavar="N", help="how many may remain; 0: none")
     for each in (up, down):
@@ -79,7 +82,9 @@ def _add_event_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             flag, action="append", default=[], metavar="NAME=VALUE", help=f"{what} for the workers; may be repeated"
         )
-    parser.add_argument("--request-id", default="", metavar="TEXT", help="the same id again changes nothing")
+    parser.add_argument(
+        "--request-id", default="", metavar="TEXT", help="the same id again changes nothing, and ends as before"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,7 +123,8 @@ def _scale(args: argparse.Namespace, server: Server, rpc: Any, count: int, done:
     kind = ScaleResponse.Status.Name(answer.status).lower().replace("_", " ")
     said = f": {answer.message}" if answer.message else ""
     print(f"{kind}, {answer.processed_count} {done}{said}", file=sys.stderr, flush=True)
-    return 0 if answer.status in (ScaleResponse.SUCCESS, ScaleResponse.ALREADY_PROCESSED) else 1
+    is_repeat = answer.status == ScaleResponse.ALREADY_PROCESSED
+    return 0 if (answer.first_status if is_repeat else answer.status) == ScaleResponse.SUCCESS else 1
 
 
 def scale_request(args: argparse.Namespace, count: int) -> Any:

@@ -81,6 +81,7 @@ class ScaleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     processed_count: int = 0
     started_at: str = ""
     completed_at: str = ""
+    first_status: ScaleStatus = "success"  # of "already_processed": how the first call went
 
 
 class StatusQuestion(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,7 @@ def write_scale_answer(answer: ScaleAnswer) -> bytes:
         worker_pod_names=answer.worker_pod_names,
         started_at=answer.started_at,
         completed_at=answer.completed_at,
+        first_status=answer.first_status.upper(),
     ).SerializeToString()
 
 

@@ -107,6 +107,7 @@ async def test_the_same_request_is_answered_with_the_same_names(autojump_clock: 
         assert len({answer.worker_pod_names for answer in answers}) == 1
         assert len(answers[0].worker_pod_names) == 2
         assert all("(partial_success)" in one.message for one in answers if one.status == "already_processed")
+        assert all(one.first_status == "partial_success" for one in answers if one.status == "already_processed")
         assert house.workers_run == 2
 
 

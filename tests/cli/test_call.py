@@ -81,6 +81,16 @@ async def test_scale_down_names_its_target(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("a\nb\n", "success, 2 stopped\n")
 
 
+@pytest.mark.parametrize(("first", "expected"), [("success", 0), ("partial_success", 1), ("failed", 1)])
+async def test_a_repeated_call_has_the_exit_code_of_the_first(first: Any, expected: int) -> None:
+    """Asked again under its request id, a call that went wrong is not a success."""
+    async with open_door() as scene:
+        scene.door.answer = ScaleAnswer(status="already_processed", first_status=first)
+        words = ("--server", f"127.0.0.1:{scene.port}", "--request-id", "w1")
+        assert await command("scale-up", *words, "--workers", "1") == expected
+        assert await command("scale-down", *words, "--target", "0") == expected
+
+
 async def test_status_is_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     """Workers in columns and counts below, on stderr, with what they lack; with -o json one object per worker."""
     worker = WorkerStatus(pod_name="w-1", status="failed", task_id="T", error_message="OOMKilled")

@@ -31,7 +31,12 @@ async def test_every_rpc_from_node() -> None:
     async with open_node_handler() as node, open_door() as scene:
         await node.connect(f"127.0.0.1:{scene.port}")
         scene.door.answer = ScaleAnswer(
-            status="already_processed", message="m", processed_count=1, worker_pod_names=("w",), started_at="s"
+            status="already_processed",
+            message="m",
+            processed_count=1,
+            worker_pod_names=("w",),
+            started_at="s",
+            first_status="failed",
         )
         request = {
             "task_id": "t",
@@ -50,6 +55,7 @@ async def test_every_rpc_from_node() -> None:
             "worker_pod_names": ["w"],
             "started_at": "s",
             "completed_at": "",
+            "first_status": "FAILED",
         }
         assert (await node.call("ScaleDown", {"worker_count": 0}))["answer"]["status"] == "ALREADY_PROCESSED"
         worker = WorkerStatus(pod_name="w", status="running", labels={"l": "v"}, pod_ip="10.0.0.1")

@@ -20,7 +20,8 @@ MODULES = (scaling_pb2, pipeline_pb2, worker_logs_pb2, log_streaming_pb2)
 CONTRACT = {
     "ScaleRequest": "1 task_id 2 repository 3 commit_sha 4 worker_count 5 build_config "
     "6 triggered_by 7 reason 8 metadata",
-    "ScaleResponse": "1 status 2 message 3 processed_count 4 worker_pod_names 5 started_at 6 completed_at",
+    "ScaleResponse": "1 status 2 message 3 processed_count 4 worker_pod_names 5 started_at 6 completed_at "
+    "100 first_status",
     "WorkerStatusRequest": "1 task_id 2 worker_pod_name 3 status_filter 101 page_size 102 page_token",
     "WorkerStatusResponse": "1 total_count 2 running_count 3 pending_count 4 succeeded_count 5 failed_count 6 workers "
     "100 terminated_count 101 next_page_token 102 is_truncated",
@@ -102,7 +103,7 @@ def test_fields_have_the_names_and_numbers_of_the_contract(name: str) -> None:
     for field in fields:
         expected = next((kind for kind, names in NOT_TEXT.items() if field.name in names.split()), None)
         if field.enum_type is not None:
-            assert field.name == "status"
+            assert field.name in ("status", "first_status")
         else:
             is_message = name == "WorkerRegistration" and field.name == "metadata"
             kind = FieldDescriptor.TYPE_MESSAGE if is_message else expected or FieldDescriptor.TYPE_STRING

@@ -43,7 +43,7 @@ class ScaleRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., repository: _Optional[str] = ..., commit_sha: _Optional[str] = ..., worker_count: _Optional[int] = ..., build_config: _Optional[_Mapping[str, str]] = ..., triggered_by: _Optional[str] = ..., reason: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ScaleResponse(_message.Message):
-    __slots__ = ("status", "message", "processed_count", "worker_pod_names", "started_at", "completed_at")
+    __slots__ = ("status", "message", "processed_count", "worker_pod_names", "started_at", "completed_at", "first_status")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SUCCESS: _ClassVar[ScaleResponse.Status]
@@ -60,13 +60,15 @@ class ScaleResponse(_message.Message):
     WORKER_POD_NAMES_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_AT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STATUS_FIELD_NUMBER: _ClassVar[int]
     status: ScaleResponse.Status
     message: str
     processed_count: int
     worker_pod_names: _containers.RepeatedScalarFieldContainer[str]
     started_at: str
     completed_at: str
-    def __init__(self, status: _Optional[_Union[ScaleResponse.Status, str]] = ..., message: _Optional[str] = ..., processed_count: _Optional[int] = ..., worker_pod_names: _Optional[_Iterable[str]] = ..., started_at: _Optional[str] = ..., completed_at: _Optional[str] = ...) -> None: ...
+    first_status: ScaleResponse.Status
+    def __init__(self, status: _Optional[_Union[ScaleResponse.Status, str]] = ..., message: _Optional[str] = ..., processed_count: _Optional[int] = ..., worker_pod_names: _Optional[_Iterable[str]] = ..., started_at: _Optional[str] = ..., completed_at: _Optional[str] = ..., first_status: _Optional[_Union[ScaleResponse.Status, str]] = ...) -> None: ...
 
 class WorkerStatusRequest(_message.Message):
     __slots__ = ("task_id", "worker_pod_name", "status_filter", "page_size", "page_token")
