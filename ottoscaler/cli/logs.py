@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ottoscaler.pods import PodRecord
 
 COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
+HASHED = re.compile(r"otto-agent-[0-9]+-[0-9a-f]{24}(-r[0-9]+)?", re.ASCII)
 OF_EVENT = re.compile(r"otto-agent-[0-9]+-([0-9]+-[0-9]+)(-.*)?", re.ASCII)
-"""The name of a pod in which the id of its event stands; `kube.manifest.pod_name` makes them."""
+"""Names of pods as `kube.manifest.pod_name` makes them: with a hash, or with the id of the event in them."""
 Write = Callable[[bytes], object]
 Say = Callable[[str], object]
 
@@ -139,10 +140,7 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page, say: S
 
     records = [record for record in (await list_records(api, namespace))[0] if is_meant(record, target)]
     if not records:
-        raise FixYourCall(
-            f"there is no pod of {target!r}, expected an event or a worker whose pods are still there "
-            f"(see ottoscaler workers)"
-        )
+        raise no_pod(target)
     is_whole = True
     for record in records:
         reader = LineReader()
@@ -156,6 +154,14 @@ async def show_logs(api: LogApi, namespace: str, target: str, page: Page, say: S
             say(f"{record.name}: {error}")
             is_whole = False
     return is_whole
+
+
+def no_pod(target: str, why: str = "") -> FixYourCall:
+    """The answer to a target of which there is nothing; `why` goes on with the sentence."""
+    return FixYourCall(
+        f"there is no pod of {target!r}{why}, expected an event, such as 1756659802903-0, or a worker, whose pods are "
+        f"still there (see ottoscaler workers)"
+    )
 
 
 async def reader_of(api: LogApi, namespace: str, name: str) -> Any:
@@ -176,3 +182,8 @@ def event_of(target: str) -> str:
     """The id of the event that is meant, or whose worker is; empty where the target does not tell."""
     found = OF_EVENT.fullmatch(target)
     return found[1] if found else target if is_id(target) else ""
+
+
+def may_come(target: str) -> bool:
+    """Whether a scaler could ever start what is named so."""
+    return bool(event_of(target) or HASHED.fullmatch(target))

@@ -15,7 +15,7 @@ import trio
 from ottoscaler.cli import reach
 from ottoscaler.cli.following import follow_records, list_records, missing
 from ottoscaler.cli.letters import is_id
-from ottoscaler.cli.logs import LogApi, Page, Say, event_of, is_meant, reader_of
+from ottoscaler.cli.logs import LogApi, Page, Say, event_of, is_meant, may_come, no_pod, reader_of
 from ottoscaler.errors import NotFound, OttoscalerError, SettingsError, TryAgain
 from ottoscaler.fleet import Fleet
 from ottoscaler.logs.following import RETRY, Following
@@ -57,7 +57,7 @@ async def open_asking(settings: "Settings") -> AsyncIterator[Ask]:
 async def follow_logs(api: LogApi, namespace: str, target: str, page: Page, ask: Ask, say: Say) -> None:
     """Follow every worker of the target to its end, until no more will come. `say` takes sentences for people.
 
-    OttoscalerError where none came.
+    FixYourCall where no worker is there and none will come, OttoscalerError where it was waited for and none came.
     """
     await View(api, namespace, target, page, ask, say).run()
 
@@ -78,6 +78,8 @@ class View:
         self._known: dict[str, PodRecord] = {}
         self._open: set[str] = set()
         self._listed = trio.Event()
+        self._has_waited = False
+        """It was said that no worker is there yet."""
         self._is_complete = False
         """The event has ended, and its pods were listed after that."""
         self._quiet_from = trio.current_time()
@@ -129,10 +131,24 @@ class View:
         if where == "ended":
             await self._tell_newest()
             self._is_complete = True
+        if not self._known:
+            self._refuse_or_wait(where)
+        if self._is_complete:
             return False
         if where in ("waiting", "live"):
             self._quiet_from = trio.current_time()
         return bool(self._open) or trio.current_time() < self._quiet_from + QUIET_SECONDS
+
+    def _refuse_or_wait(self, where: str) -> None:
+        if where == "nowhere":
+            raise no_pod(self._target, ", and Redis knows no such event")
+        if not may_come(self._target):
+            raise no_pod(self._target)
+        if where == "ended" and not self._has_waited:
+            raise no_pod(self._target, ", and the event has ended")
+        if not self._has_waited:
+            self._say(f"there is no pod of {self._target!r} yet in the namespace {self._namespace}: waiting for one")
+        self._has_waited = True
 
     async def _look(self) -> str:
         """How the event stands; empty, and said, where that is not known."""
@@ -141,6 +157,8 @@ class View:
         except OttoscalerError as error:
             where = ""
             self._say_once(f"{error}; without Redis {UNTIL_QUIET}")
+        if not self._event_id and may_come(self._target):
+            self._say_once(f"the name {self._target!r} does not tell its event: {UNTIL_QUIET}")
         if where == "nowhere" and self._known:
             self._say_once(f"Redis knows no event {self._event_id!r} and cannot say when it ends: {UNTIL_QUIET}")
         return where

@@ -13,9 +13,11 @@ from trio.testing import MockClock
 
 from ottoscaler.cli import main, reach
 from ottoscaler.cli.logs import Page, event_of, show_logs
-from ottoscaler.cli.logs_follow import QUIET_SECONDS, follow_logs
-from ottoscaler.errors import FixYourCall, OttoscalerError, Unavailable
+from ottoscaler.cli.logs_follow import QUIET_SECONDS, follow_logs, open_asking
+from ottoscaler.errors import FixYourCall, OttoscalerError, SettingsError, Unavailable
 from ottoscaler.kube.manifest import pod_name
+from ottoscaler.settings import load_settings
+from ottoscaler.stream.memory import MemoryServer
 from tests.logs.kubelet import FakeKubelet
 
 EVENT = "5-0"
@@ -257,14 +259,78 @@ def test_the_event_of_a_worker_stands_in_its_name() -> None:
 async def test_an_unknown_target_is_named(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Where no pod is meant the command says what it was given and what it wanted."""
     async with opened(tmp_path, "w1") as (api, out):
-        with pytest.raises(FixYourCall, match="there is no pod of '7-0', expected an event or a worker"):
+        with pytest.raises(FixYourCall, match="there is no pod of '7-0', expected an event, such as 17"):
             await show_logs(api, "otto", "7-0", Page("7-0", out.append), api.said.append)
 
 
-def test_the_command_reads_the_api(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+@pytest.mark.parametrize(
+    ("target", "where", "why"),
+    [
+        ("nosuch", "live", ""),
+        ("nosuch", "", ""),
+        (EVENT, "nowhere", ", and Redis knows no such event"),
+        (EVENT, "ended", ", and the event has ended"),
+        (f"otto-agent-1-{EVENT}", "nowhere", ", and Redis knows no such event"),
+    ],
+)
+async def test_following_what_cannot_come_is_refused_at_once(
+    tmp_path: Path, autojump_clock: MockClock, target: str, where: str, why: str
 ) -> None:
-    """`ottoscaler logs WORKER` writes the worker's lines to stdout."""
+    """A typo, or an event that is unknown or over, is not waited for."""
+    async with opened(tmp_path) as (api, out):
+        api.where = where
+        begun = trio.current_time()
+        with pytest.RaisesGroup(pytest.RaisesExc(FixYourCall, match=f"no pod of '{target}'{why}, expected an event")):
+            await api.follow(target, out)
+        assert trio.current_time() - begun < 1
+        assert api.said == []
+
+
+@pytest.mark.parametrize("where", ["live", ""])
+async def test_following_what_may_come_says_that_it_waits(
+    tmp_path: Path, autojump_clock: MockClock, where: str
+) -> None:
+    """A worker that waits for a slot is waited for, and who asked is told; not for ever where Redis cannot be asked."""
+    async with opened(tmp_path) as (api, out):
+        api.where = where
+        name = f"otto-agent-1-{EVENT}"
+
+        async def come() -> None:
+            await trio.sleep(QUIET_SECONDS - 5)
+            await api.start(tmp_path, name)
+            await trio.sleep(1)
+            await api.end(name)
+
+        api.nursery.start_soon(come)
+        await api.follow(name, out)
+        assert b"".join(out).endswith(b"end\n")
+        assert api.said[-1] == f"there is no pod of '{name}' yet in the namespace otto: waiting for one"
+        assert len(api.said) == (1 if where else 2)
+
+
+async def test_a_stream_in_memory_is_one_that_nobody_can_ask() -> None:
+    """`REDIS_URL=memory://` ends no view: the question is answered as if Redis were away, with the reason."""
+    async with open_asking(load_settings({"REDIS_URL": "memory://"})) as ask:
+        with pytest.raises(SettingsError, match="that stream lives in the scaler's own process"):
+            await ask(EVENT)
+
+
+async def test_a_worker_that_nobody_knows_is_not_waited_for_without_end(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A name that does not tell its event is waited for a while, and then the command fails."""
+    async with opened(tmp_path) as (api, out):
+        target = "otto-agent-1-" + "0123456789ab" * 2
+        with pytest.raises(OttoscalerError, match=f"no pod of '{target}' came"):
+            await api.follow(target, out)
+        assert len(api.said) == 2
+        assert "came for 30 s" in api.said[0]
+
+
+def test_the_command_reads_the_api(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, server: MemoryServer
+) -> None:
+    """`ottoscaler logs WORKER` writes the worker's lines to stdout; what is wrong goes to stderr and the exit code."""
 
     @asynccontextmanager
     async def open_api(settings: object) -> AsyncGenerator[Api, None]:
@@ -280,6 +346,8 @@ def test_the_command_reads_the_api(
     assert capfdbinary.readouterr() == (b"", b"ottoscaler: w1: the API is away\n")
     assert main(["logs", "w9"]) == 2
     assert b"there is no pod of 'w9'" in capfdbinary.readouterr().err
+    assert main(["logs", "7-0", "-f"]) == 2
+    assert b"there is no pod of '7-0', and Redis knows no such event, expected" in capfdbinary.readouterr().err
 
 
 async def _no_pod(api: Api, namespace: str, name: str) -> dict[str, Any]:
