@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ottoscaler.events import KNOWN, LONGEST_REQUEST_ID, RESERVED, BadEntry, Limits, environment_name, parse_entry
-from ottoscaler.rpc.door import InvalidCall, PolicyRefused, ScaleDownCall, ScaleUpCall
+from ottoscaler.rpc.door import InvalidCall, PolicyRefused, ScaleDownCall, ScaleUpCall, cut
 from ottoscaler.trace_context import FIELDS as CONTEXT
 from ottoscaler.trace_context import read_context
 
@@ -76,10 +76,11 @@ def check_names(named: list[tuple[str, str, str]]) -> None:
     for field, name, value in named:
         _check_name(field, name)
         _check_text(field, name + value)
-        other = by_variable.setdefault(environment_name(name), field)
-        if other != field:
-            expected = f"a name that does not become {environment_name(name)}, as that of {other} does"
+        variable = environment_name(name)
+        if variable in by_variable:
+            expected = f"a name that does not become {cut(variable)}, as that of {cut(by_variable[variable])} does"
             raise InvalidCall(field, value, expected)
+        by_variable[variable] = field
 
 
 def _check_text(field: str, text: str) -> None:

@@ -6,6 +6,7 @@ BadRequest for a wrong field, ErrorInfo for who may not do what, RetryInfo for w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -19,6 +20,8 @@ from ottoscaler.rpc.heads import Headers, trailers_of
 
 DOMAIN = "ottoscaler"
 RETRY_SECONDS = 1.0
+LONGEST_MESSAGE, LONGEST_DETAILS = 1024, 3072
+"""Bytes, before percent signs and base64: with these all trailers are below 8 KiB, as much as clients let through."""
 
 
 class NotKnown(Exception):
@@ -62,16 +65,39 @@ class Answer(NamedTuple):
     details: tuple[Message, ...] = ()
 
     def trailers(self) -> Headers:
-        """The end of the call in headers."""
+        """The end of the call in headers, which have a limit whatever is in the message and the details."""
+        message = _first_bytes(self.message)
         if not self.details:
-            return trailers_of(self.code, self.message)
-        status = status_pb2.Status(code=self.code, message=self.message)
-        for detail in self.details:
-            status.details.add().Pack(detail)
-        return trailers_of(self.code, self.message, status.SerializeToString())
+            return trailers_of(self.code, message)
+        status = _status(self.code, message, self.details)
+        if status.ByteSize() > LONGEST_DETAILS:
+            status = _status(self.code, message, map(_bare, self.details))
+        return trailers_of(self.code, message, status.SerializeToString())
 
 
 OK = Answer(Code.OK)
+
+
+def _first_bytes(text: str) -> str:
+    raw = text.encode(errors="replace")
+    return text if len(raw) <= LONGEST_MESSAGE else raw[: LONGEST_MESSAGE - 3].decode(errors="ignore") + "…"
+
+
+def _status(code: Code, message: str, details: Iterable[Message]) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _bare(detail: Message) -> Message:
+    """A detail without what may be of any size, so that it is still of its kind."""
+    bare = type(detail)()
+    bare.CopyFrom(detail)
+    for field in ("field_violations", "metadata"):
+        if field in bare.DESCRIPTOR.fields_by_name:
+            bare.ClearField(field)
+    return bare
 
 
 def answer_to(error: BaseException) -> Answer:
@@ -80,7 +106,7 @@ def answer_to(error: BaseException) -> Answer:
         error = error.exceptions[0]
     code, details = _known(error)
     if code is not None:
-        return Answer(code, str(error), details)
+        return Answer(code, _first_bytes(str(error)), details)
     log.error("a call broke", error=error)
     return Answer(Code.INTERNAL, "a fault of Ottoscaler's own; its log says more")
 
@@ -88,7 +114,7 @@ def answer_to(error: BaseException) -> Answer:
 def _known(error: BaseException) -> tuple[Code | None, tuple[Message, ...]]:
     match error:
         case InvalidCall():
-            return Code.INVALID_ARGUMENT, (_bad_request(error.field, str(error)),)
+            return Code.INVALID_ARGUMENT, (_bad_request(error.field, _first_bytes(str(error))),)
         case PolicyRefused():
             return Code.PERMISSION_DENIED, (_info("POLICY", field=error.field, value=str(error.value)),)
         case NotAllowed():

@@ -33,6 +33,8 @@ __all__ = [
     "WorkerStatus",
 ]
 
+LONGEST_EXPECTED = 500
+"""Characters of what was expected, which may name other fields of the call."""
 ScaleStatus = Literal["success", "failed", "partial_success", "already_processed"]
 WorkerState = Literal["pending", "running", "succeeded", "failed", "terminated"]
 StageState = Literal["pending", "running", "completed", "failed", "cancelled", "skipped", "retrying"]
@@ -213,29 +215,29 @@ class InvalidCall(FixYourCall):
     """
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        self.field = field
+        self.field = cut(field)
         self.value = value
-        self.expected = expected
-        super().__init__(f"{field} is {_short(value)}, expected {expected}")
+        self.expected = cut(expected, LONGEST_EXPECTED)
+        super().__init__(f"{self.field} is {_short(value)}, expected {self.expected}")
 
 
 class PolicyRefused(GiveUp):
     """The policy does not allow it (PERMISSION_DENIED); `field` and `value` as above, `allowed` in words."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        self.field = field
+        self.field = cut(field)
         self.value = value
-        self.allowed = allowed
-        super().__init__(f"{field} is {_short(value)}, the policy allows {allowed}")
+        self.allowed = cut(allowed, LONGEST_EXPECTED)
+        super().__init__(f"{self.field} is {_short(value)}, the policy allows {self.allowed}")
 
 
 class RequestMismatch(GiveUp):
     """The id was used before, with other content (ALREADY_EXISTS); `field` names the id, `value` is it."""
 
     def __init__(self, field: str, value: str) -> None:
-        self.field = field
+        self.field = cut(field)
         self.value = value
-        super().__init__(f"{field} {_short(value)} was used before, with other content")
+        super().__init__(f"{self.field} {_short(value)} was used before, with other content")
 
 
 class Draining(Unavailable):
@@ -248,6 +250,11 @@ class TooMany(TryAgain):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+def cut(text: str, most: int = 200) -> str:
+    """A name that the client made up, as an error shows it: of a huge one the beginning and the end."""
+    return text if len(text) <= most else f"{text[: most - 21]}…{text[-20:]}"
 
 
 def _short(value: object) -> str:

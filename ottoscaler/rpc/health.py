@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from ottoscaler.rpc.answers import NotServed
-from ottoscaler.rpc.door import InvalidCall
+from ottoscaler.rpc.door import InvalidCall, cut
 
 SERVICE = "grpc.health.v1.Health"
 Status: TypeAlias = health_pb2.HealthCheckResponse
@@ -32,7 +32,7 @@ class Health:
         """The answer to one question. Raises `NotServed`."""
         service = _service(data)
         if service not in self._services:
-            raise NotServed(f"{service!r} is not served here")
+            raise NotServed(f"{cut(service)!r} is not served here")
         return _answer(Status.SERVING if self._is_serving.value else Status.NOT_SERVING)
 
     async def watch(self, data: bytes) -> AsyncGenerator[bytes, None]:

@@ -21,6 +21,7 @@ from ottoscaler.rpc.door import (
     WorkerStatus,
 )
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
+from ottoscaler.stages import MOST_STAGES
 
 M = TypeVar("M", bound=Message)
 
@@ -118,6 +119,8 @@ def _worker(worker: WorkerStatus) -> scaling_pb2.WorkerPodStatus:
 def read_pipeline(data: bytes) -> PipelineCall:
     """A PipelineRequest, its stages as they were asked for."""
     request = _decode(pipeline_pb2.PipelineRequest, data)
+    if (count := len(request.stages)) > MOST_STAGES:  # before each becomes a record: there may be millions
+        raise InvalidCall("stages", f"{count} stages", f"at most {MOST_STAGES}")
     metadata = dict(request.metadata)
     on_disconnect = metadata.pop("on_disconnect", "continue")
     if on_disconnect not in ("continue", "cancel"):

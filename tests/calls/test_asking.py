@@ -139,3 +139,15 @@ def test_content_is_what_is_asked_for(fields: dict[str, str], dice: Any) -> None
     sent = [*pairs, ("timestamp", "7"), ("otto.request_id", "r"), ("traceparent", "x"), ("tracestate", "y")]
     assert content_of(sent) == content_of(fields.items() - {("timestamp", fields.get("timestamp", ""))})
     assert content_of([*pairs, ("more", "")]) != content_of(pairs)
+
+
+def test_long_names_are_refused_in_short_words() -> None:
+    """Names of thousands of characters that clash, even where they begin and end alike, are named by both ends."""
+    name, other = f"{'a' * 3000}-{'b' * 3000}", f"{'a' * 3000}_{'b' * 3000}"
+    with pytest.raises(
+        InvalidCall, match=r"a name that does not become OTTO_META_AAA.*, as that of metadata"
+    ) as refused:
+        scale_up_pairs(ScaleUpCall(worker_count=1, metadata={name: "1", other: "2"}), Limits(), 0)
+    assert refused.value.field.startswith('metadata["aaa')
+    assert refused.value.field.endswith('bbb"]')
+    assert len(str(refused.value)) < 1000

@@ -14,6 +14,7 @@ import trio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ottoscaler.rpc.door import (
+    Door,
     PipelineCall,
     PipelineNews,
     ScaleAnswer,
@@ -166,15 +167,22 @@ def settings_with(**values: object) -> Settings:
 
 @asynccontextmanager
 async def open_door(
-    *, credentials: grpc.ChannelCredentials | None = None, drain_seconds: float = 0.5, **values: object
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    drain_seconds: float = 0.5,
+    service: Door | None = None,
+    **values: object,
 ) -> AsyncIterator[Scene]:
-    """Serve with `values` as GRPC_ settings until the end of the block; a client's channel beside it."""
+    """Serve with `values` as GRPC_ settings until the end of the block; a client's channel beside it.
+
+    Behind it is a `FakeDoor`, or another `service`.
+    """
     port = find_free_port()
     door, drain, closed = FakeDoor(), FakeDrain(drain_seconds), trio.Event()
     settings = settings_with(port=port, **values)
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-        await serve_rpc(door, settings, drain, task_status=task_status)
+        await serve_rpc(service or door, settings, drain, task_status=task_status)
         closed.set()
 
     async with trio.open_nursery() as nursery:
