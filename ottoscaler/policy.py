@@ -19,6 +19,8 @@ from ottoscaler.spec import Spec, show_spec
 EXPANSION = "$(OTTO_"
 """Kubernetes puts a variable's value in its place, and those values are the sender's."""
 _SHOWN = 80
+_LISTED = 10
+"""Patterns that a refusal names; it must fit into the headers of an answer."""
 
 BuildPod = Callable[[Event, int, int], Mapping[str, Any]]
 
@@ -146,4 +148,5 @@ def _template(event: Event) -> str:
 
 
 def _one_of(patterns: Sequence[str]) -> str:
-    return ("one of " if len(patterns) > 1 else "") + ", ".join(patterns)
+    shown, more = ", ".join(patterns[:_LISTED]), len(patterns) - _LISTED
+    return ("one of " if len(patterns) > 1 else "") + shown + (f" and {more} more" if more > 0 else "")

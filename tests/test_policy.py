@@ -20,7 +20,7 @@ from ottoscaler.errors import SettingsError
 from ottoscaler.events import Event
 from ottoscaler.kube.manifest import WorkerDefaults, WorkerIdentity, build_pod
 from ottoscaler.patterns import matches
-from ottoscaler.policy import Policy
+from ottoscaler.policy import Policy, _one_of
 from ottoscaler.policy_file import PolicyFile, Rules, parse_rules
 from ottoscaler.refusals import REFUSALS
 from ottoscaler.service import serve
@@ -383,3 +383,9 @@ def test_the_docs_name_every_cause_of_a_dead_letter() -> None:
     table = DOCS.read_text().partition("## Why an entry is refused")[2]
     assert used == set(REFUSALS)
     assert used <= set(re.findall(r"`([A-Z][A-Za-z0-9]+)`", table))
+
+
+def test_a_refusal_names_ten_patterns_at_most() -> None:
+    """A policy of a thousand patterns makes no sentence of a thousand: what is more is counted."""
+    assert _one_of([f"p{number}" for number in range(12)]) == "one of p0, p1, p2, p3, p4, p5, p6, p7, p8, p9 and 2 more"
+    assert _one_of([f"p{number}" for number in range(10)]).endswith("p8, p9")
