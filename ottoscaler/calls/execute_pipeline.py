@@ -18,11 +18,11 @@ from ottoscaler.calls.endings import written_by_newer
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs, refusal
 from ottoscaler.calls.submission import new_token, submit
-from ottoscaler.errors import GiveUp, Unavailable
+from ottoscaler.errors import Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.log import log
 from ottoscaler.outcomes import newer_version
-from ottoscaler.rpc.door import PipelineCall, PipelineNews, RequestMismatch
+from ottoscaler.rpc.door import DeadLetter, PipelineCall, PipelineNews, RequestMismatch
 from ottoscaler.spine.site import Site
 from ottoscaler.stages import request_id_of
 from ottoscaler.stream.requests import Requested
@@ -45,7 +45,7 @@ class ExecutePipeline:
         is the end of the one pipeline that this call has begun or joined, and of no other that has its id.
 
         Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch` (the id stands for another pipeline), `Unavailable`,
-        and `GiveUp` where it became a dead letter for no fault of the call.
+        and `DeadLetter` where it became a dead letter for no fault of the call.
         """
         pairs = pipeline_pairs(call, self._limits, self._site.now())
         departed = Departed(call.pipeline_id, new_token())
@@ -84,10 +84,12 @@ class ExecutePipeline:
         where, fields = ending
         if version := newer_version(fields):
             if where == "dlq":
-                raise GiveUp(f"pipeline {event_id} was not carried out; {written_by_newer(version)}")
+                said = f"pipeline {event_id} was not carried out; {written_by_newer(version)}"
+                raise DeadLetter(said, event_id=event_id, cause="")
             return
         reason = fields.get("reason", "its dead letter was removed since")
         if where == "dlq" and reason.startswith("field "):
             raise refusal(fields["cause"], reason)
         if where == "dlq":
-            raise GiveUp(f"pipeline {event_id} was not carried out: {reason}")
+            said = f"pipeline {event_id} was not carried out: {reason}"
+            raise DeadLetter(said, event_id=event_id, cause=fields.get("cause", ""))

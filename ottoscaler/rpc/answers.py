@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ottoscaler.errors import TryAgain, Unavailable
 from ottoscaler.log import log
 from ottoscaler.rpc.codes import Code
-from ottoscaler.rpc.door import InvalidCall, PolicyRefused, RequestMismatch, TooMany
+from ottoscaler.rpc.door import DeadLetter, InvalidCall, PolicyRefused, RequestMismatch, TooMany
 from ottoscaler.rpc.heads import Headers, trailers_of
 
 DOMAIN = "ottoscaler"
@@ -123,6 +123,8 @@ def _known(error: BaseException) -> tuple[Code | None, tuple[Message, ...]]:
             return Code.UNAUTHENTICATED, (_info("TOKEN"),)
         case RequestMismatch():
             return Code.ALREADY_EXISTS, (_info("OTHER_CONTENT", field=error.field, value=error.value),)
+        case DeadLetter():
+            return Code.FAILED_PRECONDITION, (_info("DEAD_LETTER", event_id=error.event_id, cause=error.cause),)
         case TooMany():
             return Code.RESOURCE_EXHAUSTED, (_retry(error.retry_after),)
         case Unavailable():

@@ -14,6 +14,7 @@ import msgspec
 from ottoscaler.errors import FixYourCall, GiveUp, TryAgain, Unavailable
 
 __all__ = [
+    "DeadLetter",
     "Door",
     "Draining",
     "InvalidCall",
@@ -238,6 +239,17 @@ class RequestMismatch(GiveUp):
         self.field = cut(field)
         self.value = value
         super().__init__(f"{self.field} {_short(value)} was used before, with other content")
+
+
+class DeadLetter(GiveUp):
+    """What was asked for became a dead letter, for no fault of the call (FAILED_PRECONDITION); `event_id` and `cause`
+    are those of the dead letter.
+    """
+
+    def __init__(self, message: str, *, event_id: str, cause: str) -> None:
+        self.event_id = event_id
+        self.cause = cause
+        super().__init__(message)
 
 
 class Draining(Unavailable):

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs
-from ottoscaler.errors import GiveUp
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.rpc.door import (
+    DeadLetter,
     InvalidCall,
     PipelineCall,
     PipelineNews,
@@ -264,7 +264,7 @@ async def test_a_pipeline_that_became_a_dead_letter_says_why(autojump_clock: Moc
     stage = "field otto.pipeline.stages[0] makes an event that is refused"
     reasons = {
         f"{stage}: field otto.spec.image is 'x', expected one of y": PolicyRefused,
-        "its handling broke 3 times, expected fewer than 3": GiveUp,
+        "its handling broke 3 times, expected fewer than 3": DeadLetter,
     }
     async with open_house() as house:
         one = await house.open()

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from ottoscaler.errors import Unavailable
 from ottoscaler.metrics import REGISTRY
 from ottoscaler.rpc.door import (
+    DeadLetter,
     Draining,
     InvalidCall,
     PipelineCall,
@@ -259,6 +260,7 @@ async def test_a_pipeline_with_an_unknown_word_is_refused() -> None:
         (InvalidCall("worker_count", -1, "a count from 1"), Code.INVALID_ARGUMENT, "BadRequest"),
         (PolicyRefused("image", "evil", "busybox"), Code.PERMISSION_DENIED, "ErrorInfo"),
         (RequestMismatch("request_id", "x"), Code.ALREADY_EXISTS, "ErrorInfo"),
+        (DeadLetter("it broke", event_id="1-0", cause="Poison"), Code.FAILED_PRECONDITION, "ErrorInfo"),
         (Draining("about to end"), Code.UNAVAILABLE, "RetryInfo"),
         (Unavailable("Redis is away"), Code.UNAVAILABLE, "RetryInfo"),
         (TooMany("too many"), Code.RESOURCE_EXHAUSTED, "RetryInfo"),

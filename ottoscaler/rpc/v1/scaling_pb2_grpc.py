@@ -31,7 +31,8 @@ class OttoscalerServiceStub:
 
     Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
     token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
-    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    call with other content; FAILED_PRECONDITION is a pipeline that became a dead letter; RESOURCE_EXHAUSTED is a limit of
+    calls; UNAVAILABLE passes: call again.
     """
 
     def __init__(self, channel):
@@ -67,7 +68,8 @@ class OttoscalerServiceServicer:
 
     Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
     token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
-    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    call with other content; FAILED_PRECONDITION is a pipeline that became a dead letter; RESOURCE_EXHAUSTED is a limit of
+    calls; UNAVAILABLE passes: call again.
     """
 
     def ScaleUp(self, request, context):
@@ -136,7 +138,8 @@ class OttoscalerService:
 
     Errors: INVALID_ARGUMENT carries a google.rpc.BadRequest that names each field; UNAUTHENTICATED is about the
     token; PERMISSION_DENIED is what the token's role or the policy does not allow; ALREADY_EXISTS is the id of an earlier
-    call with other content; RESOURCE_EXHAUSTED is a limit of calls; UNAVAILABLE passes: call again.
+    call with other content; FAILED_PRECONDITION is a pipeline that became a dead letter; RESOURCE_EXHAUSTED is a limit of
+    calls; UNAVAILABLE passes: call again.
     """
 
     @staticmethod
