@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from ottoscaler.stream.base import MISMATCHED, REPEATED
-from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.entry_id import format_id, parse_id
 from ottoscaler.stream.memory_state import MemoryServer, text_of
 from ottoscaler.stream.progress import is_newer
 from ottoscaler.stream.requests import Request, Requested, Requests, Standing, decode_request, live_standing
@@ -110,10 +110,15 @@ def end_request(server: MemoryServer, event_id: str, progress: Mapping[str, str]
 
 
 def is_nowhere(server: MemoryServer, event_id: str) -> bool:
-    """Whether nothing is known of an event."""
+    """Whether nothing is known of an event and nobody will be given its entry: that was trimmed away before anybody got
+    it, or it ended and its end is forgotten, though the entry may be kept. So is an id that is not written as such.
+    """
     id_, group = parse_id(event_id), server.events.groups.get(server.keys.group)
-    is_known = event_id in server.progress or server.ending(event_id) or id_ in server.events.entries
-    return not is_known and not (group and id_ in group.pending)
+    if event_id in server.progress or server.ending(event_id):
+        return False
+    if format_id(id_) == event_id and group and id_ in group.pending:
+        return False
+    return format_id(id_) != event_id or id_ not in server.events.entries or (group is not None and id_ <= group.last)
 
 
 def count(progress: dict[str, str], name: str) -> None:

@@ -249,6 +249,22 @@ async def test_a_look_counts(backend: Backend, clock: trio.abc.Clock) -> None:
     assert await one.look([]) == {}
 
 
+async def test_an_entry_that_nobody_will_be_given_is_nowhere(backend: Backend, clock: trio.abc.Clock) -> None:
+    """An entry that is kept, behind what the group was delivered and pending for nobody, is as good as gone, as that of
+    an event is whose end is forgotten; so is what is no id as Redis writes it. With a group set back it waits again.
+    """
+    one = backend.open("one")
+    passed = backend.add(*PAIRS)
+    await one.open_group("$", "default")
+    unread, odd = backend.add(*PAIRS), ["0" + passed, "99999999999999999999-0"]
+    stands = {passed: Standing("nowhere"), unread: Standing("waiting")} | dict.fromkeys(odd, Standing("nowhere"))
+    assert await one.look(list(stands)) == stands
+    await one.read(1, 1.0)
+    assert await one.look(["0" + unread, unread]) == {"0" + unread: Standing("nowhere"), unread: Standing("waiting")}
+    backend.set_back()
+    assert await one.look([passed]) == {passed: Standing("waiting")}
+
+
 async def test_workers_stopped_before_their_event_began_are_counted(backend: Backend, clock: trio.abc.Clock) -> None:
     """Their outcome is written with the mark: they have ended, and never had a pod."""
     one, _ = await open_session(backend, "one")

@@ -58,11 +58,35 @@ local function pending(id, of_group)
   return redis.call('XPENDING', stream, of_group or group, id, id, 1)[1]
 end
 
--- Whether nothing is known of an event: its entry was trimmed away before anybody got it, or its end is forgotten.
+-- The last id that our group was delivered, false where there is no group; asked for once in a script.
+local delivered_until
+local function last_delivered()
+  local groups = delivered_until == nil and redis.pcall('XINFO', 'GROUPS', stream) or {}
+  delivered_until = delivered_until or false
+  for _, flat in ipairs(groups.err and {} or groups) do
+    local facts = {}
+    for position = 1, #flat, 2 do
+      facts[flat[position]] = flat[position + 1]
+    end
+    delivered_until = facts.name == group and facts['last-delivered-id'] or delivered_until
+  end
+  return delivered_until
+end
+
+-- Whether nothing is known of an event and nobody will be given its entry: that was trimmed away before anybody got it, or it
+-- ended and its end is forgotten, though the entry may be kept. So is what Redis does not write like this, or not at all.
 local function is_nowhere(id)
-  return redis.call('EXISTS', key('progress', id), key('done', id)) == 0
-    and #redis.call('XRANGE', stream, id, id) == 0
-    and not redis.pcall('XPENDING', stream, group, id, id, 1)[1]
+  if redis.call('EXISTS', key('progress', id), key('done', id)) > 0 then
+    return false
+  end
+  local delivered = redis.pcall('XPENDING', stream, group, id, id, 1)[1]
+  local kept = redis.pcall('XRANGE', stream, id, id)[1]
+  if delivered and delivered[1] == id then
+    return false
+  elseif not kept or kept[1] ~= id then
+    return true
+  end
+  return last_delivered() and #redis.call('XRANGE', stream, '(' .. last_delivered(), id, 'COUNT', 1) == 0
 end
 
 -- Whether what stands under a request id asks for the same: `content` is the hash to keep, and others that mean it, too.
