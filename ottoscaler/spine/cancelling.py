@@ -11,8 +11,8 @@ from ottoscaler.spine.scaledown import ScaleDown
 from ottoscaler.stages import parse_pipeline
 from ottoscaler.stream.progress import VERSION, Progress
 
-UNKNOWN_FOR_SECONDS = 5.0
-"""An id is unknown when it stays so for this long: its entry may have been delivered and not yet registered."""
+LOOK_AGAIN_SECONDS = 0.5
+"""Between two looks for an event whose entry waits to be read, or was delivered and is not yet registered."""
 
 
 class Cancel(ScaleDown):
@@ -33,24 +33,29 @@ class Cancel(ScaleDown):
         return await self._mark(candidates, target.planned, "Cancelled")
 
     async def _find_target(self) -> Progress | BadEntry | None:
-        """The event's progress; None where it has ended; why not where it is unknown."""
+        """The event's progress; None where it has ended; why not where it cannot be cancelled, or is nowhere."""
         ledger, target = self._site.ledger, self._event.target
-        with trio.move_on_after(UNKNOWN_FOR_SECONDS):
-            while True:
-                progress = await ledger.insist(lambda: ledger.stream.read_progress(target))
-                if progress is not None and progress.version > VERSION:
-                    return self._refuse(
-                        "an event that no newer version began; replay this once all replicas are upgraded"
-                    )
-                if progress is not None and progress.lane in ("work", "pipelines"):
-                    return progress
-                ending = await ledger.insist(lambda: ledger.stream.read_ending(target))
-                if ending is not None:
-                    ended_at = ending[1].get("completed_at") or ending[1].get("failed_at") or "an unknown time"
-                    self._note = f"event {target} had ended at {ended_at} ({ending[1].get('status', ending[0])})"
-                    return None
-                await trio.sleep(0.5)
-        return self._refuse("the id of an event that waits, runs or ended within a day")
+        while True:
+            progress = await ledger.insist(lambda: ledger.stream.read_progress(target))
+            if progress is not None:
+                return self._judge(progress)
+            ending = await ledger.insist(lambda: ledger.stream.read_ending(target))
+            if ending is not None:
+                ended_at = ending[1].get("completed_at") or ending[1].get("failed_at") or "an unknown time"
+                self._note = f"event {target} had ended at {ended_at} ({ending[1].get('status', ending[0])})"
+                return None
+            standings = await ledger.insist(lambda: ledger.stream.look([target]))
+            if standings[target].where == "nowhere":
+                return self._refuse("the id of an event that waits, runs or ended within a day")
+            await trio.sleep(LOOK_AGAIN_SECONDS)
+
+    def _judge(self, target: Progress) -> Progress | BadEntry:
+        if target.version > VERSION:
+            return self._refuse("an event that no newer version began; replay this once all replicas are upgraded")
+        if target.lane == "control":
+            kind = dict(target.entry).get("type")
+            return self._refuse(f"that of a scale_up or a pipeline: this event is a {kind}, which cannot be cancelled")
+        return target
 
     def _refuse(self, expected: str) -> BadEntry:
         reason = f"field event_id is {self._event.target!r}, expected {expected}"

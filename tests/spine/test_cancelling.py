@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.errors import Unavailable
 from ottoscaler.events import BadEntry
 from ottoscaler.stream.base import Candidate, Claim, Registration
+from ottoscaler.stream.progress import Progress
 from tests.spine.stage import heeding, open_stage
 from tests.spine.world import long_world
 
@@ -64,8 +67,66 @@ async def test_an_event_that_ended_is_named_with_its_end(autojump_clock: MockClo
 
 
 async def test_an_unknown_event_cannot_be_cancelled(autojump_clock: MockClock) -> None:
-    """An id that nobody knows for some seconds is a bad entry that says so."""
+    """An id that stands nowhere is refused at once, and so is a number that is too large for one."""
     async with open_stage() as stage:
-        bad = await stage.work(await stage.add(type="cancel", event_id="1-1")).run()
+        begun = trio.current_time()
+        for target in ("1-1", "99999999999999999999-0"):
+            bad = await stage.work(await stage.add(type="cancel", event_id=target)).run()
+            assert isinstance(bad, BadEntry)
+            assert (bad.cause, bad.reason) == (
+                "UnknownEvent",
+                f"field event_id is '{target}', expected the id of an event that waits, runs or ended within a day",
+            )
+        assert trio.current_time() - begun < 1
+
+
+async def test_a_command_cannot_be_cancelled(autojump_clock: MockClock) -> None:
+    """A cancel of a scale_down that runs is refused at once, by what it is."""
+    async with open_stage(long_world()) as stage:
+        down = await stage.add(type="scale_down", pod_count=1)
+        begun = trio.current_time()
+        bad = await stage.work(await stage.add(type="cancel", event_id=down.event_id)).run()
         assert isinstance(bad, BadEntry)
-        assert (bad.cause, bad.reason[:28]) == ("UnknownEvent", "field event_id is '1-1', exp")
+        assert bad.reason == (
+            f"field event_id is '{down.event_id}', expected that of a scale_up or a pipeline: "
+            "this event is a scale_down, which cannot be cancelled"
+        )
+        assert trio.current_time() == begun
+
+
+async def test_silence_is_no_answer(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that runs is cancelled also where Redis is silent for long while the cancel looks for it."""
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
+        up = await stage.add(type="scale_up", pod_count=1)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(3)
+        cancel = stage.work(await stage.add(type="cancel", event_id=up.event_id))
+        read, silent_until = stage.stream.read_progress, trio.current_time() + 60
+
+        async def be_silent(event_id: str) -> Progress | None:
+            if trio.current_time() < silent_until:
+                raise Unavailable("Redis is away", address="redis")
+            return await read(event_id)
+
+        monkeypatch.setattr(stage.stream, "read_progress", be_silent)
+        assert await cancel.run() is None
+        await trio.sleep(5)
+        assert {result["type"]: result["status"] for result in await stage.results()} == {
+            "cancel": "succeeded",
+            "scale_up": "terminated",
+        }
+
+
+async def test_an_entry_in_dead_hands_is_waited_for(autojump_clock: MockClock) -> None:
+    """The entry of an event may have been read by a process that died: however long the lease is, its cancel waits."""
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
+        await stage.stream.add_event([("type", "scale_up"), ("pod_count", "1")], "up")
+        (entry,) = await stage.stream.read(1, 1.0)
+        cancel = stage.work(await stage.add(type="cancel", event_id=entry.id))
+        nursery.start_soon(cancel.run)
+        await trio.sleep(60)
+        assert len(stage.stream._server.progress) == 1
+        nursery.start_soon(stage.work(await stage.hold(entry)).run)
+        await trio.sleep(10)
+        assert [result["status"] for result in await stage.results()].count("terminated") == 1
+        assert stage.stream._server.progress == {}
