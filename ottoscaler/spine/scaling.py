@@ -216,7 +216,10 @@ class Scaling:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cleanup.clean, outcome)
             if outcome.retry_at:
-                nursery.start_soon(self._work_again, index, self._enlist(index))
+                again = self._enlist(index)
+                if worker.stop_cause:  # its mark was set after the end was written down, and read before we heard of it
+                    again.stop(worker.stop_cause)
+                nursery.start_soon(self._work_again, index, again)
 
     async def _work_again(self, index: int, worker: Worker) -> None:
         await worker.wait_turn(self._attempts.not_before(index), self._site.slots)

@@ -86,6 +86,11 @@ class Worker:
         self._stop.set()
         self._waiting.cancel(reason=f"the worker is to stop: {cause}")
 
+    @property
+    def stop_cause(self) -> str:
+        """Why it is to stop; empty while it is not."""
+        return self._stop_cause if self._stop.is_set() else ""
+
     async def wait_turn(self, not_before: float, slots: FairLimiter) -> None:
         """Return with a slot once the time (Unix s) has come and the attempt before has surely ended.
 

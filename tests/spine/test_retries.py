@@ -1,6 +1,7 @@
 """Workers that failed and are run again, or not: by cause, by number, across owners and stops."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import SettingsError
 from ottoscaler.retries import RetryPolicy, policy_of_template
+from ottoscaler.stream.base import Candidate, Claim, Writing, Written
 from tests.spine.stage import Stage, heeding, open_stage
 from tests.spine.world import Plan, World
 
@@ -131,6 +133,32 @@ async def test_a_new_owner_keeps_count(seconds: float, nobody_for: float, autoju
             (result,) = await second.results()
     assert (result["status"], result["workers"][0]["attempt"]) == ("succeeded", 3)
     assert [attempt for _, _, attempt in first.world.runs] == [1, 2, 3]
+
+
+async def test_a_stop_right_after_the_end_of_an_attempt_is_heeded(autojump_clock: MockClock) -> None:
+    """A worker that is cancelled while Redis has its end and has not answered yet is not run again."""
+    world = World(lambda labels: Plan(exit_code=1) if labels["ottoscaler/attempt"] == "1" else Plan(duration=600))
+    async with open_stage(world) as stage, heeding(stage) as nursery:
+        with_policy(stage, worker_max_attempts=2)
+        progress = await stage.add(type="scale_up", pod_count=1)
+        record, is_written = stage.stream.record, trio.Event()
+
+        async def answer_slowly(writings: Sequence[Writing]) -> list[Written]:
+            written = await record(writings)
+            if any(writing.outcomes for writing in writings) and not is_written.is_set():
+                is_written.set()
+                await trio.sleep(1)
+            return written
+
+        stage.stream.record = answer_slowly  # type: ignore[method-assign]  # a Redis that takes its time
+        nursery.start_soon(stage.work(progress).run)
+        await is_written.wait()
+        target = Claim((await stage.add(type="cancel", event_id=progress.event_id)).event_id, stage.session, 1)
+        await stage.stream.mark_victims(target, 1, [Candidate(progress.event_id, 1, "")], cause="Cancelled", last=True)
+        await trio.sleep(10)
+        (result,) = await stage.results()
+        assert (result["status"], result["workers"][0]["cause"]) == ("terminated", "Cancelled")
+        assert len(world.runs) == 1
 
 
 async def test_an_evicted_worker_that_never_started_is_run_again(autojump_clock: MockClock) -> None:
