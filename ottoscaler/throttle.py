@@ -7,8 +7,10 @@ without a clock or a wait; `Throttle` asks it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import trio
 
@@ -59,6 +61,16 @@ class Pace:
             self._own_pause = FIRST_PAUSE
 
 
+class Failing(NamedTuple):
+    """Since when the API has put off all writes of a verb, or not answered them, and when and how it did so last (clock
+    of trio; infinity: it answers).
+    """
+
+    since: float = math.inf
+    last: float = -math.inf
+    reason: str = ""
+
+
 class Throttle(FairLimiter):
     """`async with throttle.hold(verb, event_id)` around each write; what leaves the block tells how it went.
 
@@ -69,11 +81,17 @@ class Throttle(FairLimiter):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._pace = Pace(limit)
+        self._failing: dict[str, Failing] = {}
+        self._answered_at: dict[str, float] = {}
 
     @property
     def paused_until(self) -> float:
         """Clock of trio; in the past when writes flow."""
         return self._pace.paused_until
+
+    def failing(self, verb: str) -> Failing:
+        """Whether the API has stopped to serve this verb."""
+        return self._failing.get(verb, Failing())
 
     @asynccontextmanager
     async def hold(self, *keys: str) -> AsyncIterator[None]:
@@ -85,14 +103,24 @@ class Throttle(FairLimiter):
             try:
                 yield
             except Unavailable as error:
+                self._note_failure(keys[0], begun, error)
                 if error.status == TOO_MANY or error.retry_after is not None:
                     API_THROTTLED.inc()
                     self._pace.slow_down(begun, trio.current_time(), error.retry_after)
                 raise
             except Answered:
-                self._pace.recover(begun)
+                self._note_answer(keys[0], begun)
                 raise
             else:
-                self._pace.recover(begun)
+                self._note_answer(keys[0], begun)
             finally:
                 self.limit = self._pace.limit
+
+    def _note_answer(self, verb: str, begun: float) -> None:
+        self._pace.recover(begun)
+        self._failing.pop(verb, None)
+        self._answered_at[verb] = trio.current_time()
+
+    def _note_failure(self, verb: str, begun: float, error: Unavailable) -> None:
+        since = max(begun, self._answered_at.get(verb, begun))
+        self._failing[verb] = Failing(min(since, self.failing(verb).since), trio.current_time(), str(error))

@@ -4,6 +4,7 @@ for good.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ from ottoscaler.spine.site import Site
 from ottoscaler.verdicts import Verdict, judge_refusal
 
 QUIET_SECONDS = 5.0
-"""An API that does not answer is named by each worker only after this time: most such troubles are over by then."""
+"""An API that does not answer any create of this process is named only after this time: most such troubles are over by
+then."""
 STOPPED = Verdict("terminated", "Stopped", STOP_REASONS["Stopped"])
 
 
@@ -61,6 +63,7 @@ class Creation:
         self._note = note
         self._name = site.name_pod(event.id, index, attempt)
         self._asked_wait = 0.0
+        self._give_up_at = math.inf
         self._troubled_since: dict[str, float] = {}
         self._told: set[str] = set()
 
@@ -72,7 +75,7 @@ class Creation:
         """Return None once the pod exists and its uid is known, or why it never will."""
         if self.has_pod() or self._adopt(follow.record):
             return None
-        give_up_at = trio.current_time() + self._site.patience.create_timeout
+        self._give_up_at = give_up_at = trio.current_time() + self._site.patience.create_timeout
         delays = self._site.backoff.delays()
         while not self.has_pod():
             if self._stop.is_set():
@@ -83,8 +86,8 @@ class Creation:
             if said and trio.current_time() >= give_up_at:
                 return self._fail(said.cause, f"the API did not accept the pod: {said.reason}")
             if said:
-                self._tell(said)
-                wait = max(next(delays), min(self._asked_wait, give_up_at - trio.current_time()))
+                delay = min(next(delays), self._tell(said))
+                wait = max(delay, min(self._asked_wait, give_up_at - trio.current_time()))
                 with trio.move_on_after(wait):
                     await self._stop.wait()
         return None
@@ -93,14 +96,15 @@ class Creation:
         """It will never exist; where a create is without an answer, nobody knows whether it did."""
         return Verdict("failed", cause, reason, has_started=None if self.fence_from else False)
 
-    def _tell(self, trouble: _Trouble) -> None:
-        """Log each cause once, when it is first seen; an API that does not answer only once that lasts."""
+    def _tell(self, trouble: _Trouble) -> float:
+        """Log each cause once, when it is first seen; an API that does not answer once that lasts, or will last by what
+        it asked for. In how many seconds the cause is to be named; infinity: it is.
+        """
         now, (cause, reason) = trio.current_time(), trouble
-        since = self._troubled_since.setdefault(cause, now)
-        is_brief = cause == "ApiUnavailable" and max(now - since, self._asked_wait) < QUIET_SECONDS
-        if cause in self._told or is_brief:
+        due = self._due(cause, now)
+        if cause in self._told or max(now + self._asked_wait, self._site.writes.paused_until) < due:
             log.debug("create is tried again", event_id=self._event.id, worker=self._name, reason=reason)
-            return
+            return math.inf if cause in self._told else due - now
         self._told.add(cause)
         self._note(cause, reason)
         log.warning(
@@ -113,12 +117,20 @@ class Creation:
             cause=cause,
             reason=reason,
         )
+        return math.inf
+
+    def _due(self, cause: str, now: float) -> float:
+        """When a cause is to be named (clock of trio)."""
+        since = self._troubled_since.setdefault(cause, now)
+        if cause != "ApiUnavailable":
+            return since
+        return min(since, self._site.writes.failing("create").since) + QUIET_SECONDS
 
     async def _try(self, follow: Follow) -> Verdict | _Trouble | None:
         """One create: a verdict, why it must be made again, or None when it need not be or was not even sent."""
         self._asked_wait = 0.0
         try:
-            pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent)
+            pod = await self._site.create(self._event, self._index, self._attempt, self._note_sent, self._give_up_at)
         except WritesSuspended:
             await self._site.wait_writable()
             return None

@@ -141,14 +141,20 @@ class Site:
             return f"belongs to era {era}, which this Redis has forgotten"
         return ""
 
-    async def create(self, event: Event, index: int, attempt: int, sent: Callable[[bool], None]) -> dict[str, Any]:
+    async def create(
+        self, event: Event, index: int, attempt: int, sent: Callable[[bool], None], give_up_at: float
+    ) -> dict[str, Any]:
         """Send one create. `sent(True)` is called before, `sent(False)` once an answer of any kind has come.
 
         Raises what the API answers: `Conflict`, `Refused`, `Unavailable`, `Ambiguous`, `WritesSuspended` (nothing
-        was sent).
+        was sent). Nothing is sent to an API that has put off all creates for CREATE_TIMEOUT_SECONDS, and one even after
+        `give_up_at` (clock of trio): those who wait for their turn would have to wait one pause each.
         """
         body = self.build_pod(event, index, attempt)
         async with self.writes.hold("create", event.id):
+            failing = self.writes.failing("create")
+            if failing.last >= max(give_up_at, failing.since + self.patience.create_timeout):
+                raise Unavailable(failing.reason)
             sent(True)
             try:
                 pod = await self.kube.create_pod(self.namespace, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ottoscaler.errors import Ambiguous, Conflict, Unavailable, WritesSuspended
+from ottoscaler.spine.creation import QUIET_SECONDS
 from ottoscaler.spine.scaling import Scaling
 from ottoscaler.throttle import LONGEST_OWN_PAUSE, LONGEST_PAUSE, Pace, Throttle
 from tests.spine.stage import open_stage
@@ -274,3 +276,74 @@ async def test_one_refused_event_slows_all_writes_of_the_process(autojump_clock:
             await trio.sleep(18)
             assert len(stage.world.writes) == written
         assert [result["status"] for result in await stage.results()] == ["succeeded"] * 2
+
+
+@pytest.mark.parametrize("retry_after", [None, 1.0, 30.0])
+@pytest.mark.parametrize("count", [1, 100])
+async def test_an_api_that_puts_all_creates_off_is_named_soon(
+    autojump_clock: MockClock, count: int, retry_after: float | None
+) -> None:
+    """However many workers take turns, the progress names the cause within 10 s, and not before it has lasted or will
+    last 5 s.
+    """
+    async with open_stage() as stage, trio.open_nursery() as nursery:
+        stage.kube.fail = lambda verb, name: too_many(retry_after) if verb == "create" else None
+        progress = await stage.add(type="scale_up", pod_count=count)
+        nursery.start_soon(stage.work(progress).run)
+        asked = trio.current_time()
+        while True:
+            await trio.sleep(0.1)
+            now = await stage.stream.read_progress(progress.event_id)
+            assert now is not None
+            if now.troubles:
+                break
+        assert trio.current_time() - asked < 10
+        assert (
+            stage.site.writes.paused_until - asked >= QUIET_SECONDS - 0.1
+            or trio.current_time() - asked >= QUIET_SECONDS
+        )
+        nursery.cancel_scope.cancel(reason="seen enough")
+
+
+async def test_a_trouble_that_others_have_is_known_to_who_meets_it_later(autojump_clock: MockClock) -> None:
+    """A worker that is refused first when the API has refused others for a while names the cause at once."""
+    async with open_stage() as stage, trio.open_nursery() as nursery:
+        stage.kube.fail = lambda verb, name: too_many() if verb == "create" else None
+        nursery.start_soon(stage.work(await stage.add(type="scale_up", pod_count=1)).run)
+        await trio.sleep(30)
+        progress = await stage.add(type="scale_up", pod_count=1)
+        nursery.start_soon(stage.work(progress).run)
+        await trio.sleep(18)
+        now = await stage.stream.read_progress(progress.event_id)
+        assert now is not None
+        assert [trouble["cause"] for trouble in now.troubles.values()] == ["ApiUnavailable"]
+        nursery.cancel_scope.cancel(reason="seen enough")
+
+
+async def test_who_waits_for_a_turn_gives_up_in_time_too(autojump_clock: MockClock) -> None:
+    """An API that refuses all creates fails a hundred workers when their time is over, not one pause after another."""
+    async with open_stage(create_timeout=100.0) as stage:
+        stage.kube.fail = lambda verb, name: too_many() if verb == "create" else None
+        await stage.work(await stage.add(type="scale_up", pod_count=100)).run()
+        assert 100 <= trio.current_time() < 120
+        (result,) = await stage.results()
+        assert {worker["cause"] for worker in result["workers"]} == {"ApiUnavailable"}
+        assert all("too many requests" in worker["reason"] for worker in result["workers"])
+
+
+async def test_a_queue_that_moves_fails_nobody_who_waits(autojump_clock: MockClock) -> None:
+    """Where the API refuses now and then only, a turn that comes after CREATE_TIMEOUT_SECONDS is used all the same."""
+    async with open_stage(World(lambda labels: Plan(duration=1)), create_timeout=20.0) as stage:
+        asked, late = itertools.count(), list[float]()
+
+        def fail(verb: str, name: str) -> Exception | None:
+            if verb != "create" or next(asked) % 10 != 5:
+                return None
+            late.extend([trio.current_time()] if trio.current_time() >= 20 else [])
+            return too_many(2.0)
+
+        stage.kube.fail = fail
+        await stage.work(await stage.add(type="scale_up", pod_count=150)).run()
+        (result,) = await stage.results()
+        assert 0 < len(late) < 10
+        assert int(result["succeeded"]) >= 150 - len(late)
