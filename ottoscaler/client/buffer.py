@@ -2,7 +2,8 @@
 
 Lines are sent in order. One that is answered RETRY goes again after a while, and later ones may pass it. When the
 connection is cut, what was under way goes first, in order. Where there is no room the oldest line that waits gives way,
-because the end of a log says most; in its place goes a line that says how many are missing.
+because the end of a log says most; in its place goes a line that says how many are missing. A line of which a part is
+missing is one of them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,17 @@ OVERHEAD = 300
 
 
 @dataclass(slots=True)
+class Whole:
+    """A line that goes in parts, as all of them know it: whether one of them is missing, and the answer to the last."""
+
+    is_missing: bool = False
+    answer: Answer | None = None
+
+
+@dataclass(slots=True)
 class Line:
-    """One entry. `missing` is how many lines this one stands for, 0 for a line of the program's own; `is_part`: not the
-    last part of a line that is too long.
+    """One entry. `missing` is how many lines this one stands for, 0 for a line of the program's own; `whole` is what it
+    is a part of, and `is_part`: not the last.
     """
 
     text: str
@@ -38,6 +47,7 @@ class Line:
     metadata: Mapping[str, str] | None = None
     missing: int = 0
     is_part: bool = False
+    whole: Whole | None = None
     tries: int = 0
 
     @property
@@ -65,6 +75,8 @@ class Block:
     metadata: Mapping[str, str] | None = None
     is_part: bool = False
     lines: int = field(init=False)
+    whole: Whole | None = field(init=False, default=None)
+    """What the first line is a part of, if it is one."""
     _start: int = 0
 
     def __post_init__(self) -> None:
@@ -83,15 +95,17 @@ class Block:
             text = data.decode()
         except UnicodeDecodeError:  # a message takes nothing else
             text, metadata = data.decode(errors="backslashreplace"), {**(metadata or {}), "escaped": "true"}
+        whole, self.whole = self.whole, None
         self._start = end + 1
         self.lines -= 1
-        return Line(text, self.timestamp, self.level, self.source, metadata, is_part=self.is_part)
+        return Line(text, self.timestamp, self.level, self.source, metadata, is_part=self.is_part, whole=whole)
 
     def skip(self, lines: int) -> None:
         """Leave out the first lines."""
         for _ in range(lines):
             self._start = self.data.index(b"\n", self._start) + 1
         self.lines -= lines
+        self.whole = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +127,8 @@ class Buffer:
         self._blocks: deque[Block] = deque()
         self._lines = 0
         """In the blocks."""
+        self._begun: dict[str, Whole] = {}
+        """By source: the line of which parts were added, and not yet the last."""
         self._first: deque[Line] = deque()
         """Go before the blocks: what was under way when a connection was cut, and the rest of what was cut in parts."""
         self._again: list[tuple[float, int, Line]] = []
@@ -155,6 +171,9 @@ class Buffer:
 
     def add(self, block: Block) -> None:
         """Add lines behind all others."""
+        block.whole = self._begun.pop(block.source, None)
+        if block.is_part:
+            block.whole = self._begun[block.source] = block.whole or Whole()
         self._blocks.append(block)
         self._lines += block.lines
         self._bytes += block.weight
@@ -198,9 +217,10 @@ class Buffer:
             heapq.heappush(self._again, (now + delay, self._order, line))
             return
         self._bytes -= line.weight
-        if line.counts:
-            self._acknowledged += answer == "ACK"
-            self._dropped += answer == "DROP"
+        if line.counts and not (line.whole and line.whole.is_missing):
+            self._count(answer, 1)
+        if line.counts and line.whole:
+            line.whole.answer = answer
 
     def put_back(self) -> None:
         """The connection is gone: what was under way goes first on the next one."""
@@ -214,6 +234,10 @@ class Buffer:
         while self._first or self._again or self._blocks:
             self._leave_out(len(self))
         self._bytes = self._gap = 0
+
+    def _count(self, answer: Answer | None, lines: int) -> None:
+        self._acknowledged += lines * (answer == "ACK")
+        self._dropped += lines * (answer == "DROP")
 
     def _fits_window(self) -> bool:
         lines = len(self._sent)
@@ -232,8 +256,9 @@ class Buffer:
     def _cut(self, line: Line) -> Line:
         """The beginning of a line, as much as may be sent at once; the rest waits in front of all others."""
         text, rest = self.limits.cut(line.text)
-        if not rest:
+        if line.missing or not rest:  # a gap is said whole, the first time and again
             return line
+        line.whole = line.whole or Whole()
         first = replace(line, text=text, metadata={**(line.metadata or {}), "continued": "true"}, is_part=True)
         line.text = rest
         self._first.appendleft(line)
@@ -254,18 +279,26 @@ class Buffer:
             return
         line = self._first.popleft() if self._first else heapq.heappop(self._again)[2]
         self._bytes -= line.weight
-        self._note_missing(int(line.counts), line.missing, line.timestamp)
+        self._note_missing(self._lose(line.whole) if line.whole else int(line.counts), line.missing, line.timestamp)
 
     def _skip(self, lines: int) -> None:
         """Leave out lines of the oldest block."""
         block = self._blocks[0]
-        self._note_missing(0 if block.is_part else lines, 0, block.timestamp)
+        self._note_missing(lines - 1 + self._lose(block.whole) if block.whole else lines, 0, block.timestamp)
         self._lines -= lines
         if lines < block.lines:
             block.skip(lines)
         else:
             self._blocks.popleft()
             self._bytes -= block.weight
+
+    def _lose(self, whole: Whole) -> int:
+        """A part is left out: 1 if with it the line is missing, 0 if it was so before."""
+        if whole.is_missing:
+            return 0
+        whole.is_missing = True
+        self._count(whole.answer, -1)  # of a part that was to go again, when the last one was answered
+        return 1
 
     def _note_missing(self, lines: int, told: int, since: str) -> None:
         """Lines are left out; `told` is what a line said that is itself left out."""

@@ -113,6 +113,23 @@ def test_given_up_lines_are_left_out() -> None:
     assert buffer.statistics() == Statistics(acknowledged=0, dropped=0, left_out=3, waiting=0)
 
 
+def test_a_line_without_its_beginning_is_missing() -> None:
+    """Where the first parts of a line give way, that is one missing line, however many; its end arrives."""
+    buffer = Buffer(Limits(lines=2))
+    for text in ("one", "two", "three"):
+        buffer.add(Block(f"{text}\n".encode(), "T", source="stdout", is_part=True))
+        buffer.add(Block(b"other\n", "T", source="stderr"))
+    buffer.add(Block(b"end\nnext\n", "T", source="stdout"))
+    texts = []
+    while (line := buffer.next(0.0)) is not None:
+        texts.append(line.text)
+        buffer.take_answer("ACK", 0.0)
+    said = "4 lines are missing between T and T: there was no room to hold them back"
+    assert texts == [said, "end", "next"]
+    assert buffer.is_empty
+    assert buffer.statistics() == Statistics(acknowledged=1, dropped=0, left_out=4, waiting=0)
+
+
 @given(st.text(), st.integers(1, 50))
 def test_the_parts_of_a_line_are_the_line(text: str, line_bytes: int) -> None:
     """However a line is cut, its parts are the line, none longer than allowed (one character always goes)."""
@@ -139,10 +156,69 @@ def test_the_pace_is_kept(rate: int, steps: list[float]) -> None:
         assert len(gone) - first <= rate * (gone[-1] - then + 0.05) + 2
 
 
+class World:
+    """A program that writes, a handler that answers, and the buffer between them."""
+
+    def __init__(self, lines: int) -> None:
+        self.buffer = Buffer(Limits(lines=lines, line_bytes=7))
+        self.under_way = deque[Line]()
+        self.now = 0.0
+        self.short = 0
+        self.long = [""]
+        """The lines that come in parts, each of a character of its own; the last is not at its end."""
+        self.taken: list[Line] = []
+
+    def add(self, count: int) -> None:
+        """Lines, all at once."""
+        self.short += count
+        self.buffer.add(block(*"x" * count))
+
+    def add_part(self, *, is_last: bool) -> None:
+        """A part of a line."""
+        part = chr(0x4E00 + len(self.long)) * 5
+        self.buffer.add(Block(f"{part}\n".encode(), "T", source="long", is_part=not is_last))
+        self.long[-1] += part
+        self.long += [""] * is_last
+
+    def send(self) -> bool:
+        """Send a line, if one may be sent."""
+        if (line := self.buffer.next(self.now)) is not None:
+            self.under_way.append(line)
+        return line is not None
+
+    def cut(self) -> None:
+        """The connection is gone."""
+        self.buffer.put_back()
+        self.under_way.clear()
+
+    def answer(self, kind: Answer) -> None:
+        """Answer the oldest line under way, if there is one."""
+        if self.under_way:
+            line = self.under_way.popleft()
+            self.buffer.take_answer(kind, self.now)
+            self.taken += [line] * (kind != "RETRY")
+
+    def finish(self) -> None:
+        """End the last line, and take everything."""
+        self.add_part(is_last=True)
+        while not self.buffer.is_empty:
+            self.now += 100
+            while self.send():
+                pass
+            self.answer("ACK")
+
+    @property
+    def whole(self) -> int:
+        """The lines that were taken with all their parts."""
+        text = "".join(line.text for line in self.taken if not line.missing)
+        return text.count("x") + sum(text.count(line[0]) == len(line) for line in self.long[:-1])
+
+
 @given(
     st.lists(
         st.one_of(
             st.integers(1, 9),
+            st.sampled_from(["part", "end"]),
             st.just("send"),
             st.just("cut"),
             st.sampled_from(["ACK", "RETRY", "DROP"]),
@@ -154,40 +230,28 @@ def test_the_pace_is_kept(rate: int, steps: list[float]) -> None:
 )
 def test_every_line_is_accounted_for(steps: list[int | str], lines: int) -> None:
     """Whatever happens in whatever order: each line is acknowledged, dropped or left out, once, and the lines that say
-    what is missing, together with those that were taken, make up all of them.
+    what is missing, together with those that were taken whole, make up all of them.
     """
-    buffer, under_way, now, added = Buffer(Limits(lines=lines)), deque[Line](), 0.0, 0
-    taken: list[Line] = []
-
-    def answer(kind: Answer) -> None:
-        each = under_way.popleft()
-        buffer.take_answer(kind, now)
-        if kind != "RETRY":
-            taken.append(each)
-
+    world = World(lines)
     for step in steps:
         match step:
             case int():
-                added += step
-                buffer.add(block(*"x" * step))
+                world.add(step)
+            case "part" | "end":
+                world.add_part(is_last=step == "end")
             case "send":
-                if (each := buffer.next(now)) is not None:
-                    under_way.append(each)
+                world.send()
             case "cut":
-                buffer.put_back()
-                under_way.clear()
+                world.cut()
             case "time":
-                now += 1
-            case "ACK" | "RETRY" | "DROP" if under_way:
-                answer(step)
-        assert len(buffer) <= lines + 1  # one line that says what is missing
-    while not buffer.is_empty:
-        now += 100
-        while (each := buffer.next(now)) is not None:
-            under_way.append(each)
-        answer("ACK")
-    done = buffer.statistics()
-    assert done.acknowledged + done.dropped + done.left_out == added
-    assert len([each for each in taken if not each.missing]) == done.acknowledged + done.dropped
-    assert sum(each.missing for each in taken) == done.left_out
-    assert buffer._bytes == 0
+                world.now += 1
+            case "ACK" | "RETRY" | "DROP":
+                world.answer(step)
+        most = 3 * lines if any(world.long) else lines  # a part is cut in three
+        assert len(world.buffer) <= most + 1  # one line that says what is missing
+    world.finish()
+    done = world.buffer.statistics()
+    assert done.acknowledged + done.dropped == world.whole
+    assert done.left_out == world.short + len(world.long) - 1 - world.whole
+    assert sum(line.missing for line in world.taken) == done.left_out
+    assert world.buffer._bytes == 0
