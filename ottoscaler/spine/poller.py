@@ -146,7 +146,7 @@ class Poller:
                 clock.reach("read", self._now())
             if epoch > 0:
                 self._hand_on(registration, epoch)
-            elif not registration.offer and self._roster.work_of(registration.event_id) is None:
+            elif self._roster.work_of(registration.event_id) is None:  # a try that was cut off may have entered it
                 self._roster.leave(registration.event_id)
 
     def _plan(self, events: Sequence[Event], offer: bool) -> list[Registration]:
