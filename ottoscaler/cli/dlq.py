@@ -17,7 +17,7 @@ from ottoscaler.cli.dlq_changes import (
 )
 from ottoscaler.cli.dlq_files import lines_of, written
 from ottoscaler.cli.flags import REDIS, add_setting_flags, settings_from
-from ottoscaler.cli.letters import Found, find_letter, read_letters, shown_entry
+from ottoscaler.cli.letters import Found, check_cause, find_letter, read_letters, shown_entry
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.errors import FixYourCall, OttoscalerError
 
@@ -91,6 +91,7 @@ Act = Callable[["Stream"], Awaitable[None]]
 
 def list_action(args: argparse.Namespace) -> Act:
     """`list`: a table, or a JSON object per line."""
+    check_cause(args.cause)
     columns = Columns(HEADER)
 
     async def act(stream: "Stream") -> None:
@@ -146,6 +147,7 @@ def described(found: Found) -> list[str]:
 
 def replay_action(args: argparse.Namespace) -> Act:
     """`replay`: one, whose event is printed, or many, which are counted."""
+    check_cause(args.cause)
 
     async def act(stream: "Stream") -> None:
         if args.id is not None:

@@ -19,7 +19,7 @@ def written(name: str) -> Iterator[IO[bytes]]:
     path = Path(name)
     is_plain = path.is_file() or not path.exists()
     part = path.with_name(f"{path.name}.{os.getpid()}.part") if is_plain else path
-    with _explained(name):
+    with _explained(name, "a file that can be written"):
         try:
             with part.open("wb") as file:
                 yield file
@@ -34,13 +34,13 @@ def lines_of(name: str) -> list[bytes]:
     """The lines of a file, or of stdin for `-`."""
     if name == "-":
         return sys.stdin.buffer.readlines()
-    with _explained(name):
+    with _explained(name, "a file that can be read"):
         return Path(name).read_bytes().splitlines()
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, expected: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FixYourCall(f"FILE is {name!r}: {error.strerror or error}") from error
+        raise FixYourCall(f"FILE is {name!r}, expected {expected} ({error.strerror or error})") from error

@@ -1,14 +1,16 @@
 """`ottoscaler explain`: what a cause means, how it looks, what happens, and what to do."""
 
 import argparse
+import difflib
 from collections.abc import Callable
 
-from ottoscaler.causes import CAUSES, CLASSES, Cause, suggest_cause
+from ottoscaler.causes import CAUSES, CLASSES, Cause
 from ottoscaler.cli.columns import Columns
 from ottoscaler.errors import FixYourCall
 from ottoscaler.refusals import REFUSALS
 
 HEADER = ("CAUSE", "CLASS", "MEANING")
+NAMES = (*CAUSES, *REFUSALS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +32,21 @@ def list_causes() -> list[str]:
 
 
 def explain(given: str) -> list[str]:
-    """One cause in lines; `given` in any case. Raises `FixYourCall` with a suggestion."""
+    """One cause in lines; `given` in any case. Raises `FixYourCall`, which names all and suggests one."""
     cause = next((known for known in CAUSES.values() if known.name.lower() == given.lower()), None)
     if cause is None:
         if (refusal := next((name for name in REFUSALS if name.lower() == given.lower()), None)) is not None:
             return [
                 f"{refusal} (dead letter): why an event was refused; the reason: ottoscaler dlq list --cause {refusal}"
             ]
-        raise FixYourCall(f"there is no cause {given!r}{suggest_cause(given)}")
+        raise FixYourCall(f"CAUSE is {given!r}, expected one of {', '.join(NAMES)}{_suggest(given)}")
     return [f"{cause.name} ({cause.kind})", *(f"  {title:13}{words}" for title, words in _parts(cause))]
+
+
+def _suggest(given: str) -> str:
+    folded = {name.lower(): name for name in NAMES}
+    close = difflib.get_close_matches(given.lower(), folded, n=1)
+    return f"; did you mean {folded[close[0]]}?" if close else ""
 
 
 def _parts(cause: Cause) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ottoscaler.cli.columns import shown
 from ottoscaler.errors import FixYourCall
+from ottoscaler.refusals import REFUSALS
 
 if TYPE_CHECKING:
     from ottoscaler.stream.base import Stream
@@ -18,13 +19,19 @@ ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})", re.ASCII)
 
 
 class BadLetter(FixYourCall):
-    """An id, or a line of an export, that cannot be what it should be; the message is a whole sentence."""
+    """An id, a cause, or a line of an export, that cannot be what it should be; the message is a whole sentence."""
 
 
 def is_id(text: str) -> bool:
     """Whether Redis takes it for the id of an entry: two whole numbers of 64 bits."""
     found = ID.fullmatch(text)
     return found is not None and all(int(number) < 2**64 for number in found.groups())
+
+
+def check_cause(cause: str) -> None:
+    """Raise BadLetter where no dead letter can have this cause; empty stands for all."""
+    if cause and cause not in REFUSALS:
+        raise BadLetter(f"--cause is {cause!r}, expected one of {', '.join(REFUSALS)}")
 
 
 async def read_letters(stream: "Stream", after: str = "0", cause: str = "") -> AsyncIterator[list[Found]]:

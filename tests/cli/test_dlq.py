@@ -17,7 +17,7 @@ from ottoscaler.cli.letters import BadLetter, find_letter, is_id, read_letters
 from ottoscaler.cli.letters_json import from_lines, to_json
 from ottoscaler.events import BadEntry, dump_entry, load_entry
 from ottoscaler.outcomes import dead_letter_pairs
-from ottoscaler.refusals import Refusal
+from ottoscaler.refusals import REFUSALS, Refusal
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 
 BAD = ((b"type", b"scale_sideways"), (b"\xff", b"a\x1b[31m\xfe"), (b"note", "für\nalle".encode()))
@@ -179,6 +179,18 @@ def test_all_of_a_cause_are_replayed(server: MemoryServer, capsys: pytest.Captur
     assert len(server.dead_letters) == 2
 
 
+@pytest.mark.parametrize("action", ["list", "replay"])
+def test_a_word_that_is_no_cause_is_refused(
+    server: MemoryServer, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    """A mistyped cause is no answer that there are none: the causes that dead letters have are named."""
+    add_letter(server, "1-1")
+    assert call(action, "--cause", "Nope") == 2
+    causes = ", ".join(REFUSALS)
+    assert capsys.readouterr() == ("", f"ottoscaler: --cause is 'Nope', expected one of {causes}\n")
+    assert len(server.dead_letters) == 1
+
+
 def test_an_empty_cause_does_not_mean_all(server: MemoryServer, capsys: pytest.CaptureFixture[str]) -> None:
     """`--cause ''` is a wrong call."""
     add_letter(server, "1-1")
@@ -324,9 +336,10 @@ def test_a_file_that_cannot_be_opened_is_named(
     server: MemoryServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Neither reading nor writing one ends in a traceback."""
-    for action in ("import", "export"):
+    for action, done in (("import", "read"), ("export", "written")):
         assert call(action, str(tmp_path / "no" / "file")) == 2
-        assert capsys.readouterr().err == f"ottoscaler: FILE is '{tmp_path}/no/file': No such file or directory\n"
+        expected = f"expected a file that can be {done} (No such file or directory)"
+        assert capsys.readouterr().err == f"ottoscaler: FILE is '{tmp_path}/no/file', {expected}\n"
 
 
 def test_an_entry_in_another_form_survives_the_way_through_a_file() -> None:
