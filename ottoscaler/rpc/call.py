@@ -16,6 +16,7 @@ from ottoscaler.rpc.answers import Answer, TooLarge
 from ottoscaler.rpc.door import InvalidCall
 from ottoscaler.rpc.framing import prefixed
 from ottoscaler.rpc.heads import Head, Headers
+from ottoscaler.rpc.lanes import Place
 from ottoscaler.rpc.peers import Peer
 
 _PREFIX = struct.Struct(">BI")  # whether compressed, length
@@ -40,6 +41,9 @@ class Carrier(Protocol):
 class Call:
     """Made by a connection, for each stream that begins."""
 
+    place: Place
+    """Given by who admits it."""
+
     def __init__(self, carrier: Carrier, number: int, head: Head) -> None:
         self.number = number
         self.head = head
@@ -62,15 +66,17 @@ class Call:
     # -- for its task
 
     async def message(self, largest: int) -> bytes | None:
-        """The client's next message; None: there are no more. Raises `TooLarge`, `InvalidCall`."""
+        """The client's next message; None: there are no more. Raises `TooLarge`, `InvalidCall`, `TooMany`."""
         while (message := self._cut_message(largest)) is None:
             self._acknowledge()
             if self.is_half_closed:
                 if self._body:
                     raise InvalidCall("the message", f"{len(self._body)} bytes of one", "a whole one")
                 return None
+            self.place.wait()
             self._came = trio.Event()
             await self._came.wait()
+        self.place.go_on()
         return message
 
     async def send(self, message: bytes) -> None:

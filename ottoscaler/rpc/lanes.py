@@ -1,7 +1,8 @@
 """How many calls are answered at a time, and how fast one client may call.
 
 Each sort of call has a lane with places of its own, so that calls which wait can never take those of health checks and
-short calls. What finds no place is refused at once, instead of being queued.
+short calls. What finds no place is refused at once, instead of being queued. Calls that are over in no time take their
+place when their message is there; the few whose message is slow wait for it elsewhere.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ MOST_CLIENTS = 10_000
 
 
 class Lane:
-    """Places for one sort of call: `limit` of them at a time, `share` of these for one client (0: all)."""
+    """Places for one sort of call: `limit` of them at a time, `share` of these for one client.
 
-    def __init__(self, name: str, limit: int, share: int = 0) -> None:
+    `hall`: where calls are that still have to bring their message; without one they are in the lane from the beginning.
+    """
+
+    def __init__(self, name: str, limit: int, hall: Lane | None = None) -> None:
         self.name = name
         self.limit = limit
-        self.share = share or limit
+        self.share = (limit + 1) // 2  # so that the others still get in
+        self.hall = hall
         self._in_use = Counter[str]()
 
     def enter(self, client: str) -> None:
@@ -39,6 +44,39 @@ class Lane:
         self._in_use[client] -= 1
         if not self._in_use[client]:
             del self._in_use[client]
+
+
+class Place:
+    """The place of one call, which moves with it. What moves it raises `TooMany`."""
+
+    def __init__(self, lane: Lane, client: str) -> None:
+        self._lane = lane
+        self._client = client
+        self._held: Lane | None = None
+        if lane.hall is None:
+            self._move(lane)
+
+    def wait(self) -> None:
+        """The message is still to come."""
+        self._move(self._lane.hall or self._lane)
+
+    def go_on(self) -> None:
+        """The message is there."""
+        self._move(self._lane)
+
+    def leave(self) -> None:
+        """The call is over."""
+        self._move(None)
+
+    def _move(self, lane: Lane | None) -> None:
+        if lane is self._held:
+            return
+        if self._held is not None:
+            self._held.leave(self._client)
+        self._held = None
+        if lane is not None:
+            lane.enter(self._client)
+            self._held = lane
 
 
 class Pace:

@@ -34,7 +34,7 @@ LINGER_SECONDS, QUIET_SECONDS = 2.0, 0.3
 """So much longer calls are answered at most where some are still begun: endpoints lag more than they should. It ends
 when none was begun for the second of these.
 """
-SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS = 16, 8, 32
+SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS, HALF_OPEN_CALLS = 16, 32, 32, 64
 MORE_CALLS = 1000
 """Calls beyond all places that a client may begin on one connection, to be refused each with its reason."""
 
@@ -55,10 +55,10 @@ class RpcServer:
     def __init__(self, door: Door, settings: Settings) -> None:
         access, certificates = Access(settings), load_certificates(settings)
         lanes = Lanes(
-            Lane("waiting", waiting := settings.grpc_max_waiting_calls, share=half(waiting)),
-            Lane("short", SHORT_CALLS),
-            Lane("health", HEALTH_CALLS),
-            Lane("watching", WATCHING_CALLS, share=half(WATCHING_CALLS)),
+            Lane("waiting", settings.grpc_max_waiting_calls),
+            Lane("short", SHORT_CALLS, Lane("half-open short", HALF_OPEN_CALLS)),
+            Lane("health", HEALTH_CALLS, Lane("half-open health", HALF_OPEN_CALLS)),
+            Lane("watching", WATCHING_CALLS),
         )
         self.address = bind_address(settings, certificates is not None)
         self._most_calls = sum(lane.limit for lane in lanes) + MORE_CALLS
@@ -152,8 +152,3 @@ def wrong_files(settings: Settings) -> list[str]:
         except SettingsError as error:
             problems += error.problems
     return problems
-
-
-def half(places: int) -> int:
-    """What one client may have of the places for calls that last, so that the others still get in."""
-    return (places + 1) // 2

@@ -1,7 +1,8 @@
 """The rpcs: what each call must pass before it has a task, what its task does, and what the client is told at its end.
 
-A call has its pace, its token and its place checked as soon as its headers are there, in sync code; what is refused
-costs no task. What then waits for the client has a limit of time, so that nobody keeps a place by saying nothing.
+A call has its pace, its token and, where it may last, its place checked as soon as its headers are there, in sync code;
+what is refused costs no task. What then waits for the client has a limit of time, so that nobody keeps a place by
+saying nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import Door, Draining, InvalidCall
 from ottoscaler.rpc.heads import ENCODINGS
 from ottoscaler.rpc.health import Health
-from ottoscaler.rpc.lanes import Lane
+from ottoscaler.rpc.lanes import Lane, Place
 from ottoscaler.rpc.peers import Refusals
 from ottoscaler.rpc.tokens import Role
 from ottoscaler.rpc.trace_headers import with_trace
@@ -117,15 +118,15 @@ class Servicer:
             call.refuse(status)
             return None
         try:
-            client = self._admit(call, method, started)
+            self._admit(call, method, started)
         except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
             self._end(call, rpc, answer_to(error), started)
             return None
         assert method is not None  # else it was refused
-        return partial(self._run, call, method, client, started)
+        return partial(self._run, call, method, started)
 
-    def _admit(self, call: Call, method: Method | None, now: float) -> str:
-        """Who it is, whose place it has now."""
+    def _admit(self, call: Call, method: Method | None, now: float) -> None:
+        """Let it in, and give it a place; who it is matters for that alone."""
         client, path = call.peer.host, call.head.get(":path")
         role = method.role if method else "read"
         if role is not None:
@@ -137,10 +138,9 @@ class Servicer:
         if encoding and encoding not in ENCODINGS.split(","):
             raise NotOffered(f"messages encoded as {encoding[:MOST_SHOWN]!r} are not read here, but {ENCODINGS}")
         call.scope.deadline = now + call.head.timeout
-        method.lane.enter(client)
-        return client
+        call.place = Place(method.lane, client)
 
-    async def _run(self, call: Call, method: Method, client: str, started: float) -> None:
+    async def _run(self, call: Call, method: Method, started: float) -> None:
         answer = _draining()  # where it is cancelled from outside
         if method.lane is self._watching:
             self._watchers.add(call)
@@ -151,7 +151,7 @@ class Servicer:
                 answer = _cut_short(call)
         finally:
             self._watchers.discard(call)
-            method.lane.leave(client)
+            call.place.leave()
             self._end(call, method.rpc, answer, started)
 
     def _end(self, call: Call, rpc: str, answer: Answer, started: float) -> None:

@@ -172,6 +172,16 @@ class Stage:
     over: trio.Event
     nursery: trio.Nursery
 
+    async def connect(self, host: str) -> Client:
+        """Another client, at an address of its own."""
+        far, near = trio.testing.memory_stream_pair()
+        client = Client(far, {}, opens_windows=True)
+        self.nursery.start_soon(self.server._converse, near, Peer(host, 4711), b"")
+        self.nursery.start_soon(client.run)
+        client.h2.initiate_connection()
+        await far.send_all(client.h2.data_to_send()[len(PREFACE) :])
+        return client
+
     def connections(self) -> int:
         """How many there are."""
         return len(self.server._connections)
@@ -179,7 +189,8 @@ class Stage:
     def places(self) -> int:
         """How many calls hold a place."""
         methods = self.server._servicer._methods.values()
-        return sum(lane._in_use.total() for lane in {method.lane for method in methods})
+        lanes = {method.lane for method in methods}
+        return sum(lane._in_use.total() for lane in lanes | {lane.hall for lane in lanes if lane.hall})
 
 
 @asynccontextmanager

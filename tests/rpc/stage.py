@@ -45,6 +45,7 @@ class FakeDoor:
     entered: trio.Event = field(default_factory=trio.Event)
     left: trio.Event = field(default_factory=trio.Event)
     holds: bool = False
+    holds_status: bool = False
 
     async def _answer(self, call: Any, usual: T) -> T:
         self.asked.append(call)
@@ -73,6 +74,8 @@ class FakeDoor:
         if isinstance(self.answer, Exception):
             raise self.answer
         self.asked.append(question)
+        if self.holds_status:
+            await self.release.wait()
         return self.answer if isinstance(self.answer, StatusAnswer) else StatusAnswer()
 
     async def execute_pipeline(
