@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -90,6 +91,7 @@ class Backlog:
         """What is on disk and was not read back."""
         self._has_room = trio.Event()
         self._turn = trio.Lock()
+        self._has_left = False
         room.workers += 1
 
     def __len__(self) -> int:
@@ -100,9 +102,15 @@ class Backlog:
         """About how many bytes wait in memory."""
         return self._weight + self._tail_weight
 
+    def leave(self) -> None:
+        """Leave the share in the room to others, whether or not anything was ever put in here."""
+        if not self._has_left:
+            self._has_left = True
+            self._room.workers -= 1
+
     async def close(self) -> None:
         """Give room and file back; what waits is forgotten."""
-        self._room.workers -= 1
+        self.leave()
         async with self._turn:
             self._memory.clear()
             self._blocks.clear()
@@ -215,7 +223,8 @@ class Backlog:
 
     async def _drop(self, segment: _Segment) -> None:
         self._room.spooled -= segment.end
-        await trio.aclose_forcefully(segment.file)
+        with suppress(OSError):  # it has no name, and nobody reads it any more
+            await trio.aclose_forcefully(segment.file)
 
 
 def _weight(entries: Sequence[Entry]) -> int:

@@ -106,12 +106,14 @@ class LogKeeper:
         self._turns = turns or Turns()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow and forward until cancelled."""
+        """Follow and forward until cancelled. After a crash every log that is still waited for goes on at its mark."""
         try:
-            async with trio.open_nursery() as self._nursery:
-                await self._nursery.start(self.receiver.run)
-                for tracked in self._tracked:  # after a crash of this part
-                    self._nursery.start_soon(self._see_through, tracked)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.receiver.run)
+                self._nursery = nursery
+                for tracked in self._tracked:
+                    if not tracked.settled.is_set():
+                        nursery.start_soon(self._see_through, tracked)
                 task_status.started()
                 await self._write_marks()
         finally:
@@ -142,6 +144,8 @@ class LogKeeper:
     def forget(self, tracked: Tracked, reason: str) -> None:
         """End with a worker."""
         tracked.life.cancel(reason=reason)
+        tracked.settle()
+        tracked.backlog.leave()
         self._tracked.discard(tracked)
 
     async def wait(self, tracked: Tracked) -> None:
@@ -172,8 +176,7 @@ class LogKeeper:
             log.warning("states not told", event_id=who.event_id, worker=who.name, cause=why, told=tracked.told)
         tracked.is_ended, tracked.told = True, len(_STATES)
         _note_end(tracked)
-        tracked.forwarded.set()
-        tracked.settled.set()
+        tracked.settle()
         tracked.life.cancel(reason=f"nobody took the log: {why}")
 
     def _relieve(self) -> None:
@@ -210,7 +213,9 @@ class LogKeeper:
     # -- one worker
 
     async def _see_through(self, tracked: Tracked) -> None:
-        """Everything about one worker; nothing but a cancel of the whole part leaves this task."""
+        """Everything about one worker; nothing but a cancel of the whole part leaves this task, and then the log is
+        not settled: pods and events wait on.
+        """
         try:
             with tracked.life, self._fleet.follow(tracked.who.name) as pod:
                 async with trio.open_nursery() as nursery:
@@ -220,14 +225,16 @@ class LogKeeper:
                     tracked.forwarded.set()
                 await self._write_through(tracked)
                 _note_end(tracked)
+            tracked.settle()
         except* Exception as errors:  # noqa: BLE001 - whatever a bug raises, the other logs go on
             self._break(tracked, errors)
+            tracked.settle()
         finally:
             self.receiver.detach(tracked.sender)
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await tracked.backlog.close()
-            tracked.forwarded.set()
-            tracked.settled.set()
+            if not tracked.settled.is_set():
+                tracked.begin_anew()
 
     def _break(self, tracked: Tracked, errors: BaseException) -> None:
         """What was met with this log ends it, and it alone."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
+from ottoscaler.errors import Unavailable
 from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.lane import Lane, Sender
 from ottoscaler.logs.mark import Entry, Gap
@@ -70,9 +71,11 @@ class _Page:
 
     is_leaving = False
 
-    def __init__(self, wake: Callable[[], None], descriptor: int) -> None:
+    def __init__(self, wake: Callable[[], None], descriptor: int, torn: bytearray) -> None:
         self._wake = wake
         self._descriptor = descriptor
+        self._torn = torn
+        """What is missing of a line that was written in part; comes before everything else."""
         self._waiting: deque[bytes] = deque()
         self._answers: list[Printed] = []
         self._arrived = trio.Event()
@@ -88,21 +91,40 @@ class _Page:
         return answers
 
     async def work(self) -> None:
-        """Write whole lines, as many at a time as a pipe takes in one piece: other lines come between, not inside."""
-        with os.fdopen(self._descriptor, "wb", buffering=0, closefd=False) as raw:
-            file = trio.wrap_file(raw)
-            while True:
-                while not self._waiting:
-                    self._arrived = trio.Event()
-                    await self._arrived.wait()
-                batch = [self._waiting.popleft()]
-                while self._waiting and sum(map(len, batch)) + len(self._waiting[0]) <= select.PIPE_BUF:
-                    batch.append(self._waiting.popleft())
-                left = memoryview(b"".join(batch))
-                while left:
-                    left = left[await file.write(left) or 0 :]
-                self._answers += [Printed()] * len(batch)
-                self._wake()
+        """Write whole lines, as many at a time as a pipe takes in one piece: other lines come between, not inside.
+
+        Raises Unavailable where nobody takes them: the disk is full, the reader is gone.
+        """
+        try:
+            with os.fdopen(self._descriptor, "wb", buffering=0, closefd=False) as raw:
+                await self._work(trio.wrap_file(raw))
+        except OSError as error:
+            raise Unavailable(f"stdout cannot be written: {error.strerror}") from error
+
+    async def _work(self, file: Any) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            batch = [self._waiting.popleft()]
+            while self._waiting and sum(map(len, batch)) + len(self._waiting[0]) <= select.PIPE_BUF:
+                batch.append(self._waiting.popleft())
+            await self._write(file, bytes(self._torn) + b"".join(batch))
+            self._answers += [Printed()] * len(batch)
+            self._wake()
+
+    async def _write(self, file: Any, raw: bytes) -> None:
+        at, is_inside = 0, bool(self._torn)
+        try:
+            while at < len(raw):
+                written = await file.write(memoryview(raw)[at:])
+                if written is None:  # it does not block, and is full
+                    await trio.lowlevel.wait_writable(self._descriptor)
+                elif written:
+                    at += written
+                    is_inside = raw[at - 1 : at] != b"\n"
+        finally:
+            self._torn[:] = raw[at : raw.index(b"\n", at) + 1] if is_inside else b""
 
 
 class PrintingReceiver:
@@ -112,12 +134,13 @@ class PrintingReceiver:
         self._as_json = as_json
         self._descriptor = descriptor
         self._is_suspended = False
-        self.lines, self.states = Outage(), Outage()
+        self._torn = bytearray()
+        self.lines, self.states = Outage(receiver="stdout"), Outage("states", "stdout")
         self._lane = Lane(self._open, self._wait_open, outage=self.lines)
 
     @asynccontextmanager
     async def _open(self, wake: Callable[[], None]) -> AsyncIterator[_Page]:
-        page = _Page(wake, self._descriptor)
+        page = _Page(wake, self._descriptor, self._torn)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(page.work)
             yield page

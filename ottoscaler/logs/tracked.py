@@ -88,14 +88,6 @@ class Tracked:
         self.told = mark.told
         self.is_ended = mark.ended
         self.wording = wording
-        self.backlog = Backlog(room, lambda: self.sender.stir())
-        self.outbox = Outbox(self.backlog, mark)
-        self.sender = Sender(self.outbox, self.backlog, wording.encode, self._note_answer, self._break)
-        self.following: Following | None = None
-        self.forwarding = trio.CancelScope()
-        """Is cancelled when its lines cannot be sent,"""
-        self.failure: Exception | None = None
-        """for this."""
         self.rest: Gap | None = None
         """What of the log was given up."""
         self.gaps = 0
@@ -107,10 +99,32 @@ class Tracked:
         """No line of it is waited for any more."""
         self.settled = trio.Event()
         """Neither a line nor a state is."""
-        self.life = trio.CancelScope()
         self.needed_until = math.inf
         """When the grace after its end is over (clock of trio)."""
         self._answered = trio.Event()
+        self._room = room
+        self._open(mark)
+
+    def _open(self, mark: Mark) -> None:
+        """Everything that serves from a mark on to the end, or to a crash of the part that runs it."""
+        self.life = trio.CancelScope()
+        self.forwarding = trio.CancelScope()
+        """Is cancelled when its lines cannot be sent,"""
+        self.failure: Exception | None = None
+        """for this."""
+        self.following: Following | None = None
+        self.backlog = Backlog(self._room, lambda: self.sender.stir())
+        self.outbox = Outbox(self.backlog, mark)
+        self.sender = Sender(self.outbox, self.backlog, self.wording.encode, self._note_answer, self._break)
+
+    def begin_anew(self) -> None:
+        """What was under way is left: the log goes on at its mark. The old backlog has to be closed."""
+        self._open(self.mark)
+
+    def settle(self) -> None:
+        """Neither a line nor a state is waited for any more."""
+        self.forwarded.set()
+        self.settled.set()
 
     def __repr__(self) -> str:
         return f"<Tracked {self.who.name} line={self.outbox.mark.line} backlog={len(self.backlog)}>"

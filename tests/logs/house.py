@@ -11,12 +11,14 @@ from typing import Any
 
 import trio
 
+from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
 from ottoscaler.logs.forwarding import HandlerReceiver
 from ottoscaler.logs.keeping import LogKeeper
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry, WorkerStatusNotification
 from ottoscaler.stream.memory import MemoryServer
 from ottoscaler.stream.progress import Progress
+from ottoscaler.supervisor import Supervisor
 from tests.logs.kubelet import FakeKubelet
 from tests.logs.receiver import FakeReceiver
 from tests.spine.stage import Stage
@@ -160,9 +162,9 @@ class House:
 
 @asynccontextmanager
 async def logged_stage(
-    world: LoggedWorld, server: MemoryServer, handler: FakeHandler, session: str, grace: float
+    world: LoggedWorld, server: MemoryServer, handler: FakeHandler, session: str, grace: float, restarts: int = 0
 ) -> AsyncIterator[House]:
-    """One scaler in a world that runs; leaving it is a `kill -9`."""
+    """One scaler in a world that runs; leaving it is a `kill -9`. Its keeper may crash so often within a minute."""
     async with Stage(world, server, session).open() as stage, trio.open_nursery() as nursery:
         keeper = LogKeeper(
             world,
@@ -175,21 +177,21 @@ async def logged_stage(
             now=trio.current_time,
         )
         stage.site = replace(stage.site, logs=keeper)
-        await nursery.start(keeper.run)
+        await nursery.start(Supervisor(restarts + 1, Backoff(0.1, 5.0)).run, "logs", keeper.run)
         yield House(world, handler, stage, keeper)
         nursery.cancel_scope.cancel(reason="killed by the test")
 
 
 @asynccontextmanager
 async def open_house(
-    folder: Path, *, plan: Plan | None = None, lines: int = 10, grace: float = 60.0
+    folder: Path, *, plan: Plan | None = None, lines: int = 10, grace: float = 60.0, restarts: int = 0
 ) -> AsyncIterator[House]:
     """A world with one scaler."""
     world = LoggedWorld(folder, lambda labels: plan or Plan(), lines)
     handler = FakeHandler(FakeReceiver(), [])
     async with trio.open_nursery() as nursery:
         await nursery.start(world.run)
-        async with logged_stage(world, MemoryServer(), handler, "s1", grace) as house:
+        async with logged_stage(world, MemoryServer(), handler, "s1", grace, restarts) as house:
             yield house
         world.close()
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from ottoscaler.backoff import Backoff
+from ottoscaler.logs import backlog as backlog_module
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.lane import STALL_SECONDS, Lane, Sender
 from ottoscaler.logs.lines import LogLine
@@ -169,6 +171,33 @@ async def test_what_went_to_disk_is_sent_too(nursery: trio.Nursery) -> None:
         while worker.outbox.mark.line < 3000:  # noqa: ASYNC110 - there is nothing that says so
             await trio.sleep(0.01)
     assert told(receiver, "w") == list(range(1, 3001))
+
+
+@pytest.mark.slow_clock
+async def test_a_disk_that_cannot_be_read_ends_one_log_alone(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that cannot be brought back break their own worker; the other one sends everything."""
+    read, broken = backlog_module._read, list[Exception]()
+
+    async def read_or_fail(file: Any, size: int) -> bytes:
+        if file is bad.backlog._blocks[0].segment.file:
+            raise OSError(5, "Input/output error")
+        return await read(file, size)
+
+    lane, receiver = await open_lane(nursery)
+    bad, good = Worker(lane, "bad", Room(0)), Worker(lane, "good", Room(0))
+    bad.sender.broke = broken.append
+    monkeypatch.setattr(backlog_module, "_read", read_or_fail)
+    await bad.say(600)
+    await good.say(600)
+    with trio.fail_after(10):
+        while good.outbox.mark.line < 600 or not broken:  # noqa: ASYNC110 - there is nothing that says so
+            await trio.sleep(0.01)
+    assert told(receiver, "good") == list(range(1, 601))
+    assert isinstance(broken[0], OSError)
+    assert bad.sender.lane is None
+    await bad.backlog.close()
 
 
 async def test_a_worker_that_left_is_forgotten(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 import trio
@@ -28,7 +29,6 @@ def who(name: str) -> Who:
 async def printed(receiver: PrintingReceiver, reading: int, entries: dict[str, list[Entry]], size: int) -> bytes:
     """What `size` bytes of output are, when these workers' entries are printed."""
     outboxes = []
-    out = bytearray()
     async with trio.open_nursery() as nursery:
         await nursery.start(receiver.run)
         for name, theirs in entries.items():
@@ -38,10 +38,17 @@ async def printed(receiver: PrintingReceiver, reading: int, entries: dict[str, l
             receiver.attach(Sender(outboxes[-1], backlog, receiver.wording(who(name)).encode, lambda: None))
         async with trio.lowlevel.FdStream(reading) as stream:
             with trio.fail_after(10):
-                while len(out) < size:
-                    out += await stream.receive_some(100_000)
-                    await trio.sleep(0.001)
+                out = await read_all(stream, size)
         nursery.cancel_scope.cancel(reason="all was read")
+    return out
+
+
+async def read_all(stream: trio.lowlevel.FdStream, size: int) -> bytes:
+    """So many bytes, read slowly."""
+    out = bytearray()
+    while len(out) < size:
+        out += await stream.receive_some(100_000)
+        await trio.sleep(0.001)
     return bytes(out)
 
 
@@ -61,6 +68,79 @@ async def test_lines_of_many_workers_never_mix_inside() -> None:
     for name in entries:
         numbers = [int(line.split()[2]) for line in lines if line.startswith(f"{name} | ")]
         assert numbers == list(range(2000))
+
+
+async def test_a_full_disk_is_waited_for() -> None:
+    """While stdout takes nothing it is tried again, and then every line comes, once and whole."""
+    reading, writing = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    receiver = PrintingReceiver(as_json=False, descriptor=full)
+
+    async def make_room() -> None:
+        while not receiver.lines.is_silent_for(0.3):  # noqa: ASYNC110 - nothing says so
+            await trio.sleep(0.05)
+        os.dup2(writing, full)
+
+    entries: dict[str, list[Entry]] = {"w1": [LogLine(STAMP, b"one", 0, 1), LogLine(STAMP, b"two", 0, 2)]}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(make_room)
+        assert await printed(receiver, reading, entries, 18) == b"w1 | one\nw1 | two\n"
+    os.close(writing)
+    os.close(full)
+
+
+async def test_a_reader_that_is_gone_stops_nothing() -> None:
+    """A line of which a reader took a part before it left is brought to its end for the next, and then repeated."""
+    reading, writing = os.pipe()
+    after, next_writing = os.pipe()
+    receiver = PrintingReceiver(as_json=False, descriptor=writing)
+    text = b"x" * 200_000
+
+    async def change() -> None:
+        await trio.to_thread.run_sync(os.read, reading, 1000)
+        os.close(reading)
+        await trio.sleep(0.2)
+        os.dup2(next_writing, writing)
+
+    backlog, out = Backlog(Room()), b""
+    await backlog.put([LogLine(STAMP, text, 0, 1)])
+    receiver.attach(Sender(Outbox(backlog, Mark()), backlog, receiver.wording(who("w1")).encode, lambda: None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        await nursery.start(receiver.run)
+        async with trio.lowlevel.FdStream(after) as stream:
+            with trio.fail_after(10):
+                while out.count(b"\n") < 2:
+                    out += await stream.receive_some(100_000)
+        nursery.cancel_scope.cancel(reason="all was read")
+    rest, whole, nothing = out.split(b"\n")
+    assert (whole, nothing) == (b"w1 | " + text, b"")
+    assert 0 < len(rest) < len(text)
+    assert set(rest) == set(b"x")
+    os.close(writing)
+    os.close(next_writing)
+
+
+async def test_a_slow_reader_of_a_stdout_that_does_not_block_costs_nothing() -> None:
+    """Where a write would block, the next one waits until there is room."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    page = PrintingReceiver(as_json=False, descriptor=writing)
+    entries: dict[str, list[Entry]] = {"w1": [LogLine(STAMP, b"x" * 995, 0, number) for number in range(200)]}
+
+    async with trio.open_nursery() as nursery:
+        backlog = Backlog(Room())
+        await backlog.put(entries["w1"])
+        page.attach(Sender(Outbox(backlog, Mark()), backlog, page.wording(who("w1")).encode, lambda: None))
+        await nursery.start(page.run)
+        begun = time.process_time()
+        await trio.sleep(1.0)
+        assert time.process_time() - begun < 0.4
+        async with trio.lowlevel.FdStream(reading) as stream:
+            with trio.fail_after(10):
+                assert len(await read_all(stream, 200 * 1001)) == 200 * 1001
+        nursery.cancel_scope.cancel(reason="all was read")
+    os.close(writing)
 
 
 def test_as_json_each_line_is_an_object() -> None:
