@@ -24,13 +24,16 @@ _SHOWN = 80
 
 
 class WrongSpec(ValueError):
-    """A spec that means nothing: `field` (with its path), `value` as it was written, and what was `expected`."""
+    """A spec that means nothing: `field` (with its path), `value` as it was written, and what was `expected`. The
+    sentence has the value as others have it: a text in quotes, and so the whole of `otto.spec`; numbers as they are.
+    """
 
-    def __init__(self, field: str, value: str, expected: str) -> None:
+    def __init__(self, field: str, value: str, expected: str, shown: str = "") -> None:
         self.field = field
-        self.value = _short(" ".join(value.split()))
+        said = " ".join(value.split())
+        self.value = _short(said)
         self.expected = expected
-        super().__init__(f"field {field} is {self.value}, expected {expected}")
+        super().__init__(f"field {field} is {shown or _short(_quoted(field, said))}, expected {expected}")
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,7 +63,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 def parse_spec(text: str) -> Spec:
     """Read the text of `otto.spec`; a field that is null counts as not given. Raises `WrongSpec`."""
     if (size := len(text.encode())) > LONGEST_SPEC:
-        raise WrongSpec(FIELD, f"{size} bytes long", f"at most {LONGEST_SPEC} bytes")
+        size_shown = f"{size} bytes long"
+        raise WrongSpec(FIELD, size_shown, f"at most {LONGEST_SPEC} bytes", size_shown)
     given = _object(FIELD, text, _SPEC)
     return Spec(**given)
 
@@ -77,6 +81,16 @@ def show_spec(spec: Spec) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _quoted(field: str, text: str) -> str:
+    """`text` is what stands in the field: of `otto.spec` any text, of a field in it JSON."""
+    if field == FIELD:
+        return repr(text)
+    try:
+        return repr(msgspec.json.decode(text, type=str))
+    except msgspec.DecodeError:
+        return text
 
 
 def _object(where: str, text: str, fields: dict[str, Callable[[str, str], Any]]) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def _decode(where: str, text: str, expected: str, kind: Any) -> Any:
 
 
 def _refuse(where: str, text: str, expected: str) -> NoReturn:
-    raise WrongSpec(where, text or "empty", expected) from None
+    raise WrongSpec(where, text, expected) from None
 
 
 def _image(where: str, text: str) -> str:

@@ -60,17 +60,21 @@ def test_what_is_not_given_is_not_asked() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", f"field otto.spec is empty, expected {FIELDS}"),
-        ("[1]", f"field otto.spec is [1], expected {FIELDS}"),
-        ('{"image": "a"', f'field otto.spec is {{"image": "a", expected {FIELDS}'),
+        ("", f"field otto.spec is '', expected {FIELDS}"),
+        ("[1]", f"field otto.spec is '[1]', expected {FIELDS}"),
+        ('{"image": "a"', f'field otto.spec is \'{{"image": "a"\', expected {FIELDS}'),
         (
             '{"cpu": "64"}',
-            'field otto.spec is {"cpu": "64"}, expected only image, command, args, timeout_seconds, retry in it',
+            'field otto.spec is \'{"cpu": "64"}\', expected only image, command, args, timeout_seconds, retry in it',
         ),
-        ('{"image": "a b"}', 'field otto.spec.image is "a b", expected an image name without spaces'),
-        ('{"image": ""}', 'field otto.spec.image is "", expected an image name without spaces'),
+        ('{"image": "a b"}', "field otto.spec.image is 'a b', expected an image name without spaces"),
+        ('{"image": ""}', "field otto.spec.image is '', expected an image name without spaces"),
+        (
+            '{"image": " %s"}' % ("x" * 99),
+            f"field otto.spec.image is ' {'x' * 75}..., expected an image name without spaces",
+        ),
         ('{"image": 7}', "field otto.spec.image is 7, expected an image name without spaces"),
-        ('{"command": "make test"}', f'field otto.spec.command is "make test", {WORDS}'),
+        ('{"command": "make test"}', f"field otto.spec.command is 'make test', {WORDS}"),
         ('{"args": ["a", 1]}', f'field otto.spec.args is ["a", 1], {WORDS}'),
         (
             '{"args": ["a\\u0000"]}',
@@ -82,7 +86,7 @@ def test_what_is_not_given_is_not_asked() -> None:
         ),
         (
             '{"timeout_seconds": "60"}',
-            'field otto.spec.timeout_seconds is "60", expected a whole number from 0 (none) to 2147483647',
+            "field otto.spec.timeout_seconds is '60', expected a whole number from 0 (none) to 2147483647",
         ),
         (
             '{"retry": 3}',
@@ -103,16 +107,16 @@ def test_what_is_not_given_is_not_asked() -> None:
         ),
         (
             '{"retry": {"retryable_failures": ["outofmemory"]}}',
-            f'field otto.spec.retry.retryable_failures is "outofmemory", expected {CLASSES}; did you mean OutOfMemory?',
+            f"field otto.spec.retry.retryable_failures is 'outofmemory', expected {CLASSES}; did you mean OutOfMemory?",
         ),
         (
             '{"retry": {"retryable_failures": ["Stopped"]}}',
-            f'field otto.spec.retry.retryable_failures is "Stopped", expected {CLASSES}',
+            f"field otto.spec.retry.retryable_failures is 'Stopped', expected {CLASSES}",
         ),
     ],
 )
 def test_a_wrong_spec_is_a_dead_letter(text: str, reason: str) -> None:
-    """The reason names the field with its path, its value as it was written, and what was expected."""
+    """The reason names the field with its path, its value in quotes where it is a text, and what was expected."""
     assert refusal(otto_spec=text) == ("BadSpec", reason)
 
 
