@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
 from ottoscaler.rpc.answers import NotAllowed, NotKnown
@@ -9,8 +11,6 @@ from ottoscaler.rpc.heads import Head
 from ottoscaler.rpc.lanes import Pace
 from ottoscaler.rpc.tokens import EXPECTED, Role, Tokens
 from ottoscaler.settings import Settings
-
-LOOPBACK = ("127.", "localhost", "::1")
 
 
 def bind_address(settings: Settings, is_encrypted: bool) -> str:
@@ -28,7 +28,11 @@ def bind_address(settings: Settings, is_encrypted: bool) -> str:
 
 def is_local(address: str) -> bool:
     """Whether only this machine reaches an address (host, or host and port)."""
-    return address.lstrip("[").startswith(LOOPBACK)
+    host = address.rpartition(":")[0] if address.count(":") == 1 or "]:" in address else address
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class Access:

@@ -15,7 +15,7 @@ import trio
 import trustme
 
 from ottoscaler.errors import SettingsError
-from ottoscaler.rpc.access import Access, bind_address
+from ottoscaler.rpc.access import Access, bind_address, is_local
 from ottoscaler.rpc.lanes import Pace
 from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.rpc.tokens import Tokens
@@ -163,6 +163,10 @@ def test_a_file_of_tokens_that_is_wrong_ends_the_start(tmp_path: Path, text: str
         ({"host": "::"}, False, "[::]:9090", False),
         ({"host": "::1", "insecure": "false"}, False, "[::1]:9090", False),
         ({"host": "localhost", "insecure": "false"}, False, "localhost:9090", False),
+        ({"host": "127.8.9.1", "insecure": "false"}, False, "127.8.9.1:9090", False),
+        ({"host": "localhost.example.com", "insecure": "false"}, False, "127.0.0.1:9090", True),
+        ({"host": "127.example.com", "insecure": "false"}, False, "127.0.0.1:9090", True),
+        ({"host": "::1.example.com", "insecure": "false"}, False, "127.0.0.1:9090", True),
     ],
 )
 def test_plain_text_stays_on_this_machine_unless_allowed(
@@ -171,6 +175,25 @@ def test_plain_text_stays_on_this_machine_unless_allowed(
     """Without TLS and without GRPC_INSECURE=true only 127.0.0.1 is listened on, and the log says so."""
     assert bind_address(settings_with(**values), is_encrypted) == address
     assert ("listens on 127.0.0.1 only" in caplog.text) == is_said
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:9090", True),
+        ("127.0.0.1", True),
+        ("[::1]:9090", True),
+        ("::1", True),
+        ("localhost:9090", True),
+        ("localhost.example.com:9090", False),
+        ("127.example.com", False),
+        ("[::]:9090", False),
+        ("0.0.0.0:9090", False),
+    ],
+)
+def test_local_is_what_only_this_machine_reaches(address: str, expected: bool) -> None:
+    """A loopback address, or the name localhost, and no name that only begins like one."""
+    assert is_local(address) == expected
 
 
 def test_a_client_has_its_pace_and_no_other_pays_for_it() -> None:
