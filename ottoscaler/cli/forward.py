@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ottoscaler.cli.token_file import read_token
+from ottoscaler.errors import FixYourCall
+
 if TYPE_CHECKING:
     import trio
 
@@ -52,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         return _say("expected a command behind --, as in: ottoscaler forward -- make test", 2)
     try:
         environ = environ_with(args)
-    except OSError as error:
-        return _say(f"--token-file is {args.token_file!r}: {error.strerror}", 2)
+    except FixYourCall as error:
+        return _say(str(error), 2)
     from ottoscaler.cli.tee import open_pipe
     from ottoscaler.cli.wrapping import CannotStart, spawn
 
@@ -152,7 +155,7 @@ def _report(done: "Statistics", problem: str) -> None:
 
 
 def environ_with(args: argparse.Namespace) -> dict[str, str]:
-    """The environment, with what the flags say in the place of its variables. OSError for the token's file."""
+    """The environment, with what the flags say in the place of its variables. FixYourCall for the token's file."""
     given = {
         "OTTO_HANDLER_HOST": args.handler,
         "OTTO_HANDLER_TLS": "true" if args.tls else None,
@@ -161,7 +164,7 @@ def environ_with(args: argparse.Namespace) -> dict[str, str]:
         "OTTO_TASK_ID": args.task_id,
     }
     if args.token_file is not None:
-        given["OTTO_HANDLER_TOKEN"] = Path(args.token_file).read_text().strip()
+        given["OTTO_HANDLER_TOKEN"] = read_token(Path(args.token_file))
     return {**os.environ, **{name: value for name, value in given.items() if value is not None}}
 
 

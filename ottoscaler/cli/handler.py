@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ottoscaler.cli.token_file import read_token
+from ottoscaler.errors import FixYourCall
+
 if TYPE_CHECKING:
     from ottoscaler.otto_handler.behaviour import Behaviour, Control
     from ottoscaler.otto_handler.store import Sink
@@ -57,10 +60,13 @@ def run(args: argparse.Namespace) -> int:
     from ottoscaler.otto_handler.behaviour import Control
 
     try:
-        certificate, token = _certificate(args), _token(args.token_file)
+        certificate, token = _certificate(args), read_token(args.token_file) if args.token_file else ""
         sink = _sink(args.store)
     except OSError as error:
         print(f"ottoscaler handler: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except FixYourCall as error:
+        print(f"ottoscaler handler: {error}", file=sys.stderr)
         return 2
 
     async def serve(_: trio.Nursery) -> int:
@@ -118,10 +124,6 @@ def _certificate(args: argparse.Namespace) -> tuple[bytes, bytes] | None:
     if args.tls_cert is None:
         return None
     return (args.tls_key or args.tls_cert).read_bytes(), args.tls_cert.read_bytes()
-
-
-def _token(file: Path | None) -> str:
-    return file.read_text().strip() if file else ""
 
 
 def _die() -> None:

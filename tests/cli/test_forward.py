@@ -98,6 +98,19 @@ def test_what_cannot_be_run_is_one_sentence(
     assert capfd.readouterr() == ("", f"ottoscaler forward: {said}\n")
 
 
+@pytest.mark.parametrize("content", [b"geheim\xff", b"", b"\n", b"one\ntwo", "gehei\u0301m".encode()])
+@pytest.mark.parametrize("command", [["forward", "--", "true"], ["handler"]])
+def test_a_file_without_a_token_is_one_sentence(
+    command: list[str], content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What can be no token is refused at the start; flag and file are named, and what is in it is not shown."""
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    assert main([command[0], "--token-file", str(file), *command[1:]]) == 2
+    said = f"--token-file is {str(file)!r}: expected a token in it, one line of visible ASCII characters\n"
+    assert capfd.readouterr() == ("", f"ottoscaler {command[0]}: {said}")
+
+
 def test_signals_pass_through(stage: Stage) -> None:
     """The command gets each signal and may take its time; its own exit code is what counts."""
     names = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]
