@@ -28,6 +28,14 @@ TOKEN = "OTTOSCALER_TOKEN"
 DETAILS = "grpc-status-details-bin"
 MOST_BYTES = 64 << 20
 """Of an answer: 10,000 workers are below it."""
+KEEPALIVE = {
+    "grpc.keepalive_time_ms": 20_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,  # the one that newer versions of gRPC's core look at
+    "grpc.keepalive_permit_without_calls": 0,
+    "grpc.http2.max_pings_without_data": 0,  # no limit: a call may wait for hours without a message
+}
+"""A server that says nothing while a call waits is asked for a sign of life, so that no call waits for a dead one."""
 PASSING = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 WRONG = {"INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "ALREADY_EXISTS", "NOT_FOUND"}
 
@@ -75,7 +83,7 @@ class Server:
 def open_server(args: argparse.Namespace) -> Iterator[Server]:
     """The door that the flags name. Raises WrongCall where the address is none, or a file cannot be read."""
     _check_address(args.server)
-    options = [("grpc.max_receive_message_length", MOST_BYTES)]
+    options = [("grpc.max_receive_message_length", MOST_BYTES), *KEEPALIVE.items()]
     token = os.environ.get(TOKEN, "")
     if args.token_file is not None:
         token = _read("--token-file", args.token_file).decode(errors="replace").strip()
