@@ -1,8 +1,11 @@
 """`ottoscaler handler`: a small otto-handler that prints or stores what it receives, and misbehaves where told to."""
 
 import argparse
+import errno
 import os
 import signal
+import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -32,7 +35,7 @@ MISBEHAVIOUR = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add where to listen, what to do with what comes, and how to misbehave."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_count, default=8080, metavar="N", help="port; 0: a free one (default: 8080)")
+    parser.add_argument("--port", type=_port, default=8080, metavar="N", help="port; 0: a free one (default: 8080)")
     parser.add_argument("--store", type=Path, metavar="DIR", help="append JSON lines to files in DIR, print nothing")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this chain, in PEM")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="key of the certificate, in PEM")
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from ottoscaler.otto_handler.behaviour import Control
 
     try:
+        _check_place(args.host, args.port)
         certificate, token = _certificate(args), read_token(args.token_file) if args.token_file else ""
         sink = _sink(args.store)
     except OSError as error:
@@ -120,14 +124,46 @@ def _sink(folder: Path | None) -> "Sink":
     return Stored(folder) if folder else Printed()
 
 
+def _check_place(host: str, port: int) -> None:
+    """Refuse what nobody can listen on; gRPC would not say why. That the port is taken is for the server to say."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except PermissionError as error:
+        raise FixYourCall(f"--port is {port}: expected one that we may listen on ({error.strerror})") from error
+    except (OSError, UnicodeError) as error:  # the latter of names that can be none
+        if getattr(error, "errno", None) != errno.EADDRINUSE:
+            why = getattr(error, "strerror", None) or error
+            raise FixYourCall(f"--host is {host!r}: expected an address or name of this machine ({why})") from error
+
+
 def _certificate(args: argparse.Namespace) -> tuple[bytes, bytes] | None:
+    """Key and chain, in PEM. FixYourCall where they are none; OSError where a file cannot be read."""
     if args.tls_cert is None:
+        if args.tls_key is not None:
+            raise FixYourCall(f"--tls-key is {str(args.tls_key)!r}: expected --tls-cert, too")
         return None
-    return (args.tls_key or args.tls_cert).read_bytes(), args.tls_cert.read_bytes()
+    key = args.tls_key or args.tls_cert
+    pems = key.read_bytes(), args.tls_cert.read_bytes()
+    try:  # gRPC would only say that it cannot listen
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, key, password=lambda: "")
+    except ssl.SSLError as error:
+        given = f"--tls-cert is {str(args.tls_cert)!r}" + (f", --tls-key {str(key)!r}" if args.tls_key else "")
+        raise FixYourCall(f"{given}: expected a certificate and its key in PEM, not encrypted ({error})") from error
+    return pems
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 1 to 65535, or 0 for a free one")
+    return int(text)
 
 
 def _count(text: str) -> int:

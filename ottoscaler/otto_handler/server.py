@@ -49,7 +49,7 @@ def open_otto_handler(
     services = Services(control, sink, die or (lambda: _stop(server)), token)
     for service, handlers in services.handlers().items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    bound = _bind(server, f"{host}:{port}", certificate)
+    bound = _bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", certificate)
     server.start()
     try:
         yield OttoHandler(bound, control)

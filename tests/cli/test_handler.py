@@ -15,8 +15,9 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
-from ottoscaler.cli import build_parser
+from ottoscaler.cli import build_parser, main
 from ottoscaler.cli.handler import behaviour_from
 from ottoscaler.otto_handler.behaviour import Behaviour, Control
 from ottoscaler.otto_handler.server import OttoHandler, open_otto_handler
@@ -246,6 +247,44 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
     with open_otto_handler(sink) as first, pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.port}"):
         with open_otto_handler(sink, port=first.port):
             pass
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said of a call that serves nothing."""
+    try:
+        code = main(["handler", "--port", "0", *arguments])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out, err = capfd.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    return err.removeprefix("ottoscaler handler: ").strip()
+
+
+def test_it_serves_as_asked_or_not_at_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What cannot be served is refused at the start, in a sentence with the flag, its value and what was expected."""
+    file = tmp_path / "rubbish"
+    file.write_text("rubbish")
+    key = tmp_path / "key.pem"
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(key))
+    assert refused(capfd, "--tls-key", str(key)) == f"--tls-key is {str(key)!r}: expected --tls-cert, too"
+    expected = ": expected a certificate and its key in PEM, not encrypted ("
+    assert refused(capfd, "--tls-cert", str(file)).startswith(f"--tls-cert is {str(file)!r}{expected}")
+    both = refused(capfd, "--tls-cert", str(file), "--tls-key", str(key))
+    assert both.startswith(f"--tls-cert is {str(file)!r}, --tls-key {str(key)!r}{expected}")
+    for host in ("192.0.2.1", "a..b", "\ud800"):
+        assert refused(capfd, "--host", host).startswith(
+            f"--host is {host!r}: expected an address or name of this mach"
+        )
+    said = "argument --port: '70000': expected a port from 1 to 65535, or 0 for a free one (see "
+    assert refused(capfd, "--port", "70000").startswith(said)
+
+
+def test_it_listens_on_ipv6() -> None:
+    """An address with colons is one, too."""
+    with open_otto_handler(Told(lambda rpc, record: None), host="::1") as handler:
+        with grpc.insecure_channel(f"[::1]:{handler.port}") as channel:
+            stub: Any = LogStreamingServiceStub(channel)
+            assert stub.RegisterWorker(WorkerRegistration(worker_id="w"), timeout=10).session_id
 
 
 def test_the_store_keeps_what_was_there(tmp_path: Path) -> None:
