@@ -1,8 +1,8 @@
 """The Redis poller: reads new entries, judges them, and hands the good ones on.
 
-It takes only what fits. A free scaling holds the event here at once; beyond that a small reserve is read ahead and
-offered to every replica, so that a scale_down is never stuck behind scale_ups that wait for room. Bad entries go to
-the dead letters. Whatever a cancel leaves in its hands is given back by `hand_back`.
+It takes only what fits. A free scaling holds the event here at once; beyond that a reserve of 10,000 is read ahead and
+offered to every replica, so that a scale_down is stuck behind scale_ups that wait for room only where more of them do.
+Bad entries go to the dead letters. Whatever a cancel leaves in its hands is given back by `hand_back`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from ottoscaler.stream.base import MISMATCHED, REPEATED, Closing, Entry, Lane, R
 from ottoscaler.stream.progress import Progress
 
 READ_AT_ONCE = 100
-RESERVE = 1000
+RESERVE = 10_000
+"""Scale_ups that are offered to all replicas, beyond which nothing is read. So many cost a look nothing more, Redis
+some 1 kB each, and a scale_down that chooses among them 25 ms of Redis (80 ms where it names no task), in 20 calls;
+measured with Valkey on two shared cores."""
 BLOCK_SECONDS = 2.0
 """One blocking read ends after this time; it stays below the socket's timeout."""
 

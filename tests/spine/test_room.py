@@ -97,12 +97,12 @@ async def test_an_event_that_comes_during_a_look_does_not_take_the_room_of_its_a
 
 
 async def test_a_scale_down_passes_waiting_scale_ups(autojump_clock: MockClock) -> None:
-    """A scale_down that comes behind scale_ups without room is worked on at once."""
+    """A scale_down that comes behind 2,000 scale_ups without room is worked on at once."""
     world, server = World(lambda labels: Plan(duration=600)), MemoryServer()
     async with trio.open_nursery() as nursery:
         await nursery.start(world.run)
         nursery.start_soon(Scaler(world, server, "one", max_events="1").run)
-        for _ in range(20):
+        for _ in range(2000):
             await add(server, type="scale_up", pod_count="1", task_id="a")
         await add(server, type="scale_up", pod_count="1", task_id="b")
         down = await add(server, type="scale_down", pod_count="1", task_id="b")
@@ -166,7 +166,7 @@ async def test_workers_that_are_stopped_while_nobody_holds_them_are_counted(auto
 
 
 async def test_the_reserve_is_bounded(autojump_clock: MockClock) -> None:
-    """Beyond room and reserve nothing is read: the rest stays unread in the stream, for whoever has room."""
+    """Beyond room and reserve nothing is read, no scale_down either: the rest stays in the stream, for who has room."""
     world, server = World(lambda labels: Plan(duration=600)), MemoryServer()
     reserve, poller.RESERVE = poller.RESERVE, 20
     try:
@@ -174,8 +174,10 @@ async def test_the_reserve_is_bounded(autojump_clock: MockClock) -> None:
             await nursery.start(world.run)
             for _ in range(60):
                 await add(server, type="scale_up", pod_count="1")
+            down = await add(server, type="scale_down", pod_count="1")
             nursery.start_soon(Scaler(world, server, "one", max_events="3").run)
             await trio.sleep(10)
+            assert down not in server.progress
             assert (len(server.held["one"]), len(server.offered["work"])) == (3, 20)
             nursery.cancel_scope.cancel()
     finally:
