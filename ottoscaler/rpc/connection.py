@@ -41,7 +41,7 @@ class Connection:
         refusals: Refusals,
     ) -> None:
         self._transport = transport
-        self._peer = peer
+        self.peer = peer
         self._refusals = refusals
         self._streams = Streams(peer, most_calls, refusals, begin=begin, start=self._start, stir=self._stir)
         self._heard = trio.current_time()
@@ -74,6 +74,24 @@ class Connection:
             self._io.start_soon(self._until_over, self._depart)
         self._is_leaving = True
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no calls, and could be closed at once."""
+        return self._io is not None and not self._is_leaving and not self._streams.calls
+
+    @property
+    def idle_since(self) -> float:
+        """When its last call was over, or when it began."""
+        return self._streams.idle_since
+
+    def dismiss(self, reason: str) -> None:
+        """Close it at once, for the sake of others. A call that is on its way here is the client's to send again."""
+        assert self._io is not None  # it is idle
+        self._is_leaving = True
+        self._refusals.note_connection(self.peer, "CONNECTIONS", reason)
+        self._streams.say_left()
+        self._io.cancel_scope.cancel(reason=reason)
+
     def end_calls(self, reason: str) -> None:
         """End what is left, each with an answer."""
         for call in self._streams.calls.values():
@@ -98,7 +116,7 @@ class Connection:
             await work()
         except (Enough, h2.exceptions.ProtocolError) as error:
             reason = str(error) or type(error).__name__
-            self._refusals.note_connection(self._peer, error.kind if isinstance(error, Enough) else "PROTOCOL", reason)
+            self._refusals.note_connection(self.peer, error.kind if isinstance(error, Enough) else "PROTOCOL", reason)
             if isinstance(error, Enough):  # else h2 has told the client
                 self._streams.say_why(error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

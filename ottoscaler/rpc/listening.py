@@ -6,6 +6,7 @@ import errno
 import resource
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -22,10 +23,14 @@ GREETING_SECONDS = 10.0
 ALERT_SECONDS = 1.0
 """For a client to take it that its handshake failed."""
 MOST_CONNECTIONS = 4000
-"""Or half of the files that this process may open, if that is less: the rest has other uses."""
+"""Or half of the files that this process may open, if that is less: the rest has other uses. One address may have half
+of the connections.
+"""
+FILES = 2 * MOST_CONNECTIONS
 BACKLOG = 1024
 READ_BYTES = 16 << 10
 Converse = Callable[[trio.abc.Stream, Peer, bytes], Awaitable[None]]
+Dismiss = Callable[[str, str], bool]
 
 
 class _Refused(Exception):
@@ -37,14 +42,23 @@ class _Refused(Exception):
 
 
 class Entrance:
-    """What each connection passes first; `handle` is for `trio.serve_listeners`."""
+    """What each connection passes first; `handle` is for `trio.serve_listeners`.
 
-    def __init__(self, certificates: Certificates | None, refusals: Refusals, converse: Converse) -> None:
+    `dismiss` closes the connection that has had no call for the longest, of one address or of all (empty), with the
+    reason for the log; False: there is none.
+    """
+
+    def __init__(
+        self, certificates: Certificates | None, refusals: Refusals, converse: Converse, dismiss: Dismiss
+    ) -> None:
         self._certificates = certificates
         self._refusals = refusals
         self._converse = converse
+        self._dismiss = dismiss
         self._most = min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        self._open = 0
+        self._share = (self._most + 1) // 2
+        self._open = Counter[str]()
+        self._greeting: dict[trio.CancelScope, str] = {}  # in the order in which they came
 
     async def handle(self, plain: trio.SocketStream) -> None:
         """One connection, from its first byte to its end."""
@@ -52,9 +66,10 @@ class Entrance:
             peer = peer_of(plain)
         except OSError:
             return  # it is gone already
-        self._open += 1
+        self._open[peer.host] += 1
         try:
-            stream, first = await self._greet(plain)
+            self._find_room(peer.host)
+            stream, first = await self._greet(plain, peer.host)
             if first is not None:
                 await self._converse(stream, peer, first)
         except _Refused as refused:
@@ -64,15 +79,37 @@ class Entrance:
         except Exception as error:  # noqa: BLE001  whatever it is, the other connections go on
             log.error("a connection broke", peer=str(peer), error=error)
         finally:
-            self._open -= 1
+            self._open[peer.host] -= 1
+            if not self._open[peer.host]:
+                del self._open[peer.host]
 
-    async def _greet(self, plain: trio.SocketStream) -> tuple[trio.abc.Stream, bytes | None]:
+    def _find_room(self, host: str) -> None:
+        """Where this connection is one too many, close one without calls, or one that has not begun HTTP/2."""
+        if self._open[host] > self._share:
+            of, words = host, f"{self._share} connections of {host} are open, which is the limit of one address"
+        elif self._open.total() > self._most:
+            of, words = "", f"{self._most} connections are open, which is the limit"
+        else:
+            return
+        silent = (scope for scope, whose in self._greeting.items() if of in ("", whose))
+        if self._dismiss(of, f"it had no call for the longest: {words}"):
+            return
+        if (oldest := next(silent, None)) is None:
+            raise _Refused("CONNECTIONS", words)
+        oldest.cancel(reason=words)
+        del self._greeting[oldest]
+
+    async def _greet(self, plain: trio.SocketStream, host: str) -> tuple[trio.abc.Stream, bytes | None]:
         """The connection and what came behind the preface; None where the client has closed it."""
-        if self._open > self._most:
-            raise _Refused("CONNECTIONS", f"{self._most} connections are open, which is the limit")
-        with trio.move_on_after(GREETING_SECONDS):
-            stream = plain if self._certificates is None else await _secure(plain, self._certificates.context())
-            return stream, await _read_preface(stream)
+        with trio.move_on_after(GREETING_SECONDS) as greeting:
+            self._greeting[greeting] = host
+            try:
+                stream = plain if self._certificates is None else await _secure(plain, self._certificates.context())
+                return stream, await _read_preface(stream)
+            finally:
+                self._greeting.pop(greeting, None)
+        if trio.current_time() < greeting.deadline:
+            raise _Refused("CONNECTIONS", "it had not begun HTTP/2 when there was no room for another one")
         raise _Refused("SILENT", f"it did not begin HTTP/2 within {GREETING_SECONDS:g} s")
 
 
@@ -117,6 +154,15 @@ async def _read_preface(stream: trio.abc.Stream) -> bytes | None:
         if not PREFACE.startswith(came[: len(PREFACE)]):
             raise _Refused("PREFACE", f"it does not speak HTTP/2: {came[:8]!r}")
     return came[len(PREFACE) :]
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as all connections need, where it may. Never fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS has a lower bound of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def open_listeners(address: str) -> list[trio.SocketListener]:

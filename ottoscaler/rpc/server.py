@@ -20,7 +20,7 @@ from ottoscaler.rpc.connection import FLUSH_SECONDS, Connection
 from ottoscaler.rpc.door import Door
 from ottoscaler.rpc.health import Health
 from ottoscaler.rpc.lanes import Lane
-from ottoscaler.rpc.listening import Entrance, open_listeners
+from ottoscaler.rpc.listening import Entrance, open_listeners, raise_file_limit
 from ottoscaler.rpc.peers import Peer, Refusals
 from ottoscaler.rpc.servicer import SERVICE, Lanes, Servicer
 from ottoscaler.rpc.tls import load_certificates
@@ -66,7 +66,7 @@ class RpcServer:
         self._servicer = Servicer(
             door, access, self._health, lanes, self._refusals, largest=settings.grpc_max_message_bytes
         )
-        self._entrance = Entrance(certificates, self._refusals, self._converse)
+        self._certificates = certificates
         self._connections: dict[Connection, None] = {}
         self._is_closed = False
         self._all_gone = trio.Event()
@@ -76,10 +76,12 @@ class RpcServer:
 
         Raises `SettingsError` for a port that is taken.
         """
+        raise_file_limit()
         listeners = await open_listeners(self.address)
+        entrance = Entrance(self._certificates, self._refusals, self._converse, self._dismiss)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as port:
-                accept = partial(trio.serve_listeners, self._entrance.handle, listeners, handler_nursery=connections)
+                accept = partial(trio.serve_listeners, entrance.handle, listeners, handler_nursery=connections)
                 await port.start(accept)
                 log.info("gRPC door open", address=self.address)
                 task_status.started()
@@ -100,6 +102,12 @@ class RpcServer:
             del self._connections[connection]
             if not self._connections:
                 self._all_gone.set()
+
+    def _dismiss(self, host: str, reason: str) -> bool:
+        idle = [each for each in self._connections if each.is_idle and host in ("", each.peer.host)]
+        if idle:
+            min(idle, key=lambda each: each.idle_since).dismiss(reason)
+        return bool(idle)
 
     async def _answer_on(self, drain: Ending) -> None:
         self._health.stop_serving()

@@ -71,6 +71,8 @@ class Streams:
         self.calls: dict[int, Call] = {}
         self.is_idle, self.echoed = trio.Event(), trio.Event()
         """Set when there is no call any more, and when the PING of `say_leaving` came back."""
+        self.idle_since = trio.current_time()
+        """When the last call was over."""
         self._most_calls = most_calls
         self._refusals = refusals
         self._begin, self._start, self._stir = begin, start, stir
@@ -141,6 +143,7 @@ class Streams:
         self._stir()
         if not self.calls:
             self.is_idle.set()
+            self.idle_since = trio.current_time()
 
     # -- for the connection
 

@@ -6,7 +6,6 @@ import hashlib
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -304,15 +303,3 @@ def retried(rpc: Any, timeout: float) -> None:
         if all(each.exception() is None for each in calls):
             return
     raise AssertionError("a place is still taken")
-
-
-@pytest.fixture(autouse=True)
-def enough_files() -> Iterator[None]:
-    """A thousand connections have two ends in this process."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if before[0] < 4096:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)

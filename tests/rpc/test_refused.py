@@ -181,17 +181,3 @@ async def test_a_client_that_says_nothing_is_closed(
         assert heard == b""
     (fact,) = refused(caplog)
     assert (fact["peer"], fact["code"], fact["reason"]) == (peer, "SILENT", "it did not begin HTTP/2 within 0.2 s")
-
-
-async def test_connections_have_a_limit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Beyond the limit a connection is closed at once, and logged; when another has gone there is room again."""
-    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 2)
-    async with open_door() as scene:
-        with socket.create_connection(("127.0.0.1", scene.port), 5):
-            other = socket.create_connection(("127.0.0.1", scene.port), 5)
-            await trio.sleep(0.1)
-            peer, _ = await heard_until_closed(scene, b"")
-            other.close()
-            assert await scene.health() == 1
-    (fact,) = refused(caplog)
-    assert (fact["peer"], fact["reason"]) == (peer, "2 connections are open, which is the limit")
