@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ottoscaler.cli.tee import Tell, Warn
     from ottoscaler.cli.wrapping import Wrapped
-    from ottoscaler.client import Handler, LogStream, Statistics, Worker
+    from ottoscaler.client import LogStream, Statistics
 
 HANDLES_SIGNALS = True
 FLUSH_SECONDS = 30.0
@@ -77,17 +77,10 @@ def _follow(pid: int, out: int, err: int, environ: dict[str, str], flush_seconds
     """See the command to its end. From here on the command runs, so nothing of ours may fail."""
     import trio
 
-    from ottoscaler.client import handler_from, worker_from
-
-    handler, worker = handler_from(environ), worker_from(environ)
-    if handler is None:
-        _mention("OTTO_HANDLER_HOST is not set: the output is not sent anywhere")
-    return trio.run(_forward, pid, out, err, handler, worker, flush_seconds)
+    return trio.run(_forward, pid, out, err, environ, flush_seconds)
 
 
-async def _forward(
-    pid: int, out: int, err: int, handler: "Handler | None", worker: "Worker", flush_seconds: float
-) -> int:
+async def _forward(pid: int, out: int, err: int, environ: dict[str, str], flush_seconds: float) -> int:
     import trio
 
     from ottoscaler.cli.wrapping import Wrapped
@@ -97,11 +90,13 @@ async def _forward(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wrapped.run)
         with trio.CancelScope() as sending:
-            async with open_log_stream(handler, worker, settle_seconds=0) as logs:
+            async with open_log_stream(settle_seconds=0, environ=environ) as logs:
+                if not (is_sent := not logs.is_over):
+                    _mention(f"{logs.problem}; the output is not sent anywhere")
                 await _pass_output(wrapped, logs, out, err)
                 nursery.start_soon(_end_when_hurried, wrapped, sending)
                 await logs.settle(flush_seconds)
-        if handler is not None:
+        if is_sent:
             _report(logs.statistics(), logs.problem)
         nursery.cancel_scope.cancel(reason="the command has ended")
     assert wrapped.code is not None

@@ -127,9 +127,8 @@ def _sink(folder: Path | None) -> "Sink":
 def _check_place(host: str, port: int) -> None:
     """Refuse what nobody can listen on; gRPC would not say why. That the port is taken is for the server to say."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
         with socket.socket(family, kind) as probe:
             probe.bind(address)
     except PermissionError as error:

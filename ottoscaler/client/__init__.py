@@ -17,7 +17,16 @@ many are missing. Imports nothing of Ottoscaler but the messages in `ottoscaler.
 
 import ottoscaler.rpc  # noqa: F401  first: it keeps gRPC's core from writing to stderr
 from ottoscaler.client.buffer import Statistics
-from ottoscaler.client.place import Handler, Worker, handler_from, worker_from
+from ottoscaler.client.place import Handler, Worker, WrongSetting, handler_from, worker_from
 from ottoscaler.client.stream import LogStream, open_log_stream
 
-__all__ = ["Handler", "LogStream", "Statistics", "Worker", "handler_from", "open_log_stream", "worker_from"]
+__all__ = [
+    "Handler",
+    "LogStream",
+    "Statistics",
+    "Worker",
+    "WrongSetting",
+    "handler_from",
+    "open_log_stream",
+    "worker_from",
+]

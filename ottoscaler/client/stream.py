@@ -20,7 +20,7 @@ import anyio.lowlevel
 from ottoscaler.client.buffer import Answer, Block, Buffer, Line, Statistics
 from ottoscaler.client.exchange import Cut, Exchange
 from ottoscaler.client.limits import Limits
-from ottoscaler.client.place import Handler, Worker, handler_from, worker_from
+from ottoscaler.client.place import Handler, Worker, WrongSetting, handler_from, worker_from
 from ottoscaler.rpc.v1.log_streaming_pb2 import LogEntry, LogResponse, RegistrationResponse, WorkerRegistration
 
 SETTLE_SECONDS = 30.0
@@ -51,7 +51,7 @@ class LogStream:
     """The lines of one worker; made by `open_log_stream`, used by tasks of its event loop only."""
 
     def __init__(self, handler: Handler | None, worker: Worker, tell: Callable[[str], None]) -> None:
-        self.problem = "" if handler else "no otto-handler is named (OTTO_HANDLER_HOST)"
+        self.problem = "" if handler else "OTTO_HANDLER_HOST is not set"
         """Why lines are not sent right now; empty when they are."""
         self.is_over = handler is None
         """Nothing will be sent any more, whatever becomes of the handler."""
@@ -251,13 +251,14 @@ async def open_log_stream(
     *,
     settle_seconds: float = SETTLE_SECONDS,
     tell: Callable[[str], None] = lambda problem: None,
+    environ: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[LogStream]:
     """Send lines for as long as the block runs, and what is left at its end, for `settle_seconds` at most.
 
-    Without `handler` and `worker` they are those of the environment; where that names no handler every line is left
-    out. `tell` hears why lines are not sent right now, and an empty text when they are again.
+    Without `handler` and `worker` they are those of the environment; where that names no handler, or is wrong, every
+    line is left out. `tell` hears why lines are not sent right now, and an empty text when they are again.
     """
-    stream = LogStream(handler or handler_from(os.environ), worker or worker_from(os.environ), tell)
+    stream = _stream(handler, worker, tell, environ)
     raised: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stream.run)
@@ -272,6 +273,18 @@ async def open_log_stream(
             tasks.cancel_scope.cancel(reason="the block has ended")
     if raised is not None:
         raise raised
+
+
+def _stream(
+    handler: Handler | None, worker: Worker | None, tell: Callable[[str], None], environ: Mapping[str, str]
+) -> LogStream:
+    """A stream to the handler; where the environment is wrong, one that is over, because the program must run."""
+    try:
+        return LogStream(handler or handler_from(environ), worker or worker_from(environ), tell)
+    except WrongSetting as error:
+        stream = LogStream(None, Worker(""), tell)
+        stream._say(str(error))
+        return stream
 
 
 def stamp_now() -> str:

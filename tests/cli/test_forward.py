@@ -269,7 +269,17 @@ def test_without_a_handler_the_command_runs_all_the_same() -> None:
     environ = {name: value for name, value in os.environ.items() if name != "OTTO_HANDLER_HOST"}
     done = subprocess.run([*FORWARD, "--", "echo", "x"], capture_output=True, env=environ, timeout=20)
     assert (done.returncode, done.stdout) == (0, b"x\n")
-    assert done.stderr == b"ottoscaler forward: OTTO_HANDLER_HOST is not set: the output is not sent anywhere\n"
+    assert done.stderr == b"ottoscaler forward: OTTO_HANDLER_HOST is not set; the output is not sent anywhere\n"
+
+
+def test_a_wrong_variable_is_said_and_the_command_runs(stage: Stage) -> None:
+    """A wrong variable is one sentence at the start; the command runs, and nothing is sent."""
+    environ = {**stage.environ, "OTTO_HANDLER_TLS": "ja", "OTTO_HANDLER_TOKEN": "secret"}
+    command = [*FORWARD, *script("echo x; exit 3")]
+    done = subprocess.run(command, capture_output=True, env=environ, timeout=20)
+    assert (done.returncode, done.stdout, stage.taken) == (3, b"x\n", [])
+    said = "OTTO_HANDLER_TLS is 'ja': expected true or false; the output is not sent anywhere"
+    assert done.stderr.decode() == f"ottoscaler forward: {said}\n"
 
 
 def test_a_long_line_arrives_whole(stage: Stage) -> None:
