@@ -93,6 +93,11 @@ class Outbox:
         return self._mark
 
     @property
+    def done(self) -> int:
+        """How many entries are done with, with none before them that is not."""
+        return self._orders - len(self._open)
+
+    @property
     def line(self) -> int:
         """The number of the line at the mark."""
         return self._last.number if self._last is not None else self._mark.line

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import trio
@@ -78,6 +79,14 @@ class Receiver(Protocol):
         """Send nothing more."""
 
 
+class _File(NamedTuple):
+    """What a mark says of the kubelet's file, as soon as `put` entries are done with."""
+
+    put: int
+    head: str
+    sure: str
+
+
 class Tracked:
     """The state of one worker. `mark` is how far everything is, `written` what of it Redis knows."""
 
@@ -113,6 +122,12 @@ class Tracked:
         self.failure: Exception | None = None
         """for this."""
         self.following: Following | None = None
+        self._put = 0
+        """How many entries were taken in."""
+        self._file = _File(0, mark.head, mark.sure)
+        """What is known of the kubelet's file once all of them are done with."""
+        self._files = deque([self._file])
+        """The same for fewer of them; the first is what the mark says."""
         self.backlog = Backlog(self._room, lambda: self.sender.stir())
         self.outbox = Outbox(self.backlog, mark)
         self.sender = Sender(self.outbox, self.backlog, self.wording.encode, self._note_answer, self._break)
@@ -131,8 +146,14 @@ class Tracked:
 
     @property
     def mark(self) -> Mark:
-        """How far the log is forwarded and the states are told, now."""
-        file = self.following.position if self.following else self.written
+        """How far the log is forwarded and the states are told, now. Of the kubelet's file it knows no more than the
+        entries that are done with: whether there is a gap is seen by what a mark does not know yet.
+        """
+        self._note_file()
+        done = self.outbox.done
+        while len(self._files) > 1 and self._files[1].put <= done:
+            self._files.popleft()
+        file = self._files[0]
         return msgspec.structs.replace(
             self.outbox.mark,
             head=file.head,
@@ -162,7 +183,18 @@ class Tracked:
     async def deliver(self, entries: Sequence[Entry], record: PodRecord | None) -> None:
         """Take in what the follower read."""
         self.wording.place(record)
+        self._note_file()
+        self._put += len(entries)
         await self.backlog.put(entries)
+
+    def _note_file(self) -> None:
+        """What the follower knows of the kubelet's file holds once everything is done with that it handed on so far."""
+        if self.following is None:
+            return
+        position, known = self.following.position, self._file
+        if position.head != known.head or position.sure != known.sure:
+            self._file = _File(self._put, position.head, position.sure)
+            self._files.append(self._file)
 
     async def wait_empty(self) -> None:
         """Return when everything that was taken in is done with."""
