@@ -139,6 +139,8 @@ class Buffer:
         self._gap = 0
         self._gap_from = self._gap_to = ""
         self._acknowledged = self._dropped = self._left_out = 0
+        self.answers = 0
+        """So many came, whatever they said."""
 
     def __len__(self) -> int:
         return self._lines + len(self._first) + len(self._again) + len(self._sent)
@@ -208,6 +210,7 @@ class Buffer:
 
     def take_answer(self, answer: Answer, now: float) -> None:
         """The handler's answer to the oldest line under way."""
+        self.answers += 1
         line = self._sent.popleft()
         self._sent_bytes -= line.weight
         if answer == "RETRY":

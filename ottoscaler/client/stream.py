@@ -102,12 +102,18 @@ class LogStream:
         """As `flush`, for `seconds` at most, and only while answers come (`PATIENCE_SECONDS` without any end it)."""
         with anyio.move_on_after(seconds):
             while not self.is_settled:
-                before = self.statistics()
-                with anyio.move_on_after(PATIENCE_SECONDS):
-                    while self.statistics() == before and not self.is_settled:
+                before = self._buffer.answers
+                with anyio.move_on_after(PATIENCE_SECONDS + self._own_pause()):
+                    while self._buffer.answers == before and not self.is_settled:
                         await self._moved.wait()
-                if self.statistics() == before:
+                if self._buffer.answers == before:
                     return
+
+    def _own_pause(self) -> float:
+        """Seconds for which no answer can come, because a line that was answered RETRY is not sent again before."""
+        if self.problem or self._buffer.is_under_way:
+            return 0.0
+        return self._buffer.wait(anyio.current_time())
 
     def _note_moved(self) -> None:
         """Answers have come, or the connection has changed."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,16 +15,7 @@ import anyio
 import pytest
 import trustme
 
-from ottoscaler.client import (
-    Handler,
-    LogStream,
-    Statistics,
-    Worker,
-    WrongSetting,
-    handler_from,
-    open_log_stream,
-    worker_from,
-)
+from ottoscaler.client import Handler, LogStream, Statistics, Worker, open_log_stream
 from ottoscaler.client import stream as stream_module
 from ottoscaler.otto_handler.behaviour import Behaviour
 from ottoscaler.otto_handler.server import OttoHandler, open_otto_handler
@@ -86,9 +76,9 @@ def run(backend: str, handler: Handler, body: Callable[[LogStream], Awaitable[No
     return anyio.run(partial(_limited, program), backend=backend)
 
 
-async def heard(said: list[str]) -> None:
-    """Return when something was told."""
-    while not said:  # noqa: ASYNC110  what is told goes to a list, as it would to a terminal
+async def heard(said: Sized, count: int = 1) -> None:
+    """Return when something was told, or so much."""
+    while len(said) < count:  # noqa: ASYNC110  what is told goes to a list, as it would to a terminal
         await anyio.sleep(0.01)
 
 
@@ -154,6 +144,23 @@ def test_retry_and_drop_are_honoured(stage: Stage, backend: str) -> None:
     dropped = [record["message"] for _, record in stage.taken if record["answer"] == "DROP"]
     assert sorted(stage.messages + dropped, key=int) == [str(number) for number in range(50)]
     assert (done.acknowledged, done.dropped) == (50 - len(dropped), len(dropped))
+
+
+def test_the_end_waits_while_answers_come(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that answers RETRY answers: what is left is sent until it takes it, through our own pauses, too."""
+    monkeypatch.setattr(stream_module, "PATIENCE_SECONDS", 0.5)
+    handler = stage.open(Behaviour(retry=1))
+
+    async def body(logs: LogStream) -> None:
+        logs.send_nowait("x")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(logs.settle, 20)
+            await heard(stage.taken, 5)  # registered, and sent at 0, 0.1, 0.3 and 0.7 s; the next is at 1.5 s
+            assert stage.messages == []
+            handler.control.base = Behaviour()
+        assert stage.messages == ["x"]
+
+    assert run("trio", stage.address, body).acknowledged == 1
 
 
 def test_the_handlers_limits_are_kept(stage: Stage) -> None:
@@ -313,73 +320,6 @@ def test_tls_and_a_token(stage: Stage, tmp_path: Path) -> None:
     assert "UNAVAILABLE" in said[1]
     assert said[-1].endswith("NO_CERTIFICATE: /nowhere: No such file or directory")
     assert stage.messages == ["hello"]
-
-
-def test_place_and_name_are_found_in_the_environment() -> None:
-    """The environment of a worker pod says where the handler is and who we are; a token is not shown."""
-    environ = {
-        "OTTO_HANDLER_HOST": "otto-handler:8080",
-        "OTTO_HANDLER_TLS": "true",
-        "OTTO_HANDLER_CA": "/ca.pem",
-        "OTTO_HANDLER_TOKEN": "secret",
-        "OTTO_TASK_ID": "t",
-        "OTTO_EVENT_ID": "1-0",
-        "OTTO_WORKER_INDEX": "2",
-        "OTTO_ATTEMPT": "1",
-        "HOSTNAME": "otto-agent-2-1-0",
-    }
-    handler = handler_from(environ)
-    assert handler == Handler("otto-handler:8080", tls=True, ca="/ca.pem", token="secret")
-    assert "secret" not in repr(handler)
-    assert handler_from({}) is None
-    labels = {"event_id": "1-0", "index": "2", "attempt": "1"}
-    assert worker_from(environ) == Worker("otto-agent-2-1-0", task_id="t", labels=labels)
-    assert worker_from({**environ, "POD_NAME": "p"}).worker_id == "p"
-    assert worker_from({}).worker_id == os.uname().nodename
-
-
-WRONG = [
-    ({"OTTO_HANDLER_TLS": "ja"}, "OTTO_HANDLER_TLS is 'ja': expected true or false"),
-    ({"OTTO_HANDLER_HOST": "h"}, "OTTO_HANDLER_HOST is 'h': expected host and port, such as otto-handler:8080"),
-    ({"OTTO_HANDLER_HOST": "h\udcff:1"}, r"OTTO_HANDLER_HOST is 'h\xff:1': expected UTF-8"),
-    ({"OTTO_TASK_ID": "t\udce9"}, r"OTTO_TASK_ID is 't\xe9': expected UTF-8"),
-    ({"HOSTNAME": "\udcff"}, r"HOSTNAME is '\xff': expected UTF-8"),
-    ({"OTTO_EVENT_ID": "\udcff"}, r"OTTO_EVENT_ID is '\xff': expected UTF-8"),
-    *(
-        ({"OTTO_HANDLER_TOKEN": token}, "OTTO_HANDLER_TOKEN is no token: expected one line of visible ASCII characters")
-        for token in ("hidden\nsecret", "geh\xe9im", "hidden\udcff")
-    ),
-]
-
-
-@pytest.mark.parametrize(("wrong", "said"), WRONG)
-def test_a_wrong_variable_is_said_and_the_program_runs(wrong: dict[str, str], said: str) -> None:
-    """Variable, value (never a token) and what was expected are told at once; nothing is sent, and nobody waits."""
-    environ = {"OTTO_HANDLER_HOST": "127.0.0.1:1", "HOSTNAME": "otto-agent-1", **wrong}
-    told: list[str] = []
-
-    async def program() -> Statistics:
-        async with open_log_stream(environ=environ, tell=told.append) as logs:
-            await logs.send("x")
-            await logs.flush()
-        return logs.statistics()
-
-    assert anyio.run(program) == Statistics(acknowledged=0, dropped=0, left_out=1, waiting=0)
-    assert told == [said]
-
-
-def test_a_token_that_no_call_can_carry_is_refused() -> None:
-    """A program that gives such a token itself learns it at once."""
-    with pytest.raises(WrongSetting, match="expected one line of visible ASCII characters"):
-        Handler("127.0.0.1:1", token="two\nlines")
-
-
-@pytest.mark.parametrize("address", ["h:1", "[::1]:1", "dns:///h", "unix:/run/otto.sock"])
-def test_the_switch_and_addresses(address: str) -> None:
-    """What means yes and no, and what gRPC takes for an address."""
-    for text, tls in (("on", True), ("TRUE", True), ("0", False), ("no", False), (" ", False)):
-        found = handler_from({"OTTO_HANDLER_HOST": address, "OTTO_HANDLER_TLS": text})
-        assert found == Handler(address, tls=tls)
 
 
 def test_it_imports_nothing_of_the_service() -> None:
