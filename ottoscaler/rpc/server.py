@@ -34,7 +34,7 @@ LINGER_SECONDS, QUIET_SECONDS = 2.0, 0.3
 """So much longer calls are answered at most where some are still begun: endpoints lag more than they should. It ends
 when none was begun for the second of these.
 """
-SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS, HALF_OPEN_CALLS = 16, 32, 32, 64
+SHORT_CALLS, HEALTH_CALLS, WATCHING_CALLS, HALF_OPEN_CALLS = 32, 32, 32, 64
 MORE_CALLS = 1000
 """Calls beyond all places that a client may begin on one connection, to be refused each with its reason."""
 

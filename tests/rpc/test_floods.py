@@ -140,7 +140,7 @@ async def test_streams_beyond_the_limit_are_refused_one_by_one(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that begins more calls than it was told it may is refused these alone, and logged."""
-    monkeypatch.setattr("ottoscaler.rpc.server.MORE_CALLS", -79)  # of 4 + 16 + 32 + 32 places
+    monkeypatch.setattr("ottoscaler.rpc.server.MORE_CALLS", -95)  # of 4 + 32 + 32 + 32 places
     async with open_raw(max_waiting_calls=4) as stage:
         client = stage.client
         await client.wait(lambda: client.h2.remote_settings.max_concurrent_streams == 5)

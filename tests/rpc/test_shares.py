@@ -38,17 +38,17 @@ async def test_one_client_has_half_of_the_short_calls(autojump_clock: MockClock)
     """Of questions for workers that take long, one client has half of the places, and the others the other half."""
     async with open_raw() as stage:
         stage.door.holds_status = True
-        mine = [await stage.client.begin(STATUS, b"") for _ in range(20)]
+        mine = [await stage.client.begin(STATUS, b"") for _ in range(40)]
         await trio.testing.wait_all_tasks_blocked()
         codes = [stage.client.streams[number].code for number in mine]
-        assert (codes.count(None), codes.count(Code.RESOURCE_EXHAUSTED)) == (8, 12)
+        assert (codes.count(None), codes.count(Code.RESOURCE_EXHAUSTED)) == (16, 24)
         assert stage.client.streams[mine[-1]].headers["grpc-message"] == (
-            "8 short calls of 10.0.0.7 are being answered, which is the limit of one client"
+            "16 short calls of 10.0.0.7 are being answered, which is the limit of one client"
         )
         other = await stage.connect("10.0.0.8")
-        his = [await other.begin(STATUS, b"") for _ in range(8)]
+        his = [await other.begin(STATUS, b"") for _ in range(16)]
         await trio.testing.wait_all_tasks_blocked()
-        assert [other.streams[number].code for number in his] == [None] * 8
+        assert [other.streams[number].code for number in his] == [None] * 16
         stage.door.release.set()
         for number in his:
             assert (await other.wait_end(number)).code == Code.OK
