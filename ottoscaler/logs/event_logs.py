@@ -42,6 +42,8 @@ class LogsOfEvent:
             mark = msgspec.json.decode(text, type=Mark) if text else Mark()
             wording = self._keeper.receiver.wording(who)
             tracked = self.tracked[name] = Tracked(who, self._claim, mark, wording, self._keeper.room)
+            if made := self._progress.accepted.get((index, attempt)):
+                tracked.accepted_at = made["at"] / 1000
             if mark.gap:  # an owner before us may have died with it
                 tracked.rest = Gap(mark.stamp, "", mark.gap, certain=False)
                 self._keeper.say_rest(tracked)

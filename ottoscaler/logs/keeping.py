@@ -281,13 +281,17 @@ class LogKeeper:
     async def tell_created(self, tracked: Tracked, pod: Follow) -> bytes | None:
         """The first state: the pod is there."""
         await trio_util.wait_any(lambda: _wait(pod, has_started=False), tracked.has_outcome.wait)
-        return tracked.wording.created(pod.record, self.now()) if pod.record is not None else None
+        known = tracked.accepted_at or tracked.started_at  # of a pod that is gone
+        if pod.record is None and not known:
+            return None
+        return tracked.wording.created(pod.record, known or self.now())
 
     async def tell_running(self, tracked: Tracked, pod: Follow) -> bytes | None:
         """The second: the container runs."""
         await trio_util.wait_any(lambda: _wait(pod, has_started=True), tracked.has_outcome.wait)
         record = pod.record
-        return tracked.wording.running(record) if record is not None and record.started_at is not None else None
+        started_at = (record and record.started_at) or tracked.started_at
+        return tracked.wording.running(started_at, record) if started_at is not None else None
 
     async def tell_ended(self, tracked: Tracked, pod: Follow) -> bytes | None:
         """The last: how it ended."""

@@ -92,9 +92,9 @@ class Wording:
         """The pod was made."""
         return self._state("CREATED", (record and record.created_at) or now, "", {})
 
-    def running(self, record: PodRecord) -> bytes:
+    def running(self, started_at: float, record: PodRecord | None) -> bytes:
         """The container began."""
-        return self._state("RUNNING", record.started_at, "", {"node": record.node})
+        return self._state("RUNNING", started_at, "", {"node": record.node if record else ""})
 
     def ended(self, outcome: WorkerOutcome, now: float) -> bytes:
         """The worker ended: how, and why."""

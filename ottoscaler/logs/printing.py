@@ -57,7 +57,7 @@ class PrintedWording:
         """States are in the log already."""
         return b""
 
-    def running(self, record: PodRecord) -> bytes:
+    def running(self, started_at: float, record: PodRecord | None) -> bytes:
         """States are in the log already."""
         return b""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -39,7 +40,7 @@ class WordingLike(Protocol):
     def created(self, record: PodRecord | None, now: float) -> bytes:
         """The pod was made."""
 
-    def running(self, record: PodRecord) -> bytes:
+    def running(self, started_at: float, record: PodRecord | None) -> bytes:
         """The container began."""
 
     def ended(self, outcome: WorkerOutcome, now: float) -> bytes:
@@ -100,6 +101,8 @@ class Tracked:
         self.rest: Gap | None = None
         """What of the log was given up."""
         self.gaps = 0
+        self.accepted_at = 0.0
+        """When the API accepted the pod, as an owner before us saw it (Unix s, 0: it did not)."""
         self.tell_end: Callable[[Tracked], None] | None = None
         """To be told once the log was forwarded to its end here, or given up."""
         self.outcome: WorkerOutcome | None = None
@@ -162,6 +165,12 @@ class Tracked:
             ended=self.is_ended,
             gap=self.rest.why if self.rest else "",
         )
+
+    @property
+    def started_at(self) -> float | None:
+        """When the container began, as the outcome says (Unix s)."""
+        text = self.outcome.started_at if self.outcome is not None else ""
+        return datetime.fromisoformat(text).timestamp() if text else None
 
     @property
     def has_lines(self) -> bool:

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from ottoscaler.logs.mark import Entry
 from ottoscaler.logs.messages import Wording
+from ottoscaler.outcomes import read_outcome, rfc3339
 from ottoscaler.spine.scaling import Scaling
 from ottoscaler.stream.memory import MemoryServer
 from tests.logs.house import FakeHandler, House, LoggedWorld, logged_stage, open_house
@@ -209,6 +210,33 @@ async def test_a_state_that_nobody_heard_is_told_by_the_next_owner(tmp_path: Pat
             await second.stage.work(taken).run()
         (name,) = world.logs
         assert handler.states(name) == ["CREATED", "RUNNING", "COMPLETED"]
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_states_of_a_pod_that_is_gone_are_told_by_the_next_owner(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nobody heard of a worker before its scaler died and its pod went: what was written down of it is told."""
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=5), 10)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [], is_deaf=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 60) as first:
+            progress = await first.stage.add(type="scale_up", pod_count=1)
+            with trio.move_on_after(20):
+                await first.stage.work(progress).run()
+        (name,) = world.logs
+        world.remove(name)
+        await trio.sleep(5)
+        handler.is_deaf = False
+        async with logged_stage(world, server, handler, "s2", 60) as second:
+            taken = await second.take_from(first.stage, progress.event_id)
+            await second.stage.work(taken).run()
+        assert handler.states(name) == ["CREATED", "RUNNING", "COMPLETED"]
+        created, running, _ = handler.told
+        assert created.timestamp == rfc3339(taken.accepted[1, 1]["at"] / 1000)
+        assert running.timestamp == read_outcome(json.dumps(taken.outcomes[1])).started_at != ""
         world.close()
         nursery.cancel_scope.cancel(reason="the test is over")
 
