@@ -140,19 +140,26 @@ def _check_place(host: str, port: int) -> None:
 
 
 def _certificate(args: argparse.Namespace) -> tuple[bytes, bytes] | None:
-    """Key and chain, in PEM. FixYourCall where they are none; OSError where a file cannot be read."""
+    """Key and chain, in PEM. FixYourCall where they are none."""
     if args.tls_cert is None:
         if args.tls_key is not None:
             raise FixYourCall(f"--tls-key is {str(args.tls_key)!r}: expected --tls-cert, too")
         return None
     key = args.tls_key or args.tls_cert
-    pems = key.read_bytes(), args.tls_cert.read_bytes()
+    pems = _read("--tls-key" if args.tls_key else "--tls-cert", key), _read("--tls-cert", args.tls_cert)
     try:  # gRPC would only say that it cannot listen
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, key, password=lambda: "")
     except ssl.SSLError as error:
         given = f"--tls-cert is {str(args.tls_cert)!r}" + (f", --tls-key {str(key)!r}" if args.tls_key else "")
         raise FixYourCall(f"{given}: expected a certificate and its key in PEM, not encrypted ({error})") from error
     return pems
+
+
+def _read(flag: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise FixYourCall(f"{flag} is {str(file)!r}: {error.strerror}") from error
 
 
 def _die() -> None:

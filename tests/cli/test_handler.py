@@ -272,6 +272,7 @@ def test_it_serves_as_asked_or_not_at_all(tmp_path: Path, capfd: pytest.CaptureF
     assert refused(capfd, "--tls-cert", str(file)).startswith(f"--tls-cert is {str(file)!r}{expected}")
     both = refused(capfd, "--tls-cert", str(file), "--tls-key", str(key))
     assert both.startswith(f"--tls-cert is {str(file)!r}, --tls-key {str(key)!r}{expected}")
+    assert refused(capfd, "--tls-cert", "/nowhere") == "--tls-cert is '/nowhere': No such file or directory"
     for host in ("192.0.2.1", "a..b", "\ud800"):
         said = refused(capfd, "--host", host)
         assert said.startswith(f"--host is {host!r}: expected an address or name of this machine (")
