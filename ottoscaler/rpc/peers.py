@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import trio
 from ottoscaler.log import log
 
 QUIET_SECONDS = 60.0
-"""A refusal that repeats (same address, same kind) is logged once in this time, with how often it came."""
+"""A refusal is logged at once; of those that repeat it their number, at the end of each such time."""
 MOST_REFUSALS = 1000
 
 
@@ -31,26 +30,73 @@ def peer_of(stream: trio.SocketStream) -> Peer:
     return Peer(host.removeprefix("::ffff:"), port)  # IPv4 on a socket for both
 
 
-class Refusals:
-    """Writes refusals down, and repeats only now and then."""
+class _Kind(NamedTuple):
+    """What is taken for the same refusal."""
+
+    words: str
+    host: str
+    rpc: str
+    code: str
+    about: str
+
+
+class _Held:
+    """The newest of those that were not written, and how many they are."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()  # when logged, how many since
+        self.count = 0
+        self.peer: Peer
+        self.reason = ""
 
-    def note_call(self, peer: Peer, rpc: str, code: str, reason: str) -> None:
-        """A call was refused."""
-        self._note("call refused", peer, rpc, code, reason)
+
+class Refusals:
+    """Writes the first of a kind down, and of its repeats how many they were. `run` must be running for that."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[_Kind, _Held] = OrderedDict()
+
+    def note_call(self, peer: Peer, rpc: str, code: str, reason: str, about: str = "") -> None:
+        """A call was refused; `about` is one of a few words for who called, or why it was not let in."""
+        self._note(_Kind("call refused", peer.host, rpc, code, about), peer, reason)
 
     def note_connection(self, peer: Peer, kind: str, reason: str) -> None:
         """A connection was refused, or ended for what came over it; `kind` is one of a few words."""
-        self._note("connection refused", peer, None, kind, reason)
+        about = reason if kind == "TLS" else ""  # OpenSSL has a few sentences; others quote what came
+        self._note(_Kind("connection refused", peer.host, "", kind, about), peer, reason)
 
-    def _note(self, words: str, peer: Peer, rpc: str | None, code: str, reason: str) -> None:
-        key, now = (peer.host, rpc or "", code), time.monotonic()
-        logged, since = self._last.pop(key, (-QUIET_SECONDS, 0))
-        is_due = now - logged >= QUIET_SECONDS
-        self._last[key] = (now, 0) if is_due else (logged, since + 1)
-        if len(self._last) > MOST_REFUSALS:
-            self._last.popitem(last=False)
-        if is_due:
-            log.warning(words, peer=str(peer), rpc=rpc, code=code, reason=reason, not_logged=since or None)
+    async def run(self) -> None:
+        """Tell every minute what was not written in it, until cancelled; `tell` after that tells the rest."""
+        while True:
+            await trio.sleep(QUIET_SECONDS)
+            self.tell()
+
+    def tell(self) -> None:
+        """Write how many more there were of each kind; what has not come again is new when it does."""
+        held, self._held = self._held, OrderedDict()
+        for kind, more in held.items():
+            if more.count:
+                _write(kind, more.peer, more.reason, more.count)
+                self._held[kind] = _Held()
+
+    def _note(self, kind: _Kind, peer: Peer, reason: str) -> None:
+        if (held := self._held.get(kind)) is not None:
+            held.count, held.peer, held.reason = held.count + 1, peer, reason
+            return
+        _write(kind, peer, reason, 0)
+        self._held[kind] = _Held()
+        if len(self._held) > MOST_REFUSALS:
+            oldest, more = self._held.popitem(last=False)
+            if more.count:
+                _write(oldest, more.peer, more.reason, more.count)
+
+
+def _write(kind: _Kind, peer: Peer, reason: str, not_logged: int) -> None:
+    log.warning(
+        kind.words,
+        peer=str(peer),
+        rpc=kind.rpc or None,
+        code=kind.code,
+        reason=reason,
+        not_logged=not_logged or None,
+        is_change=True,  # repeats are left out here already
+    )

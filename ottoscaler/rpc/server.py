@@ -78,8 +78,17 @@ class RpcServer:
         """
         raise_file_limit()
         listeners = await open_listeners(self.address)
+        try:
+            await self._serve(listeners, drain, task_status)
+        finally:
+            self._refusals.tell()
+
+    async def _serve(
+        self, listeners: list[trio.SocketListener], drain: Ending, task_status: trio.TaskStatus[None]
+    ) -> None:
         entrance = Entrance(self._certificates, self._refusals, self._converse, self._dismiss)
         async with trio.open_nursery() as connections:
+            connections.start_soon(self._refusals.run)
             async with trio.open_nursery() as port:
                 accept = partial(trio.serve_listeners, entrance.handle, listeners, handler_nursery=connections)
                 await port.start(accept)

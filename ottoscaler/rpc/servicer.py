@@ -18,10 +18,10 @@ from ottoscaler.metrics import RPC_SECONDS
 from ottoscaler.rpc import health as health_service
 from ottoscaler.rpc import messages, reflection
 from ottoscaler.rpc.access import Access
-from ottoscaler.rpc.answers import OK, Answer, NotOffered, NotRead, answer_to
+from ottoscaler.rpc.answers import OK, Answer, NotAllowed, NotKnown, NotOffered, NotRead, answer_to
 from ottoscaler.rpc.call import Call
 from ottoscaler.rpc.codes import Code
-from ottoscaler.rpc.door import Door, Draining, InvalidCall
+from ottoscaler.rpc.door import Door, Draining, InvalidCall, TooMany
 from ottoscaler.rpc.heads import ENCODINGS
 from ottoscaler.rpc.health import Health
 from ottoscaler.rpc.lanes import Lane, Place
@@ -118,15 +118,16 @@ class Servicer:
             call.refuse(status)
             return None
         try:
-            self._admit(call, method, started)
+            client = self._admit(call, method, started)
         except Exception as error:  # noqa: BLE001  whatever it is, the call gets an answer
-            self._end(call, rpc, answer_to(error), started)
+            about = str(error) if isinstance(error, NotKnown | NotAllowed | TooMany) else ""
+            self._end(call, rpc, answer_to(error), started, about)
             return None
         assert method is not None  # else it was refused
-        return partial(self._run, call, method, started)
+        return partial(self._run, call, method, client, started)
 
-    def _admit(self, call: Call, method: Method | None, now: float) -> None:
-        """Let it in, and give it a place; who it is matters for that alone."""
+    def _admit(self, call: Call, method: Method | None, now: float) -> str:
+        """Let it in, and give it a place: who it is."""
         client, path = call.peer.host, call.head.get(":path")
         role = method.role if method else "read"
         if role is not None:
@@ -139,8 +140,9 @@ class Servicer:
             raise NotOffered(f"messages encoded as {encoding[:MOST_SHOWN]!r} are not read here, but {ENCODINGS}")
         call.scope.deadline = now + call.head.timeout
         call.place = Place(method.lane, client)
+        return client
 
-    async def _run(self, call: Call, method: Method, started: float) -> None:
+    async def _run(self, call: Call, method: Method, client: str, started: float) -> None:
         answer = _draining()  # where it is cancelled from outside
         if method.lane is self._watching:
             self._watchers.add(call)
@@ -152,11 +154,11 @@ class Servicer:
         finally:
             self._watchers.discard(call)
             call.place.leave()
-            self._end(call, method.rpc, answer, started)
+            self._end(call, method.rpc, answer, started, client)
 
-    def _end(self, call: Call, rpc: str, answer: Answer, started: float) -> None:
+    def _end(self, call: Call, rpc: str, answer: Answer, started: float, about: str) -> None:
         if answer.code not in (Code.OK, Code.DEADLINE_EXCEEDED) and not call.has_left:
-            self._refusals.note_call(call.peer, rpc, answer.code.name, answer.message)
+            self._refusals.note_call(call.peer, rpc, answer.code.name, answer.message, about)
         call.finish(answer)
         RPC_SECONDS.labels(rpc, answer.code.name).observe(trio.current_time() - started)
 

@@ -13,10 +13,12 @@ import grpc
 import pytest
 import trio
 import trustme
+from trio.testing import MockClock
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.rpc.access import Access, bind_address, is_local
 from ottoscaler.rpc.lanes import Pace
+from ottoscaler.rpc.peers import Peer, Refusals
 from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.rpc.tokens import Tokens
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
@@ -88,11 +90,65 @@ async def test_each_token_may_do_what_its_roles_say(tokens_file: Path, caplog: p
 
 @pytest.mark.slow_clock
 async def test_repeated_refusals_are_logged_once(tokens_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that goes on with a wrong token fills no log."""
+    """A client that goes on with a wrong token fills no log; the rest is told when the door closes."""
     async with open_door(tokens_file=tokens_file) as scene:
         for _ in range(20):
             await refusal(scene.stub.ScaleUp, ONE, metadata=bearer("wrong"))
-    assert len(refusals(caplog)) == 1
+    assert [fact.get("not_logged") for fact in refusals(caplog)] == [None, 19]
+
+
+@pytest.mark.slow_clock
+async def test_one_refusal_hides_no_other_of_the_same_address(
+    tokens_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No token, a wrong one, one without the role, and what is wrong with the call of one that may: a line for each."""
+    tokens_file.write_text(tokens_file.read_text() + entry("other", "Read-2", "read"))
+    wrong = scaling_pb2.ScaleRequest(metadata={"wait": "soon"})
+    async with open_door(tokens_file=tokens_file) as scene:
+        await refusal(scene.stub.ScaleUp, ONE)
+        for token in ("Wrong", "Read-1", "Read-2"):
+            await refusal(scene.stub.ScaleUp, ONE, metadata=bearer(token))
+        await refusal(scene.stub.ScaleUp, wrong, metadata=bearer("Scale-1"))
+    assert [fact["reason"].partition(":")[0] for fact in refusals(caplog)] == [
+        "a token is missing",
+        "this token is not known",
+        "board has not the role scale",
+        "other has not the role scale",
+        "metadata[\"wait\"] is 'soon', expected accepted or completed",
+    ]
+
+
+async def test_what_is_not_written_is_told_each_minute(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first at once, of those behind it their number when the minute is over, and a late one as a first."""
+    refused = Refusals()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refused.run)
+        await trio.sleep(0.25)
+        for number in range(200):
+            refused.note_call(Peer("10.0.0.7", number), "ScaleUp", "UNAUTHENTICATED", f"why {number}")
+            await trio.sleep(0.5)
+        await trio.sleep(1000)
+        refused.note_call(Peer("10.0.0.7", 1), "ScaleUp", "UNAUTHENTICATED", "late")
+        nursery.cancel_scope.cancel(reason="the test is over")
+    told = [(fact["peer"], fact["reason"], fact.get("not_logged")) for fact in refusals(caplog)]
+    assert told[0] == ("10.0.0.7:0", "why 0", None)
+    assert told[1][:2] == ("10.0.0.7:119", "why 119")
+    assert [more for _, _, more in told] == [None, 119, 80, None]
+
+
+async def test_many_addresses_do_not_fill_the_memory(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a thousand kinds the oldest makes room, and what was not written of it is told then."""
+    refused = Refusals()
+    for _ in range(2):
+        refused.note_connection(Peer("first", 1), "SILENT", "why")
+    for number in range(1000):
+        refused.note_connection(Peer(f"10.0.0.{number}", 1), "SILENT", "why")
+    assert len(refused._held) == 1000
+    assert [vars(record)["facts"].get("not_logged") for record in caplog.records].count(1) == 1
 
 
 def test_tokens_are_read_again_and_refused_while_they_cannot_be(

@@ -56,13 +56,14 @@ async def heard_until_closed(scene: Scene, said: bytes, tls: ssl.SSLContext | No
 async def test_what_is_no_http2_is_logged_with_its_peer(
     said: bytes, kind: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another protocol, or none, on the port: closed at once, and one line says who it was and how it began."""
+    """Another protocol, or none, on the port: closed at once, and a line says who it was and how it began."""
     async with open_door() as scene:
         peer, _ = await heard_until_closed(scene, said)
         for _ in range(5):
             await heard_until_closed(scene, said)
         assert await scene.health() == 1
-    (fact,) = refused(caplog)
+    fact, rest = refused(caplog)
+    assert rest["not_logged"] == 5
     assert (fact["peer"], fact["code"]) == (peer, kind)
     assert re.fullmatch(reason, fact["reason"])
 
