@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from ottoscaler.rpc.answers import Answer, TooLarge
+from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
 from ottoscaler.rpc.framing import prefixed
 from ottoscaler.rpc.heads import Head, Headers
@@ -37,6 +38,9 @@ class Carrier(Protocol):
     def finish(self, call: Call, trailers: Headers) -> None:
         """End the stream."""
 
+    def charge(self) -> None:
+        """Count a call that was begun to be refused."""
+
 
 class Call:
     """Made by a connection, for each stream that begins."""
@@ -57,6 +61,8 @@ class Call:
         self.is_half_closed = False
         """The client sends nothing more."""
         self.has_left = False
+        self.has_task = False
+        """It was let in; what becomes of it is for its task."""
         self._carrier = carrier
         self._body = bytearray()
         self._owed = 0
@@ -92,6 +98,8 @@ class Call:
     def finish(self, answer: Answer) -> None:
         """Tell the client how it ended; nothing where it has left."""
         self._acknowledge()
+        if self.has_task and answer.code is Code.RESOURCE_EXHAUSTED:
+            self._carrier.charge()
         self._carrier.finish(self, answer.trailers())
 
     def refuse(self, status: int) -> None:

@@ -81,6 +81,7 @@ class Streams:
         self._frames, self._pings = Frames(trio.current_time()), Pings()
         self._held_up: dict[Call, None] = {}
         self._room = WRITE_BYTES
+        self._charged = 0
         self._said = b""  # frames of our own, beside h2's
         self._last_call = ALL_STREAMS
 
@@ -132,6 +133,10 @@ class Streams:
                 if not call.is_half_closed:
                     self._h2.reset_stream(call.number, Codes.NO_ERROR)
         self._let_go(call)
+
+    def charge(self) -> None:
+        """Count a call that its task refused: it is paid for when the next one comes."""
+        self._charged += 1
 
     def _drop(self, call: Call) -> None:
         del self.calls[call.number]
@@ -202,6 +207,8 @@ class Streams:
             raise Enough("FLOOD", "too many small frames, or calls that were cancelled or refused", "calm_down")
 
     def _take_call(self, event: h2.events.RequestReceived) -> None:
+        charged, self._charged = self._charged, 0
+        self._spend(charged)
         call = Call(self, event.stream_id, read_head(event.headers))
         if len(self.calls) >= self._most_calls or call.number > self._last_call:
             self._refuse(call)
@@ -211,6 +218,7 @@ class Streams:
         if work is None:
             self._spend(1)
         else:
+            call.has_task = True
             self._start(work)
 
     def _refuse(self, call: Call) -> None:

@@ -92,6 +92,21 @@ async def test_calls_that_are_refused_again_and_again_end_their_connection(
     assert len(logged(caplog, "call refused")) == 1
 
 
+async def test_calls_that_find_no_place_for_their_message_end_their_connection_in_the_end(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls without a message, more than may wait for one, are refusals like others."""
+    monkeypatch.setattr(floods, "FRAMES_AT_ONCE", 300.0)
+    async with open_raw() as stage:
+        for _ in range(1000):
+            if stage.over.is_set():
+                break
+            await stage.client.begin(CHECK)
+            await trio.testing.wait_all_tasks_blocked()
+        await stage.client.closed.wait()
+    assert [fact["code"] for fact in logged(caplog)] == ["FLOOD"]
+
+
 async def test_pings_are_answered_and_too_many_end_the_connection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
