@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -129,7 +128,7 @@ class Tracked:
         """How many entries were taken in."""
         self._file = _File(0, mark.head, mark.sure)
         """What is known of the kubelet's file once all of them are done with."""
-        self._files = deque([self._file])
+        self._files = [self._file]
         """The same for fewer of them; the first is what the mark says."""
         self.backlog = Backlog(self._room, lambda: self.sender.stir())
         self.outbox = Outbox(self.backlog, mark)
@@ -155,7 +154,7 @@ class Tracked:
         self._note_file()
         done = self.outbox.done
         while len(self._files) > 1 and self._files[1].put <= done:
-            self._files.popleft()
+            del self._files[0]
         file = self._files[0]
         return msgspec.structs.replace(
             self.outbox.mark,
