@@ -71,7 +71,9 @@ def _check(call: Call, named: list[tuple[str, str, str]]) -> None:
 
 
 def check_names(named: list[tuple[str, str, str]]) -> None:
-    """Whether these (field of the call, name, value) may all be metadata of one event. Raises `InvalidCall`."""
+    """Whether these (field of the call, name, value) may all be metadata of one event. Raises `InvalidCall`, which says
+    nothing of a value: it may be a secret, and refusals are logged.
+    """
     by_variable: dict[str, str] = {}
     for field, name, value in named:
         _check_name(field, name)
@@ -79,13 +81,13 @@ def check_names(named: list[tuple[str, str, str]]) -> None:
         variable = environment_name(name)
         if variable in by_variable:
             expected = f"a name that does not become {cut(variable)}, as that of {cut(by_variable[variable])} does"
-            raise InvalidCall(field, value, expected)
+            raise InvalidCall(field, name, expected, said="has a name that is taken")
         by_variable[variable] = field
 
 
 def _check_text(field: str, text: str) -> None:
     if "\0" in text:
-        raise InvalidCall(field, text, "text without a NUL byte")
+        raise InvalidCall(field, "", "text without a NUL byte", said="holds a NUL byte")
 
 
 def _check_size(call: Call, named: list[tuple[str, str, str]], most: int) -> None:
@@ -97,9 +99,10 @@ def _check_size(call: Call, named: list[tuple[str, str, str]], most: int) -> Non
 
 def _check_name(field: str, name: str) -> None:
     if name.startswith(RESERVED):
-        raise InvalidCall(field, name, f"a name that does not begin with {RESERVED}")
+        raise InvalidCall(field, name, f"a name that does not begin with {RESERVED}", said="has a reserved name")
     if name in SPOKEN_FOR:
-        raise InvalidCall(field, name, f"a name that is none of {', '.join(sorted(SPOKEN_FOR))}")
+        expected = f"a name that is none of {', '.join(sorted(SPOKEN_FOR))}"
+        raise InvalidCall(field, name, expected, said="has a reserved name")
 
 
 def _judge(pairs: Pairs, limits: Limits) -> None:

@@ -212,14 +212,15 @@ class Door(Protocol):
 
 class InvalidCall(FixYourCall):
     """A field of the call is wrong (INVALID_ARGUMENT): `field` as in the .proto file, such as
-    `stages[2].depends_on[0]` or `metadata["wait"]`; `value` as given, `expected` in words.
+    `stages[2].depends_on[0]` or `metadata["wait"]`; `value` as given, `expected` in words. `said`: what is wrong, in
+    words instead of the value, where that says nothing or may be a secret.
     """
 
-    def __init__(self, field: str, value: object, expected: str) -> None:
+    def __init__(self, field: str, value: object, expected: str, *, said: str = "") -> None:
         self.field = cut(field)
         self.value = value
         self.expected = cut(expected, LONGEST_EXPECTED)
-        super().__init__(f"{self.field} is {_short(value)}, expected {self.expected}")
+        super().__init__(f"{self.field} {said or f'is {_short(value)}'}, expected {self.expected}")
 
 
 class PolicyRefused(GiveUp):

@@ -83,6 +83,23 @@ def test_what_is_wrong_is_named(words: dict[str, Any], field: str, expected: str
     assert expected in refused.value.expected
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"metadata": {"a": "s3cret\0"}}, 'metadata["a"] holds a NUL byte, expected text without a NUL byte'),
+        ({"metadata": {"a.b": "s3cret", "a_b": "s3cret"}}, 'metadata["a_b"] has a name that is taken, expected a name'),
+        ({"metadata": {"otto.spec": "s3cret"}}, 'metadata["otto.spec"] has a reserved name, expected a name that does'),
+        ({"build_config": {"type": "s3cret"}}, 'build_config["type"] has a reserved name, expected a name that is'),
+    ],
+)
+def test_a_value_that_may_be_a_secret_is_not_shown(words: dict[str, Any], said: str) -> None:
+    """What is wrong with a name, or with a byte of a value, is said without that value: refusals are logged."""
+    with pytest.raises(InvalidCall) as refused:
+        up(**words)
+    assert str(refused.value).startswith(said)
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_negative_target_is_refused() -> None:
     """0 is the least that may remain."""
     with pytest.raises(InvalidCall, match="worker_count is -1, expected a whole number from 0"):
