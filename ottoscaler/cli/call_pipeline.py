@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.json_format import ParseDict, ParseError
-
 from ottoscaler.backoff import Backoff
-from ottoscaler.cli.calling import Passing, Server, WrongCall
-from ottoscaler.kube.yaml_file import read_yaml
+from ottoscaler.cli.calling import Passing, Server
+from ottoscaler.cli.pipeline_file import read_pipeline
 from ottoscaler.rpc.v1.pipeline_pb2 import PipelineProgress, PipelineRequest, StageStatus
 
 if TYPE_CHECKING:
@@ -33,16 +31,7 @@ FINAL = {"completed", "failed", "cancelled", "skipped"}
 
 def read_request(file: Path, pipeline_id: str, ends_with_call: bool) -> PipelineRequest:
     """The request that a file describes; one without an id gets one of its own. Raises WrongCall."""
-    try:
-        found = read_yaml(file)
-    except ValueError as error:
-        raise WrongCall(f"{file} {error}") from error
-    if not isinstance(found, dict):
-        raise WrongCall(f"{file} is not a mapping with the fields of a PipelineRequest, such as stages")
-    try:
-        request: PipelineRequest = ParseDict(found, PipelineRequest())
-    except ParseError as error:
-        raise WrongCall(f"{file}: {' '.join(str(error).split())}") from error
+    request = read_pipeline(file)
     request.pipeline_id = pipeline_id or request.pipeline_id or f"{file.stem}-{secrets.token_hex(4)}"
     if ends_with_call:
         request.metadata["on_disconnect"] = "cancel"

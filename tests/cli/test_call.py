@@ -264,7 +264,7 @@ async def test_a_wrong_pipeline_names_what_is_wrong(tmp_path: Path, capsys: pyte
     file.write_text("stages: [{stage_id: a, wokers: 1}]")
     assert await command("pipeline", str(file)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert 'no field named "wokers"' in line
+    assert "stages[0].wokers is 1, expected one of the fields" in line
     file.write_text("[]")
     with pytest.raises(WrongCall, match="is not a mapping"):
         read_request(file, "", ends_with_call=False)
