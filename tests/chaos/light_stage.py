@@ -125,11 +125,12 @@ class Replica:
         return self.scaler is not None and self.scaler.stream.session == name
 
     def can_delete(self) -> bool:
-        """Whether its lease holds, and the API answers it at once."""
+        """Whether its lease holds, and the API answers it at once and has not put writes off."""
         rings = getattr(self.scaler, "rings", None)
         if self.scaler is None or rings is None or self.api_fault is not no_fault or not self._thawed.is_set():
             return False
-        return self.scaler.kube._latency < 0.1 and rings.vitals.is_ready and rings._session.is_valid()
+        is_prompt = self.scaler.kube._latency < 0.1 and rings._site.writes.paused_until <= trio.current_time()
+        return is_prompt and rings.vitals.is_ready and bool(rings._session.is_valid())
 
     async def wait_thawed(self) -> None:
         """Return when it is not frozen; at once, and without a checkpoint, where it is not now."""
