@@ -125,7 +125,7 @@ class PolicyFile:
 
 
 def _unreadable(path: Path, error: OSError) -> SettingsError:
-    return SettingsError([f"POLICY_FILE: {path}: cannot be read: {error.strerror}"])
+    return SettingsError([f"POLICY_FILE is {str(path)!r}, expected a file that can be read ({error.strerror})"])
 
 
 def parse_rules(text: bytes, file: str) -> Rules:

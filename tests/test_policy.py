@@ -306,8 +306,9 @@ async def test_a_policy_that_cannot_be_used_at_the_start_ends_it(tmp_path: Path,
     settings = load_settings({"REDIS_URL": "memory://", "POLICY_FILE": str(path)})
     with pytest.raises(SettingsError) as caught:
         await serve(settings, Drain(0.0, armed=False))
-    said = "cannot be read: No such file or directory" if text is None else "images is 'a', expected a list of texts"
-    assert f"POLICY_FILE: {path}: {said}" in caught.value.problems
+    missing = f"POLICY_FILE is '{path}', expected a file that can be read (No such file or directory)"
+    wrong = f"POLICY_FILE: {path}: images is 'a', expected a list of texts"
+    assert (missing if text is None else wrong) in caught.value.problems
 
 
 def test_a_file_that_becomes_wrong_refuses_whatever_is_asked_for(
@@ -328,7 +329,7 @@ def test_a_file_that_becomes_wrong_refuses_whatever_is_asked_for(
         assert policy.judge(event()) is None
         assert policy.judge(event(workers=101)) == "field pod_count is '101', expected at most 100 (ceilings.workers)"
         path.unlink()
-        assert "cannot be read" in (policy.judge(asked) or "")
+        assert "expected a file that can be read" in (policy.judge(asked) or "")
         written(path, WHOLE)
         assert policy.judge(asked) is None
     assert [record.message for record in caplog.records] == [
