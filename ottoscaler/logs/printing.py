@@ -117,14 +117,22 @@ class _Page:
         at, is_inside = 0, bool(self._torn)
         try:
             while at < len(raw):
-                written = await file.write(memoryview(raw)[at:])
-                if written is None:  # it does not block, and is full
-                    await trio.lowlevel.wait_writable(self._descriptor)
-                elif written:
+                size = await self._wait_room() or len(raw)
+                if written := await file.write(memoryview(raw)[at : at + size]):
                     at += written
                     is_inside = raw[at - 1 : at] != b"\n"
         finally:
             self._torn[:] = raw[at : raw.index(b"\n", at) + 1] if is_inside else b""
+
+    async def _wait_room(self) -> int:
+        """Return when something can be written, and how much without waiting in a thread, where no cancel would reach:
+        0 for a file on disk, which is always ready.
+        """
+        try:
+            await trio.lowlevel.wait_writable(self._descriptor)
+        except PermissionError:
+            return 0
+        return select.PIPE_BUF
 
 
 class PrintingReceiver:

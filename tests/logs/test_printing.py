@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -141,6 +143,40 @@ async def test_a_slow_reader_of_a_stdout_that_does_not_block_costs_nothing() -> 
                 assert len(await read_all(stream, 200 * 1001)) == 200 * 1001
         nursery.cancel_scope.cancel(reason="all was read")
     os.close(writing)
+
+
+async def test_a_reader_who_has_stopped_holds_up_no_end() -> None:
+    """Printing can be cancelled while stdout is full and nobody reads."""
+    reading, writing = os.pipe()
+    receiver, backlog = PrintingReceiver(as_json=False, descriptor=writing), Backlog(Room())
+    await backlog.put([LogLine(STAMP, b"x" * 995, 0, number) for number in range(200)])
+    receiver.attach(Sender(Outbox(backlog, Mark()), backlog, receiver.wording(who("w1")).encode, lambda: None))
+    helper = threading.Timer(5.0, os.close, [reading])  # lets a write that hangs go on
+    helper.start()
+    begun = time.monotonic()
+    with trio.move_on_after(0.5):
+        await receiver.run()
+    assert time.monotonic() - begun < 3
+    helper.cancel()
+    os.close(reading)
+    os.close(writing)
+
+
+async def test_a_file_takes_lines_of_any_length(tmp_path: Path) -> None:
+    """Where there is nothing to wait for, as with a file on disk, a line goes in one piece."""
+    descriptor = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    receiver, backlog = PrintingReceiver(as_json=False, descriptor=descriptor), Backlog(Room())
+    await backlog.put([LogLine(STAMP, b"x" * 1_000_000, 0, 1)])
+    outbox = Outbox(backlog, Mark())
+    receiver.attach(Sender(outbox, backlog, receiver.wording(who("w1")).encode, lambda: None))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(receiver.run)
+        with trio.fail_after(10):
+            while not outbox.is_empty:  # noqa: ASYNC110 - there is nothing that says so
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel(reason="all was written")
+    os.close(descriptor)
+    assert (tmp_path / "out").read_bytes() == b"w1 | %b\n" % (b"x" * 1_000_000)
 
 
 def test_as_json_each_line_is_an_object() -> None:
