@@ -74,7 +74,8 @@ class HandlerReceiver:
         self._wait_writable = wait_writable
         self._may_send = trio.Event()
         self._may_send.set()
-        self.lines, self.states = Outage(), Outage("states")
+        self.lines = Outage()
+        self.states = Outage("otto-handler does not take states", "otto-handler takes states again")
         open_lane = partial(Lane, handler.open_log_stream, self._wait_open, outage=self.lines, pass_on=self.attach)
         self._lanes = [open_lane() for _ in range(LANES)]
         wait_turn = (turns or Turns()).wait

@@ -13,13 +13,15 @@ from ottoscaler.log import log
 
 
 class Outage:
-    """Says once that the receiver takes nothing, and once that it does again. `what`: what it does not take."""
+    """Says once that the receiver takes nothing, and once that it does again, in these words."""
 
-    def __init__(self, what: str = "logs", receiver: str = "otto-handler") -> None:
+    def __init__(
+        self, lost: str = "otto-handler does not take logs", found: str = "otto-handler takes logs again"
+    ) -> None:
         self.silent_since = math.inf
         """When it was asked first what it did not answer (clock of trio); infinity: it has answered."""
-        self._what = what
-        self._receiver = receiver
+        self._lost = lost
+        self._found = found
         self._is_lost = False
 
     def ask(self) -> None:
@@ -34,14 +36,14 @@ class Outage:
             errors = errors.exceptions[0]
         if not self._is_lost:
             self._is_lost = True
-            log.warning(f"{self._receiver} does not take {self._what}", is_change=True, reason=str(errors))
+            log.warning(self._lost, is_change=True, reason=str(errors))
 
     def find(self) -> None:
         """An answer came."""
         self.silent_since = math.inf
         if self._is_lost:
             self._is_lost = False
-            log.info(f"{self._receiver} takes {self._what} again")
+            log.info(self._found)
 
     def is_silent_for(self, seconds: float) -> bool:
         """Whether it was asked so long ago and has not answered since."""

@@ -143,7 +143,8 @@ class PrintingReceiver:
         self._descriptor = descriptor
         self._is_suspended = False
         self._torn = bytearray()
-        self.lines, self.states = Outage(receiver="stdout"), Outage("states", "stdout")
+        self.lines = Outage("stdout does not take logs", "stdout takes logs again")
+        self.states = Outage()  # nobody is asked to take them
         self._lane = Lane(self._open, self._wait_open, outage=self.lines)
 
     @asynccontextmanager
