@@ -27,6 +27,22 @@ async def taken_over(first: Stage, event_id: str) -> AsyncIterator[tuple[Stage, 
         yield second, taken
 
 
+async def sent_and_died(first: Stage) -> Progress:
+    """An event of one worker whose owner dies with its create under way, which is carried out 20 s later."""
+    progress = await first.add(type="scale_up", pod_count=1)
+    first.world.late_creates.append(20.0)
+    with trio.move_on_after(0.05):
+        await first.work(progress).run()
+    return progress
+
+
+async def mark_stopped(second: Stage, event_id: str) -> None:
+    """A scale_down chooses the first worker of an event."""
+    down = await second.add(type="scale_down", pod_count=1)
+    claim = Claim(down.event_id, second.session, down.epoch)
+    await second.stream.mark_victims(claim, 1, [Candidate(event_id, 1, "")], last=True)
+
+
 async def test_a_worker_whose_pod_vanished_between_two_owners_is_not_run_again(autojump_clock: MockClock) -> None:
     """An accepted attempt without a pod ends as DeletedByOther: its pod is not created a second time."""
     async with open_stage(World(lambda labels: Plan(duration=60))) as first:
@@ -45,10 +61,7 @@ async def test_a_worker_whose_pod_vanished_between_two_owners_is_not_run_again(a
 async def test_a_create_of_a_dead_owner_that_comes_late_runs_nothing(autojump_clock: MockClock) -> None:
     """A create whose sender died before any answer, carried out when the worker has ended already, meets its pod."""
     async with open_stage() as first:
-        progress = await first.add(type="scale_up", pod_count=1)
-        first.world.late_creates.append(20.0)
-        with trio.move_on_after(0.05):
-            await first.work(progress).run()
+        progress = await sent_and_died(first)
         assert first.world.pods == {}
         async with taken_over(first, progress.event_id) as (second, taken):
             await second.work(taken).run()
@@ -60,19 +73,14 @@ async def test_a_create_of_a_dead_owner_that_comes_late_runs_nothing(autojump_cl
 async def test_a_worker_that_is_stopped_before_its_new_owner_began_it_is_fenced(autojump_clock: MockClock) -> None:
     """The create that a dead owner had sent comes when the worker has long ended as stopped: its pod is undone."""
     async with open_stage() as first:
-        progress = await first.add(type="scale_up", pod_count=1)
-        first.world.late_creates.append(20.0)
-        with trio.move_on_after(0.05):
-            await first.work(progress).run()
+        progress = await sent_and_died(first)
         async with taken_over(first, progress.event_id) as (second, taken):
             second.site.slots.limit = 0
             work = second.work(taken)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(work.run)
                 await trio.sleep(1)
-                down = await second.add(type="scale_down", pod_count=1)
-                claim = Claim(down.event_id, second.session, down.epoch)
-                await second.stream.mark_victims(claim, 1, [Candidate(progress.event_id, 1, "")], last=True)
+                await mark_stopped(second, progress.event_id)
                 work.notice()
             assert [result["status"] for result in await second.results()] == ["terminated"]
             await trio.sleep(40)
@@ -212,19 +220,14 @@ async def never_answer(writings: Sequence[Writing]) -> list[Written]:
 async def test_a_fence_outlasts_a_hand_over_that_cuts_off_its_record(autojump_clock: MockClock) -> None:
     """A worker that was stopped before it began, its end not yet written down at a hand-over, is fenced by the next."""
     async with open_stage() as first:
-        progress = await first.add(type="scale_up", pod_count=1)
-        first.world.late_creates.append(20.0)
-        with trio.move_on_after(0.05):
-            await first.work(progress).run()
+        progress = await sent_and_died(first)
         async with taken_over(first, progress.event_id) as (second, taken):
             second.site.slots.limit = 0
             work = second.work(taken)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(work.run)
                 await trio.sleep(1)
-                down = await second.add(type="scale_down", pod_count=1)
-                claim = Claim(down.event_id, second.session, down.epoch)
-                await second.stream.mark_victims(claim, 1, [Candidate(progress.event_id, 1, "")], last=True)
+                await mark_stopped(second, progress.event_id)
                 second.stream.record = never_answer  # type: ignore[method-assign]  # Redis takes its time
                 work.notice()
                 await trio.sleep(1)
