@@ -5,11 +5,12 @@ in which they need each other, and ends them in the opposite one.
 """
 
 import os
+import random
 import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +156,13 @@ def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on right now.
+
+    It lies below the ports that systems give to outgoing connections (Linux from 32768, macOS from 49152): of those the
+    next connection of anybody may take one before it is listened on.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)  # no seed makes two processes choose alike
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -10,9 +10,9 @@ import trio
 
 from ottoscaler.cli import calling
 from ottoscaler.cli.calling import Passing, open_server
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.rpc.floods import Pings
 from ottoscaler.rpc.v1.scaling_pb2 import ScaleRequest
-from tests.rpc.stage import find_free_port
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """What an HTTP/2 server says first."""

@@ -22,12 +22,12 @@ from ottoscaler.cli.check import (
     look_at_ports,
     show_all,
 )
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.otto_handler.server import open_otto_handler
 from ottoscaler.otto_handler.store import Printed
 from ottoscaler.settings import Settings, load_settings
 from ottoscaler.stream.base import ServerReport
 from ottoscaler.stream.key_types import SCATTERED
-from tests.stream.servers import free_port
 
 ADDRESS = "redis://localhost:6379/0"
 
@@ -175,7 +175,7 @@ async def test_the_files_of_grpc_are_read(tmp_path: Path) -> None:
 
 async def test_ports_are_tried() -> None:
     """A free port is told, one in use is a note, an address of another machine fails."""
-    free = free_port()
+    free = find_free_port()
     asked = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(free), "GRPC_ENABLED": "false"}
     assert await found(look_at_ports, **asked) == [f"ok    port         HTTP_PORT {free} on 127.0.0.1 is free"]
     (listener,) = await trio.open_tcp_listeners(free, host="127.0.0.1")
@@ -190,7 +190,7 @@ async def test_ports_are_tried() -> None:
 
 async def test_a_grpc_door_that_only_this_machine_reaches_is_a_note() -> None:
     """Plain text that was not allowed is served to this machine only, which may surprise."""
-    asked = {"HTTP_PORT": "0", "GRPC_PORT": str(free_port())}
+    asked = {"HTTP_PORT": "0", "GRPC_PORT": str(find_free_port())}
     assert (await found(look_at_ports, **asked))[1] == (
         "note  port         gRPC is served on 127.0.0.1 only, as its calls are plain text; "
         "give GRPC_TLS_CERT, or allow it with GRPC_INSECURE=true"
@@ -223,7 +223,7 @@ async def test_the_handler_is_asked(tmp_path: Path, nursery: trio.Nursery) -> No
             (bad,) = await found(look_at_handler, **wrong)
             assert bad.startswith(f"FAIL  handler      otto-handler at {wrong['OTTO_HANDLER_HOST']}: ")
             assert bad.endswith(mend)
-    (bad,) = await found(look_at_handler, OTTO_HANDLER_HOST=f"127.0.0.1:{free_port()}")
+    (bad,) = await found(look_at_handler, OTTO_HANDLER_HOST=f"127.0.0.1:{find_free_port()}")
     assert bad.startswith("FAIL  handler      otto-handler at 127.0.0.1:")
     assert bad.endswith(mend)
 

@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -45,10 +46,11 @@ def load_recordings() -> dict[str, list[Json]]:
 
 
 class Api:
-    """The API half alone: store, admission, access, routes."""
+    """The API half alone: store, admission, access, routes; its clock stands: no answer tells how long we took."""
 
     def __init__(self) -> None:
-        self.store = Store()
+        began = datetime.now(UTC)
+        self.store = Store(now=lambda: began)
         self.admission = Admission(self.store)
         self.access = AccessControl(TOKEN)
         self.faults = Faults()

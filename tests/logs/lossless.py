@@ -23,9 +23,9 @@ from typing import Any
 import msgspec
 import trio
 
-from ottoscaler.cli.playground import without_settings
+from ottoscaler.cli.playground import find_free_port, without_settings
 from tests.process.bench import Cluster, start_cluster, wait_until
-from tests.stream.servers import DIE_WITH_PARENT, Server, free_port, valkey_nine
+from tests.stream.servers import DIE_WITH_PARENT, Server, valkey_nine
 
 NUMBER = re.compile(r"line (\d+)")
 FLIGHT_SECONDS = 3.0
@@ -101,7 +101,7 @@ class Stage:
         self._folder = folder
         self._valkey = valkey
         self._cluster = cluster
-        self._port = free_port()
+        self._port = find_free_port()
         self._logs = 0
         self.scaler: subprocess.Popen[bytes]
         self.handler: subprocess.Popen[bytes]

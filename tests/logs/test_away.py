@@ -10,6 +10,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import Unavailable
 from ottoscaler.gauges import exposition
 from ottoscaler.kube.access import Access
@@ -28,7 +29,6 @@ from tests.logs.test_keeping import names, run_event
 from tests.logs.test_lane import Worker, told
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan
-from tests.stream.servers import free_port
 
 GAUGES = ("ottoscaler_logs_followed", "ottoscaler_logs_waiting_bytes", "ottoscaler_otto_handler_reachable")
 
@@ -236,7 +236,7 @@ async def test_requests_for_logs_are_timed() -> None:
     """What the follower asks of the API counts like every other request."""
     name, labels = "ottoscaler_api_request_seconds_count", {"verb": "log", "code": "none"}
     before = REGISTRY.get_sample_value(name, labels) or 0.0
-    async with _open_api(Access(server=f"http://127.0.0.1:{free_port()}"), lambda: None) as kube:
+    async with _open_api(Access(server=f"http://127.0.0.1:{find_free_port()}"), lambda: None) as kube:
         with pytest.raises(Unavailable):
             await anext(kube.read_log("otto", "p", "worker", follow=False))
     assert (REGISTRY.get_sample_value(name, labels) or 0.0) - before == 1

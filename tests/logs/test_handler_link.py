@@ -13,6 +13,7 @@ import trio
 import trustme
 
 from ottoscaler.backoff import Backoff
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import Unavailable
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.lane import Lane, Sender
@@ -26,7 +27,6 @@ from ottoscaler.otto_handler.store import Told
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.rpc.handler_link import Handler, open_handler
 from ottoscaler.secret import Secret
-from tests.stream.servers import free_port
 
 pytestmark = pytest.mark.slow_clock
 WHO = Who("otto-agent-1-5-0", "task-1", "5-0", 1, 1, "otto")
@@ -80,7 +80,7 @@ async def test_lines_and_answers_cross_the_wire() -> None:
 
 async def test_a_handler_that_restarts_gets_the_rest() -> None:
     """When the handler ends and comes back on its port, lines go on, and only those without an answer come twice."""
-    heard, port = Heard(), free_port()
+    heard, port = Heard(), find_free_port()
     with ExitStack() as last:
         async with (
             open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler,
@@ -125,7 +125,7 @@ async def test_a_state_that_is_answered_error_is_not_heard() -> None:
     with open_otto_handler(Told(Heard()), control=Control(Behaviour(error=2))) as served:
         async with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
             assert [await handler.notify(told) for _ in range(4)] == [True, False, True, False]
-    async with open_handler(f"127.0.0.1:{free_port()}", tls=False, ca=None, token=None) as handler:
+    async with open_handler(f"127.0.0.1:{find_free_port()}", tls=False, ca=None, token=None) as handler:
         with pytest.raises(Unavailable, match="otto-handler at 127"):
             await handler.notify(told, 2.0)
 

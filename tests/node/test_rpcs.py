@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.rpc.door import (
     InvalidCall,
     PipelineCall,
@@ -21,7 +22,7 @@ from ottoscaler.rpc.door import (
 )
 from ottoscaler.rpc.server import RpcServer
 from tests.node.otto_handler import open_node_handler
-from tests.rpc.stage import FakeDoor, FakeDrain, find_free_port, open_door, settings_with
+from tests.rpc.stage import FakeDoor, FakeDrain, open_door, settings_with
 
 pytestmark = [pytest.mark.slow_clock, pytest.mark.process]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import grpc
 import trio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.rpc.door import (
     Door,
     PipelineCall,
@@ -153,13 +153,6 @@ async def refusal(rpc: Callable[..., Any], *args: Any, **options: Any) -> grpc.R
     except grpc.RpcError as error:
         return error
     raise AssertionError(f"not refused: {answer!r}")
-
-
-def find_free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def settings_with(**values: object) -> Settings:

@@ -12,6 +12,7 @@ import pytest
 import trio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import SettingsError
 from ottoscaler.rpc import server as server_module
 from ottoscaler.rpc.server import RpcServer, serve_rpc
@@ -20,7 +21,6 @@ from tests.rpc.stage import (
     FakeDoor,
     FakeDrain,
     call,
-    find_free_port,
     open_channel,
     open_door,
     refusal,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -118,10 +117,3 @@ class Server:
         if self._connection is not None:
             self._connection.disconnect()
         self._connection = None
-
-
-def free_port() -> int:
-    """A TCP port that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import trio
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import FixYourCall
 from ottoscaler.stream.keys import Keys
 from tests.stream.backends import RedisBackend
 from tests.stream.conftest import start_own
-from tests.stream.servers import free_port
 
 
 @pytest.mark.slow_clock
 async def test_a_cluster_wants_a_hash_tag(tmp_path: Path) -> None:
     """Without one the start ends with a sentence; with one a cluster's node serves like any other Redis."""
-    port = min(free_port(), 50_000)  # the cluster's own port is 10,000 above
-    server = start_own(tmp_path, "--cluster-enabled", "yes", "--port", str(port))
+    ports = ("--port", str(find_free_port()), "--cluster-port", str(find_free_port()))
+    server = start_own(tmp_path, "--cluster-enabled", "yes", "--bind", "127.0.0.1", *ports)
     try:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         with trio.fail_after(10):

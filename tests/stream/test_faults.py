@@ -13,6 +13,7 @@ import pytest
 import trio
 from redis.exceptions import ResponseError
 
+from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import FixYourCall, Unavailable
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.secret import Secret
@@ -21,7 +22,6 @@ from ottoscaler.stream.failures import translation_of
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.scripts import script_text
 from tests.stream.backends import RedisBackend
-from tests.stream.servers import free_port
 from tests.stream.steps import PAIRS, begin, claim, open_session, registration, strays, take
 
 pytestmark = pytest.mark.slow_clock
@@ -111,7 +111,7 @@ async def test_a_silent_address_lets_go(tmp_path: Any) -> None:
 
 async def test_a_refused_connection_is_named() -> None:
     """Where nobody listens, the error names the address."""
-    address = RedisAddress(scheme="redis", host="127.0.0.1", port=free_port())
+    address = RedisAddress(scheme="redis", host="127.0.0.1", port=find_free_port())
     stream = RedisBackend.at(address).open("one")
     with pytest.raises(Unavailable, match=r"Redis at redis://127\.0\.0\.1:\d+/0 cannot be reached") as caught:
         await stream.live_events()
