@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from google.protobuf.message import DecodeError, Message
 
+from ottoscaler.events import MOST_FIELDS
 from ottoscaler.rpc.door import (
     InvalidCall,
     PipelineCall,
@@ -39,7 +41,7 @@ def read_scale_down(data: bytes) -> ScaleDownCall:
 
 
 def _scale_words(request: scaling_pb2.ScaleRequest) -> dict[str, Any]:
-    metadata = dict(request.metadata)
+    metadata = _names("metadata", request.metadata)
     wait = metadata.pop("wait", "accepted")
     if wait not in ("accepted", "completed"):
         raise InvalidCall('metadata["wait"]', wait, "accepted or completed")
@@ -49,11 +51,18 @@ def _scale_words(request: scaling_pb2.ScaleRequest) -> dict[str, Any]:
         "commit_sha": request.commit_sha,
         "triggered_by": request.triggered_by,
         "reason": request.reason,
-        "build_config": dict(request.build_config),
+        "build_config": _names("build_config", request.build_config),
         "request_id": metadata.pop("request_id", ""),
         "wait_completed": wait == "completed",
         "metadata": metadata,
     }
+
+
+def _names(field: str, values: Mapping[str, str]) -> dict[str, str]:
+    """A map of the wire, which is counted before it is copied: a message has room for half a million names."""
+    if (count := len(values)) > MOST_FIELDS:
+        raise InvalidCall(field, f"{count} names", f"at most {MOST_FIELDS}")
+    return dict(values)
 
 
 def write_scale_answer(answer: ScaleAnswer) -> bytes:
@@ -121,7 +130,7 @@ def read_pipeline(data: bytes) -> PipelineCall:
     request = _decode(pipeline_pb2.PipelineRequest, data)
     if (count := len(request.stages)) > MOST_STAGES:  # before each becomes a record: there may be millions
         raise InvalidCall("stages", f"{count} stages", f"at most {MOST_STAGES}")
-    metadata = dict(request.metadata)
+    metadata = _names("metadata", request.metadata)
     on_disconnect = metadata.pop("on_disconnect", "continue")
     if on_disconnect not in ("continue", "cancel"):
         raise InvalidCall('metadata["on_disconnect"]', on_disconnect, "continue or cancel")
@@ -145,7 +154,7 @@ def _stage(stage: pipeline_pb2.PipelineStage) -> StageCall:
         name=stage.name,
         worker_count=stage.worker_count,
         depends_on=tuple(stage.depends_on),
-        config=dict(stage.config),
+        config=_names("the config of a stage", stage.config),
         image=stage.image,
         command=tuple(stage.command),
         args=tuple(stage.args),

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from ottoscaler.rpc.answers import Answer, answer_to
 from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
+from ottoscaler.rpc.messages import read_pipeline, read_scale_down, read_scale_up
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.calls.house import open_house
 from tests.rpc.stage import Scene, call, open_door
@@ -131,6 +132,23 @@ async def test_a_huge_input_is_refused_soon_and_in_few_words(caplog: pytest.LogC
     facts = [f"{record.message} {vars(record).get('facts')}" for record in caplog.records]
     assert facts
     assert max(map(len, facts)) < LONGEST_LINE
+
+
+@pytest.mark.parametrize(
+    ("read", "field", "message"),
+    [
+        (read_scale_up, "metadata", scale(metadata={f"{n}": "" for n in range(3901)})),
+        (read_scale_down, "build_config", scale(build_config={f"{n}": "" for n in range(3901)})),
+        (read_pipeline, "metadata", pipeline(metadata={f"{n}": "" for n in range(3901)})),
+        (read_pipeline, "the config of a stage", pipeline({"config": {f"{n}": "" for n in range(3901)}})),
+    ],
+)
+def test_names_are_counted_before_they_are_copied(read: Callable[[bytes], object], field: str, message: bytes) -> None:
+    """More names than an entry of the stream may have are refused with their number, wherever they stand."""
+    with pytest.raises(InvalidCall) as refusal:
+        read(message)
+    assert (refusal.value.field, refusal.value.value) == (field, "3901 names")
+    assert refusal.value.expected == "at most 3900"
 
 
 def test_trailers_have_a_limit_whatever_is_in_them() -> None:
