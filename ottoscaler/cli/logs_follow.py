@@ -5,10 +5,10 @@ the view ends when the event has its result or dead letter and the logs of its p
 it ends when no worker is left and none came for `QUIET_SECONDS`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -16,9 +16,9 @@ from ottoscaler.cli import reach
 from ottoscaler.cli.following import follow_records, list_records, missing
 from ottoscaler.cli.letters import is_id
 from ottoscaler.cli.logs import LogApi, Page, Say, event_of, is_meant, may_come, no_pod, reader_of
-from ottoscaler.errors import NotFound, OttoscalerError, SettingsError, TryAgain
+from ottoscaler.errors import FixYourCall, NotFound, OttoscalerError, Refused, SettingsError, TryAgain
 from ottoscaler.fleet import Fleet
-from ottoscaler.logs.following import RETRY, Following
+from ottoscaler.logs.following import RETRY, Following, ReadLog
 from ottoscaler.logs.mark import Entry, Mark
 from ottoscaler.pods import PodRecord
 
@@ -30,6 +30,7 @@ Ask = Callable[[str], Awaitable[str]]
 """From the id of an event to `Standing.where`; raises `OttoscalerError` where Redis does not say."""
 LOOK_SECONDS = 0.25
 QUIET_SECONDS = 30.0
+NOT_ALLOWED = (401, 403)
 UNTIL_QUIET = f"this ends when no worker is left and none came for {QUIET_SECONDS:g} s"
 
 
@@ -181,7 +182,19 @@ async def _follow_one(api: LogApi, namespace: str, name: str, fleet: Fleet, page
             read = await insist(partial(reader_of, api, namespace, name), say_of)
         except NotFound:
             return
-        await Following(name, read, pod, Mark(), deliver).run()
+        await Following(name, partial(_read_or_end, read), pod, Mark(), deliver).run()
+
+
+async def _read_or_end(read: ReadLog, **options: Any) -> AsyncGenerator[bytes, None]:
+    """A log in pieces; one that may not be read ends the view, for no waiting makes it readable."""
+    async with aclosing(read(**options)) as pieces:
+        try:
+            async for piece in pieces:
+                yield piece
+        except Refused as error:
+            if error.status in NOT_ALLOWED:
+                raise FixYourCall(str(error)) from error
+            raise
 
 
 async def insist(call: Callable[[], Awaitable[T]], say: Say) -> T:

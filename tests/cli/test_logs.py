@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from ottoscaler.cli import main, reach
 from ottoscaler.cli.logs import Page, event_of, show_logs
 from ottoscaler.cli.logs_follow import QUIET_SECONDS, follow_logs, open_asking
-from ottoscaler.errors import FixYourCall, OttoscalerError, SettingsError, Unavailable
+from ottoscaler.errors import FixYourCall, OttoscalerError, Refused, SettingsError, Unavailable
 from ottoscaler.kube.manifest import pod_name
 from ottoscaler.settings import load_settings
 from ottoscaler.stream.memory import MemoryServer
@@ -33,6 +33,8 @@ class Api:
         self.version = 1
         self.away = 0
         """So many of the next looks at one pod get no answer."""
+        self.is_forbidden = False
+        """Whoever asks may not read logs."""
         self.said: list[str] = []
         self.where = "live"
         """How Redis says that the event stands; empty: it cannot be reached."""
@@ -114,6 +116,8 @@ class Api:
     ) -> AsyncGenerator[bytes, None]:
         """The log of one."""
         assert container == "worker"
+        if self.is_forbidden:
+            raise Refused("pods is forbidden", status=403)
         async for piece in self.kubelets[name].read(follow=follow, since=since, limit_bytes=limit_bytes):
             yield piece
 
@@ -246,6 +250,16 @@ async def test_an_api_that_is_away_for_a_moment_ends_no_view(tmp_path: Path, aut
             api.where = "ended"
         assert sorted(b"".join(out).splitlines()) == [b"w1 | end", b"w2 | end"]
         assert sorted(api.said) == [f"{name}: the API is away; it is tried again" for name in ("w1", "w2")]
+
+
+async def test_a_log_that_may_not_be_read_ends_the_view(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Waiting would not help whoever may list pods but not read their logs: the API's own sentence is the end."""
+    async with opened(tmp_path, "w1") as (api, out):
+        api.is_forbidden = True
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(FixYourCall, match="pods is forbidden"), allow_unwrapped=True, flatten_subgroups=True
+        ):
+            await api.follow(EVENT, out)
 
 
 def test_the_event_of_a_worker_stands_in_its_name() -> None:
