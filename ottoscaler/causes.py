@@ -266,9 +266,10 @@ _ALL = (
     Cause(
         "Forbidden",
         "final",
-        "Ottoscaler's account may not create this pod.",
+        "Ottoscaler's account may not create this pod, or not read it.",
         "Run ottoscaler check, and give its service account the Role.",
-        "The create is refused with 403, for its user cannot create pods.",
+        "The create is refused with 403, for its user cannot create pods. "
+        "A read that is refused is only logged, and repeated until it is allowed.",
     ),
     Cause(
         "NameTaken",
