@@ -28,7 +28,7 @@ import h2.exceptions
 import h2.settings
 import trio
 
-from ottoscaler.rpc.framing import MessageReader
+from ottoscaler.rpc.http2.framing import MessageReader
 from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerLogEntry
 
 NOTE_SECONDS = 0.1

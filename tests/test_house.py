@@ -78,6 +78,13 @@ def test_imports_point_inwards(path: Path) -> None:
             assert {here, there} != {"stream", "kube"}, "the two boundaries know nothing of each other"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "rpc" / "http2").glob("*.py")), ids=_module)
+def test_http2_knows_no_rpc(path: Path) -> None:
+    """What carries calls imports nothing of what they are about, but for the words in which one is refused."""
+    known = ("ottoscaler.errors", "ottoscaler.log", "ottoscaler.rpc.door", "ottoscaler.rpc.http2")
+    assert all(name.startswith(known) for name in _imports(path) if name.startswith("ottoscaler"))
+
+
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [

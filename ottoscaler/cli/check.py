@@ -244,7 +244,7 @@ async def look_at_handler(settings: Settings) -> AsyncIterator[Finding]:
         return
     import trio
 
-    from ottoscaler.rpc.http2 import client_tls, open_connection
+    from ottoscaler.rpc.http2.client import client_tls, open_connection
 
     address, ca = settings.otto_handler_host, settings.otto_handler_ca
     try:

@@ -70,7 +70,7 @@ async def _open_receiver(settings: Settings, site: Site, turns: Turns) -> AsyncI
 
 
 def _read_ca(path: str | None) -> bytes | None:
-    from ottoscaler.rpc.http2 import client_tls
+    from ottoscaler.rpc.http2.client import client_tls
 
     try:
         ca = Path(path).read_bytes() if path else None

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
 from ottoscaler.rpc.answers import NotAllowed, NotKnown
-from ottoscaler.rpc.heads import Head
+from ottoscaler.rpc.http2.heads import Head
 from ottoscaler.rpc.lanes import Pace
 from ottoscaler.rpc.tokens import EXPECTED, Role, Tokens
 from ottoscaler.settings import Settings

@@ -14,9 +14,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ottoscaler.errors import TryAgain, Unavailable
 from ottoscaler.log import log
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import DeadLetter, InvalidCall, PolicyRefused, RequestMismatch, TooMany
-from ottoscaler.rpc.heads import Headers, trailers_of
+from ottoscaler.rpc.http2.call import TooLarge
+from ottoscaler.rpc.http2.codes import Code
+from ottoscaler.rpc.http2.heads import Headers, trailers_of
 
 DOMAIN = "ottoscaler"
 RETRY_SECONDS = 1.0
@@ -42,10 +43,6 @@ class NotOffered(Exception):
 
 class NotRead(Exception):
     """The call had no message in time (CANCELLED), or did not take its answer."""
-
-
-class TooLarge(Exception):
-    """A message is beyond the limit (RESOURCE_EXHAUSTED, which does not pass by itself)."""
 
 
 _BARE = {

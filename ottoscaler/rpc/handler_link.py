@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from hpack import NeverIndexedHeaderTuple
 
 from ottoscaler.errors import Unavailable
-from ottoscaler.rpc.framing import MessageReader, prefixed
-from ottoscaler.rpc.http2 import Connection, Exchange, Header, client_tls, open_connection
+from ottoscaler.rpc.http2.client import Connection, Exchange, Header, client_tls, open_connection
+from ottoscaler.rpc.http2.framing import MessageReader, prefixed
 from ottoscaler.rpc.v1.worker_logs_pb2 import LogForwardResponse, WorkerStatusAck
 from ottoscaler.secret import Secret
 

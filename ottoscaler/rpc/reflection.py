@@ -13,8 +13,8 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb2
 
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
+from ottoscaler.rpc.http2.codes import Code
 
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 

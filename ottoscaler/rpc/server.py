@@ -16,12 +16,12 @@ import trio_util
 from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
 from ottoscaler.rpc.access import Access, bind_address, is_local
-from ottoscaler.rpc.connection import FLUSH_SECONDS, Connection
 from ottoscaler.rpc.door import Door
 from ottoscaler.rpc.health import Health
+from ottoscaler.rpc.http2.connection import FLUSH_SECONDS, Connection
+from ottoscaler.rpc.http2.listening import Entrance, open_listeners, raise_file_limit
+from ottoscaler.rpc.http2.peers import Peer, Refusals
 from ottoscaler.rpc.lanes import Lane
-from ottoscaler.rpc.listening import Entrance, open_listeners, raise_file_limit
-from ottoscaler.rpc.peers import Peer, Refusals
 from ottoscaler.rpc.servicer import SERVICE, Lanes, Servicer
 from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.settings import Settings
@@ -66,7 +66,7 @@ class RpcServer:
         self._servicer = Servicer(
             door, access, self._health, lanes, self._refusals, largest=settings.grpc_max_message_bytes
         )
-        self._certificates = certificates
+        self._secure = certificates.context if certificates else None
         self._connections: dict[Connection, None] = {}
         self._is_closed = False
         self._all_gone = trio.Event()
@@ -86,7 +86,7 @@ class RpcServer:
     async def _serve(
         self, listeners: list[trio.SocketListener], drain: Ending, task_status: trio.TaskStatus[None]
     ) -> None:
-        entrance = Entrance(self._certificates, self._refusals, self._converse, self._dismiss)
+        entrance = Entrance(self._secure, self._refusals, self._converse, self._dismiss)
         async with trio.open_nursery() as connections:
             connections.start_soon(self._refusals.run)
             async with trio.open_nursery() as port:

@@ -19,13 +19,13 @@ from ottoscaler.rpc import health as health_service
 from ottoscaler.rpc import messages, reflection
 from ottoscaler.rpc.access import Access
 from ottoscaler.rpc.answers import OK, Answer, NotAllowed, NotKnown, NotOffered, NotRead, answer_to
-from ottoscaler.rpc.call import Call
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import Door, Draining, InvalidCall, TooMany
-from ottoscaler.rpc.heads import ENCODINGS
 from ottoscaler.rpc.health import Health
+from ottoscaler.rpc.http2.call import Call
+from ottoscaler.rpc.http2.codes import Code
+from ottoscaler.rpc.http2.heads import ENCODINGS
+from ottoscaler.rpc.http2.peers import Refusals
 from ottoscaler.rpc.lanes import Lane, Place
-from ottoscaler.rpc.peers import Refusals
 from ottoscaler.rpc.tokens import Role
 from ottoscaler.rpc.trace_headers import with_trace
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ottoscaler.rpc.heads import Head
+from ottoscaler.rpc.http2.heads import Head
 from ottoscaler.trace_context import FIELDS, TRACEPARENT
 
 Call = TypeVar("Call")

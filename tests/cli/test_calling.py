@@ -11,7 +11,7 @@ import trio
 from ottoscaler.cli import calling
 from ottoscaler.cli.calling import Passing, open_server
 from ottoscaler.cli.playground import find_free_port
-from ottoscaler.rpc.floods import Pings
+from ottoscaler.rpc.http2.floods import Pings
 from ottoscaler.rpc.v1.scaling_pb2 import ScaleRequest
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

@@ -14,7 +14,7 @@ import h2.exceptions
 import h2.settings
 import trio
 
-from ottoscaler.rpc.framing import MessageReader
+from ottoscaler.rpc.http2.framing import MessageReader
 
 Codes = h2.settings.SettingCodes
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]

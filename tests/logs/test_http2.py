@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from ottoscaler.errors import Unavailable
-from ottoscaler.rpc import http2
 from ottoscaler.rpc.handler_link import Handler, LogStream, open_handler
-from ottoscaler.rpc.http2 import CONNECT_SECONDS, TAKE_BYTES, Connection, Exchange
+from ottoscaler.rpc.http2 import client as http2
+from ottoscaler.rpc.http2.client import CONNECT_SECONDS, TAKE_BYTES, Connection, Exchange
 from ottoscaler.rpc.v1.worker_logs_pb2 import LogForwardResponse
 from tests.logs.scripted import HEADERS, Peer, open_server
 

@@ -18,9 +18,9 @@ import pytest
 import trio
 import trio.testing
 
-from ottoscaler.rpc.codes import Code
-from ottoscaler.rpc.framing import FrameJoiner, GoAway, prefixed
-from ottoscaler.rpc.peers import Peer
+from ottoscaler.rpc.http2.codes import Code
+from ottoscaler.rpc.http2.framing import FrameJoiner, GoAway, prefixed
+from ottoscaler.rpc.http2.peers import Peer
 from ottoscaler.rpc.server import RpcServer
 from ottoscaler.rpc.v1 import scaling_pb2
 from tests.rpc.stage import FakeDoor, settings_with

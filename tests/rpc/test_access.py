@@ -17,8 +17,8 @@ from trio.testing import MockClock
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.rpc.access import Access, bind_address, is_local
+from ottoscaler.rpc.http2.peers import Peer, Refusals
 from ottoscaler.rpc.lanes import Pace
-from ottoscaler.rpc.peers import Peer, Refusals
 from ottoscaler.rpc.tls import load_certificates
 from ottoscaler.rpc.tokens import Tokens
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import PipelineNews, ScaleAnswer
+from ottoscaler.rpc.http2.codes import Code
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.rpc.raw import CHECK, ONE, PIPELINE, SCALE_UP, Client, Stage, codes, frame, logged, open_raw
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from ottoscaler.rpc import listening
+from ottoscaler.rpc.http2 import listening
 from tests.rpc.raw import PREFACE, frame
 from tests.rpc.stage import Scene, open_door
 from tests.rpc.test_abuse import half_open

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ottoscaler.rpc import floods
-from ottoscaler.rpc.codes import Code
+from ottoscaler.rpc.http2 import floods
+from ottoscaler.rpc.http2.codes import Code
 from tests.rpc.raw import CHECK, ONE, SCALE_UP, codes, frame, logged, open_raw
 
 RESET = frame(3, bytes([0, 0, 0, 8]), stream=1)

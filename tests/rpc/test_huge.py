@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from ottoscaler.rpc.answers import Answer, answer_to
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
+from ottoscaler.rpc.http2.codes import Code
 from ottoscaler.rpc.messages import read_pipeline, read_scale_down, read_scale_up
 from ottoscaler.rpc.v1 import pipeline_pb2, scaling_pb2
 from tests.calls.house import open_house

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
-from ottoscaler.rpc.floods import Frames, Pings
-from ottoscaler.rpc.heads import Head, trailers_of
+from ottoscaler.rpc.http2.codes import Code
+from ottoscaler.rpc.http2.floods import Frames, Pings
+from ottoscaler.rpc.http2.heads import Head, trailers_of
 from tests.rpc.raw import CHECK, PIPELINE, SCALE_UP, frame, open_raw
 
 STREAMS = st.sampled_from([0, 1, 1, 1, 3, 3, 5, 2, 2**31 - 1])

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 
-from ottoscaler.rpc import listening
+from ottoscaler.rpc.http2 import listening
 from tests.rpc.stage import Scene, open_door
 
 pytestmark = pytest.mark.slow_clock

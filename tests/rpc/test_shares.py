@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ottoscaler.rpc.codes import Code
+from ottoscaler.rpc.http2.codes import Code
 from tests.rpc.raw import CHECK, open_raw
 
 STATUS = "/ottoscaler.v1.OttoscalerService/GetWorkerStatus"

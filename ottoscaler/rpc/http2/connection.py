@@ -14,9 +14,9 @@ from functools import partial
 import h2.exceptions
 import trio
 
-from ottoscaler.rpc.call import Call
-from ottoscaler.rpc.peers import Peer, Refusals
-from ottoscaler.rpc.streams import Enough, Streams, Work
+from ottoscaler.rpc.http2.call import Call
+from ottoscaler.rpc.http2.peers import Peer, Refusals
+from ottoscaler.rpc.http2.streams import Enough, Streams, Work
 
 READ_BYTES = 8 << 10
 """Few, as all that came is dealt with at once."""

@@ -12,16 +12,42 @@ from typing import Protocol
 
 import trio
 
-from ottoscaler.rpc.answers import Answer, TooLarge
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
-from ottoscaler.rpc.framing import prefixed
-from ottoscaler.rpc.heads import Head, Headers
-from ottoscaler.rpc.lanes import Place
-from ottoscaler.rpc.peers import Peer
+from ottoscaler.rpc.http2.codes import Code
+from ottoscaler.rpc.http2.framing import prefixed
+from ottoscaler.rpc.http2.heads import Head, Headers
+from ottoscaler.rpc.http2.peers import Peer
 
 _PREFIX = struct.Struct(">BI")  # whether compressed, length
 _ANY_FORMAT = 47  # of zlib: gzip and deflate alike, as the bytes say
+
+
+class TooLarge(Exception):
+    """A message is beyond the limit (RESOURCE_EXHAUSTED, which does not pass by itself)."""
+
+
+class Place(Protocol):
+    """What a call holds while it is answered; moving it may be refused."""
+
+    def wait(self) -> None:
+        """The client's message is still to come."""
+
+    def go_on(self) -> None:
+        """The message is there."""
+
+    def leave(self) -> None:
+        """The call is over."""
+
+
+class Ending(Protocol):
+    """How a call ends."""
+
+    @property
+    def code(self) -> Code:
+        """What came of it."""
+
+    def trailers(self) -> Headers:
+        """The same for the client, with words and details."""
 
 
 class Carrier(Protocol):
@@ -95,12 +121,12 @@ class Call:
         else:
             await trio.lowlevel.checkpoint()
 
-    def finish(self, answer: Answer) -> None:
+    def finish(self, ending: Ending) -> None:
         """Tell the client how it ended; nothing where it has left."""
         self._acknowledge()
-        if self.has_task and answer.code is Code.RESOURCE_EXHAUSTED:
+        if self.has_task and ending.code is Code.RESOURCE_EXHAUSTED:
             self._carrier.charge()
-        self._carrier.finish(self, answer.trailers())
+        self._carrier.finish(self, ending.trailers())
 
     def refuse(self, status: int) -> None:
         """Tell a client that this is no call, in HTTP's words."""

@@ -14,9 +14,8 @@ import trio
 
 from ottoscaler.errors import SettingsError
 from ottoscaler.log import log
-from ottoscaler.rpc.peers import Peer, Refusals, peer_of
-from ottoscaler.rpc.streams import PREFACE
-from ottoscaler.rpc.tls import Certificates
+from ottoscaler.rpc.http2.peers import Peer, Refusals, peer_of
+from ottoscaler.rpc.http2.streams import PREFACE
 
 GREETING_SECONDS = 10.0
 """For the handshake of TLS and the preface."""
@@ -31,6 +30,7 @@ BACKLOG = 1024
 READ_BYTES = 16 << 10
 Converse = Callable[[trio.abc.Stream, Peer, bytes], Awaitable[None]]
 Dismiss = Callable[[str, str], bool]
+Secure = Callable[[], ssl.SSLContext]
 
 
 class _Refused(Exception):
@@ -44,14 +44,13 @@ class _Refused(Exception):
 class Entrance:
     """What each connection passes first; `handle` is for `trio.serve_listeners`.
 
+    `secure` gives what TLS goes by, for each handshake; None: plain text.
     `dismiss` closes the connection that has had no call for the longest, of one address or of all (empty), with the
     reason for the log; False: there is none.
     """
 
-    def __init__(
-        self, certificates: Certificates | None, refusals: Refusals, converse: Converse, dismiss: Dismiss
-    ) -> None:
-        self._certificates = certificates
+    def __init__(self, secure: Secure | None, refusals: Refusals, converse: Converse, dismiss: Dismiss) -> None:
+        self._secure = secure
         self._refusals = refusals
         self._converse = converse
         self._dismiss = dismiss
@@ -104,7 +103,7 @@ class Entrance:
         with trio.move_on_after(GREETING_SECONDS) as greeting:
             self._greeting[greeting] = host
             try:
-                stream = plain if self._certificates is None else await _secure(plain, self._certificates.context())
+                stream = plain if self._secure is None else await _shake_hands(plain, self._secure())
                 return stream, await _read_preface(stream)
             finally:
                 self._greeting.pop(greeting, None)
@@ -113,7 +112,7 @@ class Entrance:
         raise _Refused("SILENT", f"it did not begin HTTP/2 within {GREETING_SECONDS:g} s")
 
 
-async def _secure(plain: trio.SocketStream, context: ssl.SSLContext) -> trio.abc.Stream:
+async def _shake_hands(plain: trio.SocketStream, context: ssl.SSLContext) -> trio.abc.Stream:
     secured = trio.SSLStream(plain, context, server_side=True, https_compatible=True)
     try:
         await secured.do_handshake()

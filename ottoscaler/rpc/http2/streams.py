@@ -15,11 +15,11 @@ import h2.settings
 import hpack
 import trio
 
-from ottoscaler.rpc.call import Call
-from ottoscaler.rpc.floods import Frames, Pings
-from ottoscaler.rpc.framing import FrameJoiner, goaway
-from ottoscaler.rpc.heads import BEGINNING, Headers, read_head
-from ottoscaler.rpc.peers import Peer, Refusals
+from ottoscaler.rpc.http2.call import Call
+from ottoscaler.rpc.http2.floods import Frames, Pings
+from ottoscaler.rpc.http2.framing import FrameJoiner, goaway
+from ottoscaler.rpc.http2.heads import BEGINNING, Headers, read_head
+from ottoscaler.rpc.http2.peers import Peer, Refusals
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WRITE_BYTES = 256 << 10

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottoscaler.rpc.framing import FrameJoiner, MessageReader, prefixed
+from ottoscaler.rpc.http2.framing import FrameJoiner, MessageReader, prefixed
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -12,8 +12,8 @@ from math import inf
 from typing import NamedTuple
 from urllib.parse import quote
 
-from ottoscaler.rpc.codes import Code
 from ottoscaler.rpc.door import InvalidCall
+from ottoscaler.rpc.http2.codes import Code
 
 Headers = list[tuple[bytes, bytes]]
 ENCODINGS = "identity,deflate,gzip"

@@ -23,7 +23,7 @@ import trio
 from hpack import HeaderTuple
 
 from ottoscaler.errors import Unavailable
-from ottoscaler.rpc.framing import FrameJoiner, GoAway
+from ottoscaler.rpc.http2.framing import FrameJoiner, GoAway
 
 CONNECT_SECONDS = 10.0
 """For the connection and TLS's handshake, and again for the server's first frame."""
