@@ -23,8 +23,10 @@ READ_BYTES = 8 << 10
 KEEPALIVE_SECONDS, PONG_SECONDS = 60.0, 20.0
 STALL_SECONDS = 20.0
 """For one write to get through."""
-ROUND_TRIP_SECONDS = 1.0
-"""So long a client that is told to leave may take to say that it has heard."""
+ROUND_TRIP_SECONDS = 5.0
+"""So long a client that is told to leave may take to say that it has heard: one that has much to do reads late, and
+what it begins until then would be refused behind the last call that is named.
+"""
 FLUSH_SECONDS = 0.2
 """For the last words, and for a client to close what it has no use for any more."""
 
