@@ -265,13 +265,13 @@ async def open_log_stream(
     line is left out. `tell` hears why lines are not sent right now, and an empty text when they are again.
     """
     stream = _stream(handler, worker, tell, environ)
-    raised: Exception | None = None
+    raised: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stream.run)
         try:
             yield stream
-        except Exception as error:  # noqa: BLE001  raised again below, outside of the group, as what it is
-            raised = error
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  raised again below, outside of
+            raised = error  # the group, as what it is: an exit keeps its code
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + settle_seconds):
                 await stream.settle(settle_seconds)

@@ -283,6 +283,28 @@ def test_an_error_of_the_program_stays_itself(stage: Stage, backend: str) -> Non
 
 
 @BOTH
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "ctrl-c"])
+def test_a_program_that_exits_keeps_its_exit_code(stage: Stage, backend: str, end: BaseException) -> None:
+    """`sys.exit` and Ctrl-C inside the block come out as they are, in no group, after the lines."""
+    stage.open()
+
+    async def program() -> None:
+        async with open_log_stream(stage.address, WORKER) as logs:
+            logs.send_nowait("before")
+            raise end
+
+    async def outside() -> str:
+        try:
+            await program()
+        except (SystemExit, KeyboardInterrupt) as error:
+            return repr(error)
+        return "nothing"
+
+    assert anyio.run(outside, backend=backend) == repr(end)
+    assert stage.messages == ["before"]
+
+
+@BOTH
 def test_a_cancelled_program_still_sends_what_it_said(stage: Stage, backend: str) -> None:
     """When the block is cancelled its lines go all the same, and the cancel goes on where it belongs."""
     stage.open()
