@@ -72,11 +72,14 @@ class LogStream:
         return self.is_over or self._buffer.is_empty
 
     def send_nowait(self, message: str | bytes, **about: Unpack[About]) -> None:
-        """Add a line, or several where it has newlines. Never waits: where there is no room the oldest gives way."""
+        """Add a line, or several where it has newlines. Never waits: where there is no room the oldest gives way.
+
+        TypeError for what no message carries.
+        """
         data = message if isinstance(message, bytes) else message.encode(errors="replace")
         lines = data if data.endswith(b"\n") else data + b"\n"
-        stamp, level, source = about.get("timestamp") or stamp_now(), about.get("level", ""), about.get("source", "")
-        self.add_block(Block(lines, stamp, level, source, about.get("metadata")))
+        stamp, level, source = (_text(name, about.get(name)) for name in ("timestamp", "level", "source"))
+        self.add_block(Block(lines, stamp or stamp_now(), level, source, _copied(about.get("metadata"))))
 
     def add_block(self, block: Block) -> None:
         """As `send_nowait`, for lines that somebody else has put together."""
@@ -291,6 +294,25 @@ def _stream(
         stream = LogStream(None, Worker(""), tell)
         stream._say(str(error))
         return stream
+
+
+def _text(name: str, said: object) -> str:
+    """What a program says of a line, as a message carries it. Raises TypeError."""
+    if said is None:
+        return ""
+    if not isinstance(said, str):
+        raise TypeError(f"{name} is {said!r}, expected text")
+    return said if said.isascii() else said.encode(errors="replace").decode()
+
+
+def _copied(metadata: object) -> dict[str, str] | None:
+    """The same as it is now: the program may change its own before the line is sent. Raises TypeError."""
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {metadata!r}, expected a mapping of names to texts")
+    texts = ((name, _text(f"metadata[{name!r}]", said)) for name, said in metadata.items())
+    return {_text("a name in metadata", name): said for name, said in texts}
 
 
 def stamp_now() -> str:
