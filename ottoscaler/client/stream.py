@@ -131,7 +131,7 @@ class LogStream:
             return
         pauses, full = _pauses(FIRST_PAUSE, LONGEST_PAUSE), _pauses(FULL_PAUSE, LONGEST_FULL_PAUSE)
         while not self.is_over:
-            answered = self._buffer.statistics()
+            answers = self._buffer.answers
             try:
                 is_full = not await self._connect(self._handler)
             except Cut as cut:
@@ -144,7 +144,7 @@ class LogStream:
             finally:
                 self._buffer.put_back()
                 self._note_moved()
-            if self._buffer.statistics() != answered:
+            if self._buffer.answers != answers:
                 pauses, full = _pauses(FIRST_PAUSE, LONGEST_PAUSE), _pauses(FULL_PAUSE, LONGEST_FULL_PAUSE)
             if not self.is_over:
                 await anyio.sleep(next(full if is_full else pauses))

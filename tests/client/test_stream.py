@@ -8,12 +8,15 @@ import time
 from collections.abc import Awaitable, Callable, Sized
 from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import trio
 import trustme
+from trio.testing import MockClock
 
 from ottoscaler.client import Handler, LogStream, Statistics, Worker, open_log_stream
 from ottoscaler.client import stream as stream_module
@@ -209,6 +212,26 @@ def test_a_full_handler_is_asked_again(stage: Stage, monkeypatch: pytest.MonkeyP
     assert answers[-2:] == ["SUCCESS", "ALREADY_REGISTERED"]
     assert stage.messages == ["first", "late", "again"]
     assert said == [f"otto-handler {stage.address.address} is full: no more workers for now", ""]
+
+
+def test_lines_that_come_meanwhile_shorten_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy program asks a full handler no sooner than a silent one: only answers to lines begin the pauses anew."""
+    asked: list[float] = []
+
+    async def is_full(logs: LogStream, handler: Handler) -> bool:
+        asked.append(trio.current_time())
+        logs.send_nowait("written while it is asked")
+        return False
+
+    monkeypatch.setattr(LogStream, "_connect", is_full)
+
+    async def program() -> None:
+        async with open_log_stream(Handler("127.0.0.1:1"), WORKER, settle_seconds=0):
+            await trio.sleep(120)
+
+    trio.run(program, clock=MockClock(autojump_threshold=0))
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert all(0.5 * 2**number <= pause <= 2**number for number, pause in enumerate(pauses[:5]))
 
 
 @BOTH
