@@ -67,8 +67,9 @@ def handler_from(environ: Mapping[str, str]) -> Handler | None:
     address = _text(environ, "OTTO_HANDLER_HOST").strip()
     if not address:
         return None
-    host, _, port = address.rpartition(":")
-    if "://" not in address and not address.startswith("unix:") and not (host and port.isdecimal()):
+    host, _, port = address.rpartition(":")  # gRPC takes the remainder of a port that is too large
+    is_whole = host and port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535
+    if "://" not in address and not address.startswith("unix:") and not is_whole:
         raise WrongSetting(f"OTTO_HANDLER_HOST is {address!r}: expected host and port, such as otto-handler:8080")
     tls = SWITCH.get(_text(environ, "OTTO_HANDLER_TLS").strip().lower())
     if tls is None:

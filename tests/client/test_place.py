@@ -33,9 +33,16 @@ def test_place_and_name_are_found_in_the_environment() -> None:
     assert worker_from({}).worker_id == os.uname().nodename
 
 
+HOST_AND_PORT = "expected host and port, such as otto-handler:8080"
 WRONG = [
     ({"OTTO_HANDLER_TLS": "ja"}, "OTTO_HANDLER_TLS is 'ja': expected true or false"),
-    ({"OTTO_HANDLER_HOST": "h"}, "OTTO_HANDLER_HOST is 'h': expected host and port, such as otto-handler:8080"),
+    *(
+        (
+            {"OTTO_HANDLER_HOST": host},
+            f"OTTO_HANDLER_HOST is {host!r}: expected host and port, such as otto-handler:8080",
+        )
+        for host in ("h", "h:0", "h:75616", "h:" + "8" * 5000, "h:\u0663")
+    ),
     ({"OTTO_HANDLER_HOST": "h\udcff:1"}, r"OTTO_HANDLER_HOST is 'h\xff:1': expected UTF-8"),
     ({"OTTO_TASK_ID": "t\udce9"}, r"OTTO_TASK_ID is 't\xe9': expected UTF-8"),
     ({"HOSTNAME": "\udcff"}, r"HOSTNAME is '\xff': expected UTF-8"),
