@@ -45,7 +45,7 @@ class LogsOfEvent:
             if made := self._progress.accepted.get((index, attempt)):
                 tracked.accepted_at = made["at"] / 1000
             if mark.gap:  # an owner before us may have died with it
-                tracked.rest = Gap(mark.stamp, "", mark.gap, certain=False)
+                tracked.rest = Gap(mark.sure, "", mark.gap, certain=False)
                 self._keeper.say_rest(tracked)
             tracked.tell_end = None if mark.ended else self._note_trace
             self._keeper.track(tracked)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -30,7 +29,7 @@ from ottoscaler.errors import Answered, NotFound, TryAgain, Unavailable
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
 from ottoscaler.logs.lines import LineReader, LogLine
-from ottoscaler.logs.mark import Entry, Gap, Mark, Seeker
+from ottoscaler.logs.mark import Entry, Gap, Mark, Seeker, seconds_of
 
 RETRY = Backoff(0.2, 5.0, factor=3.0)
 HEAD_EVERY = 4 << 20
@@ -85,7 +84,8 @@ class Following:
         self._deliver = deliver
         self._now = now
         self._retry = retry
-        self._is_small = not mark.stamp
+        self.is_small = not mark.stamp
+        """It was read from the beginning, and is too small for a file to have been put away."""
         self._size = 0
         self._unchecked = 0
         self._rest = b""
@@ -168,7 +168,7 @@ class Following:
         before, which a gap says, or brought something new that may not be `is_last`.
         """
         opened = self._opened = self._now()
-        known, since = (self.position.line, self._rest), "" if self._is_small else self.position.since
+        known, since = (self.position.line, self._rest), "" if self.is_small else self.position.since
         seeker, reader = Seeker(self.position), LineReader()
         async with aclosing(self._read(follow=False, since=since)) as pieces:
             async for piece in pieces:
@@ -196,7 +196,7 @@ class Following:
     async def _say_rotated(self, head: str) -> None:
         """The mark is not in the file any more; whether there was another file before it nobody has looked."""
         stamp, sure = self.position.stamp, self.position.sure
-        if _seconds(sure) < _seconds(stamp):
+        if seconds_of(sure) < seconds_of(stamp):
             await self._deliver([Gap(sure, stamp, "LogRotated", certain=False)])
         await self._deliver([Gap(stamp, head, "LogRotated")])
         self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head=head, sure=head)
@@ -259,9 +259,9 @@ class Following:
         numbered = [
             LogLine(line.stamp, line.text, line.nth, number + at, line.more) for at, line in enumerate(news, start=1)
         ]
-        if self._is_small:
+        if self.is_small:
             self._size += sum(len(line.text) for line in numbered)
-            self._is_small = self._size < SMALL
+            self.is_small = self._size < SMALL
         await self._deliver(numbered)
         self.position = self.position.at(numbered[-1], self.position.head)
 
@@ -270,7 +270,7 @@ class Following:
         if self.position.head:  # known to an owner before us who took no line
             await self._compare_head(head)
             return
-        if not self._has_read and min(_seconds(head), self._opened) - self._known_empty() > LATE_SECONDS:
+        if not self._has_read and min(seconds_of(head), self._opened) - self._known_empty() > LATE_SECONDS:
             await self._deliver([Gap("", head, "OpenedLate", certain=False)])
         self._has_read = True
         self.position = msgspec.structs.replace(self.position, head=head, sure=head)
@@ -297,7 +297,7 @@ class Following:
         """False where the file is a new one and the stream has not come to it yet."""
         known, since = self.position.head, self.position.sure
         if known and head != known:
-            if self.position.stamp and _seconds(head) > _seconds(self.position.stamp):
+            if self.position.stamp and seconds_of(head) > seconds_of(self.position.stamp):
                 return False  # the mark will not be found, and a gap says so
             await self._deliver([Gap(since, head, "LogRotated", certain=False)])
         self.position = msgspec.structs.replace(self.position, head=head, sure=self.position.stamp)
@@ -327,7 +327,7 @@ class Following:
         has_run = self._has_read or (record is not None and record.started_at is not None)
         is_whole = is_read and not self._rest
         if not is_whole and (has_run or (_is_unknown(record) and self._may_have_run)):
-            begin = min(at.sure, at.stamp, key=_seconds)
+            begin = min(at.sure, at.stamp, key=seconds_of)
             why = "EndNotRead" if has_run and is_near else "PodGone"
             await self._deliver([Gap(begin, "", why, certain=has_run and not is_near)])
         self.is_over = True
@@ -348,7 +348,3 @@ def _is_unknown(record: PodRecord | None) -> bool:
 
 def _has_ended(record: PodRecord | None) -> bool:
     return record is not None and (record.exit_code is not None or record.is_final or record.gone)
-
-
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp() if stamp else 0.0

@@ -171,7 +171,7 @@ class LogKeeper:
         """Nothing more is hoped for: say what is missing, and let the pod go."""
         who = tracked.who
         if not tracked.is_ended:
-            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", why, certain=tracked.has_lines))
+            self._leave_gap(tracked, why)
         if tracked.told < len(_STATES):
             log.warning("states not told", event_id=who.event_id, worker=who.name, cause=why, told=tracked.told)
         tracked.is_ended, tracked.told = True, len(_STATES)
@@ -190,9 +190,8 @@ class LogKeeper:
                 if not tracked.settled.is_set():
                     self._give_up(tracked, "Crowded")
 
-    def _leave_gap(self, tracked: Tracked, gap: Gap) -> None:
-        _note_gap(tracked, gap)
-        tracked.rest = gap
+    def _leave_gap(self, tracked: Tracked, why: str) -> None:
+        _note_gap(tracked, tracked.give_up(why))
         self.say_rest(tracked)
 
     def say_rest(self, tracked: Tracked) -> None:
@@ -241,7 +240,7 @@ class LogKeeper:
         log.error("forwarding a log broke", error=errors, worker=tracked.who.name)
         self.receiver.detach(tracked.sender)
         if not tracked.is_ended:
-            self._leave_gap(tracked, Gap(tracked.outbox.mark.stamp, "", "Broken", certain=tracked.has_lines))
+            self._leave_gap(tracked, "Broken")
             tracked.is_ended = True
 
     async def _forward(self, tracked: Tracked, pod: Follow) -> None:

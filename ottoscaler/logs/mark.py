@@ -23,7 +23,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     `head`: stamp of the first line of the kubelet's file, by which a new file is told from the old one, and `sure`: the
     stamp up to which that was looked at; `line`: the
     number of the marked line; `told`: how many status changes were notified; `ended`: nothing more will come; `gap`:
-    why the rest of the log was given up. A mark without a stamp stands before the first line.
+    why the rest of the log, from `sure` on, was given up. A mark without a stamp stands before the first line.
     """
 
     stamp: str = ""
@@ -106,8 +106,9 @@ class Seeker:
 
     def is_beyond(self, line: LogLine) -> bool:
         """Whether the marked line should have come before this one by now: its second is surely over."""
-        return not self.found and _seconds(line.stamp) > _seconds(self._mark.stamp) + 2
+        return not self.found and seconds_of(line.stamp) > seconds_of(self._mark.stamp) + 2
 
 
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp()
+def seconds_of(stamp: str) -> float:
+    """A stamp as Unix time; 0 of none."""
+    return datetime.fromisoformat(stamp).timestamp() if stamp else 0.0

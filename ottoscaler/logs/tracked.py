@@ -14,7 +14,7 @@ from ottoscaler.fleet import PodRecord
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.following import Following
 from ottoscaler.logs.lane import Sender
-from ottoscaler.logs.mark import Entry, Gap, Mark
+from ottoscaler.logs.mark import Entry, Gap, Mark, seconds_of
 from ottoscaler.logs.messages import Who
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import Outbox
@@ -159,11 +159,21 @@ class Tracked:
         return msgspec.structs.replace(
             self.outbox.mark,
             head=file.head,
-            sure=file.sure,
+            sure=self.rest.begin if self.rest else file.sure,
             told=self.told,
             ended=self.is_ended,
             gap=self.rest.why if self.rest else "",
         )
+
+    def give_up(self, why: str) -> Gap:
+        """Nothing more of it is sent: the gap, which reaches back to the last look where a file may have been put away
+        that nobody was told of.
+        """
+        mark, following = self.mark, self.following
+        is_one_file = following is not None and following.is_small and self._file.head == mark.head
+        begin = mark.stamp if is_one_file else min(mark.sure, mark.stamp, key=seconds_of)
+        self.rest = Gap(begin, "", why, certain=self.has_lines)
+        return self.rest
 
     @property
     def started_at(self) -> float | None:

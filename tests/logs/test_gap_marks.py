@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,5 +150,51 @@ async def test_a_gap_that_waits_is_said_by_the_next_owner(
         assert handler.gaps == ["LogRotated"]
         (name,) = world.logs
         assert sorted(set(handler.numbers(name))) == list(range(1, 301))
+        world.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_log_that_is_given_up_hides_no_file_that_was_put_away(
+    tmp_path: Path, autojump_clock: MockClock, dies: bool
+) -> None:
+    """A file was put away unread, later lines were taken, and the handler left before it was told: the gap of the log
+    that is given up reaches back to before that file, from the next owner and in the result, too.
+    """
+    durations = [30.0, 60.0]
+    world = LoggedWorld(tmp_path, lambda labels: Plan(duration=durations[int(labels["ottoscaler/index"]) % 2]), 300)
+    server, handler = MemoryServer(), FakeHandler(FakeReceiver(), [])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        async with logged_stage(world, server, handler, "s1", 5) as house:
+            progress = await house.stage.add(type="scale_up", pod_count=2)
+            async with trio.open_nursery() as work:
+                work.start_soon(house.stage.work(progress).run)
+                await trio.sleep(10)
+                for kubelet in world.logs.values():
+                    kubelet.log.feed("stdout", (b"x" * 1000 + b"\n") * 300)  # smaller ones are never put away
+                await trio.sleep(1)
+                for kubelet in world.logs.values():
+                    kubelet.log.feed("stdout", b"lost\n")
+                    kubelet.log.rotate()
+                await trio.sleep(10)
+                before = list(handler.entries)
+                handler.receiver.is_away = True
+                handler.receiver.cut()
+                await trio.sleep(15 if dies else 60)
+                work.cancel_scope.cancel(reason="it has the event no more")
+        handler.receiver.is_away = False
+        async with logged_stage(world, server, handler, "s2", 60) as second:
+            if dies:
+                await second.stage.work(await second.take_from(house.stage, progress.event_id)).run()
+            (result,) = await second.stage.results()
+        gaps = json.loads(result["log_gaps"])
+        assert [gap["why"] for gap in gaps] == ["GraceOver"] * (1 if dies else 2)
+        for gap in gaps:
+            lines = [one for one in before if one.worker_id == gap["worker"]]
+            assert "lost" not in [one.message for one in lines]
+            assert gap["from"] <= lines[next(at for at, one in enumerate(lines) if one.message[0] == "x")].timestamp
+        said = [one for one in handler.entries if one.metadata["gap"] == "GraceOver"]
+        assert [one.metadata["from"] for one in said] == [gap["from"] for gap in gaps] * dies
         world.close()
         nursery.cancel_scope.cancel(reason="the test is over")
