@@ -32,6 +32,7 @@ _HEADERS: tuple[Header, ...] = (
     ("user-agent", "grpc-python-ottoscaler/1"),
 )
 _STATUS = {LogForwardResponse.ACK: "ACK", LogForwardResponse.RETRY: "RETRY", LogForwardResponse.DROP: "DROP"}
+_HEARD = (WorkerStatusAck.RECEIVED, WorkerStatusAck.IGNORED)
 _CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
     *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
@@ -104,7 +105,9 @@ class Handler:
             yield LogStream(self.address, exchange, wake)
 
     async def notify(self, notification: bytes, seconds: float = 10.0) -> bool:
-        """Tell of a worker's state; False where the handler says ERROR. Raises `Unavailable` without an answer."""
+        """Tell of a worker's state; False where the handler neither received nor ignored it. Raises `Unavailable`
+        without an answer.
+        """
         with trio.move_on_after(seconds):
             connection = await self._share()
             path = f"{_SERVICE}/NotifyWorkerStatus"
@@ -121,7 +124,7 @@ class Handler:
         try:
             messages = MessageReader().feed(b"".join(iter(exchange.take, b"")))
             if exchange.headers.get("grpc-status") == "0" and messages:
-                return WorkerStatusAck.FromString(messages[0]).status != WorkerStatusAck.ERROR
+                return WorkerStatusAck.FromString(messages[0]).status in _HEARD
         except (ValueError, DecodeError) as error:
             raise _unavailable(self.address, f"it answers what is no WorkerStatusAck: {error}") from error
         raise _unavailable(self.address, _words(exchange))

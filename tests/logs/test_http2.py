@@ -188,6 +188,22 @@ async def test_a_state_that_is_not_answered_is_unavailable(serve: Judge, words: 
                 await handler.notify(b"state")
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_heard"), [(b"", True), (b"\x08\x01", True), (b"\x08\x02", False), (b"\x08\x07", False)]
+)
+async def test_a_state_is_heard_when_it_is_received_or_ignored(answer: bytes, is_heard: bool) -> None:
+    """RECEIVED and IGNORED; ERROR and a status that nobody knows are told again, for nothing is lost by it."""
+
+    def reply(peer: Peer, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.StreamEnded):
+            peer.h2.send_headers(event.stream_id, HEADERS)
+            peer.answer(event.stream_id, answer)
+            peer.h2.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+
+    async with called(reply) as (handler, _):
+        assert await handler.notify(b"state") is is_heard
+
+
 async def test_states_share_a_connection_and_have_a_limit() -> None:
     """Without an answer within its time a call is given up, alone; others go on over the same connection."""
 
