@@ -126,9 +126,9 @@ class HandlerReceiver:
         """Tell a state until it was received or ignored."""
         delays = TELL_AGAIN.delays()
         while True:
-            await self._wait_open()
             try:
                 async with self._calls:
+                    await self._wait_open()  # when its turn has come, for until then this process may have lost its own
                     self.states.ask()
                     is_heard = await self._handler.notify(notification)
                 self.states.find()

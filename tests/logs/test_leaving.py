@@ -9,6 +9,8 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.logs.forwarding import CALLS, HandlerReceiver
+from ottoscaler.rpc.v1.worker_logs_pb2 import WorkerStatusNotification
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.logs.house import FakeHandler, LoggedWorld
 from tests.logs.receiver import FakeReceiver
@@ -38,3 +40,20 @@ async def test_a_drain_writes_how_far_each_log_is(tmp_path: Path, autojump_clock
             assert mark["line"] == handler.numbers(name)[-1]
         world.close()
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_no_state_is_told_after_the_hand_over(autojump_clock: MockClock) -> None:
+    """A state that waits for its turn at a slow handler is told by the next owner alone, or it might come after later
+    ones.
+    """
+    handler = FakeHandler(FakeReceiver(), [])
+    receiver = HandlerReceiver(handler, trio.lowlevel.checkpoint)
+    async with trio.open_nursery() as nursery:
+        for number in range(CALLS + 4):
+            state = WorkerStatusNotification(worker_id=f"otto-agent-{number}").SerializeToString()
+            nursery.start_soon(receiver.tell, state)
+        await trio.sleep(0.005)  # a call takes twice as long
+        receiver.suspend()
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert len(handler.told) == CALLS
