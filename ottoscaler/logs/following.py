@@ -200,6 +200,7 @@ class Following:
             await self._deliver([Gap(sure, stamp, "LogRotated", certain=False)])
         await self._deliver([Gap(stamp, head, "LogRotated")])
         self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head=head, sure=head)
+        self._has_missed = False
 
     async def _follow(self) -> None:
         """One stream, until it ends, falls silent, or may have skipped something."""
@@ -300,7 +301,7 @@ class Following:
             if self.position.stamp and seconds_of(head) > seconds_of(self.position.stamp):
                 return False  # the mark will not be found, and a gap says so
             await self._deliver([Gap(since, head, "LogRotated", certain=False)])
-        self.position = msgspec.structs.replace(self.position, head=head, sure=self.position.stamp)
+        self.position = msgspec.structs.replace(self.position, head=head, sure=self.position.stamp or head)
         return True
 
     # -- the end
