@@ -8,6 +8,7 @@ is passed on, and nobody waits for others who may still hold the pipe open.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import select
@@ -116,5 +117,10 @@ class Tee:
             self._rest.append(piece[end:])
             self._rest_size += len(piece) - end
         if self._rest_size > LONGEST_LINE:
-            self._tell(b"".join(self._rest) + b"\n", True)
-            self._rest, self._rest_size = [], 0
+            self._tell_part(b"".join(self._rest))
+
+    def _tell_part(self, begun: bytes) -> None:
+        """Tell what has come of a long line, but for the beginning of a character of UTF-8 at its end."""
+        size = len(begun) - 4 + codecs.utf_8_decode(begun[-4:], "ignore", False)[1]
+        self._tell(begun[:size] + b"\n", True)
+        self._rest, self._rest_size = [begun[size:]], len(begun) - size

@@ -8,6 +8,7 @@ beginning of the last one.
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import NamedTuple
 
@@ -87,8 +88,9 @@ class LineReader:
             self.unstamped = raw[:300]
             return
         while len(text) > LONGEST_LINE:
-            lines.append(self._line(stamp, text[:LONGEST_LINE], more=True))
-            text = text[LONGEST_LINE:]
+            size = _part_of(text)
+            lines.append(self._line(stamp, text[:size], more=True))
+            text = text[size:]
         lines.append(self._line(stamp, text))
 
     def _cut_rest(self, lines: list[LogLine]) -> None:
@@ -100,8 +102,9 @@ class LineReader:
             if not self._begun:
                 self.unstamped, self._rest, self._is_skipping = self._rest[:300], b"", True
         while self._begun and len(self._rest) > LONGEST_LINE:
-            lines.append(self._line(self._begun, self._rest[:LONGEST_LINE], more=True))
-            self._rest = self._rest[LONGEST_LINE:]
+            size = _part_of(self._rest)
+            lines.append(self._line(self._begun, self._rest[:size], more=True))
+            self._rest = self._rest[size:]
 
     def _line(self, stamp: bytes, text: bytes, *, more: bool = False) -> LogLine:
         seen, key, nth = self._recent.get(stamp), hash(text), 0
@@ -119,3 +122,8 @@ def _split(raw: bytes) -> tuple[bytes, bytes]:
     """Stamp and text; no stamp and everything where there is none in front."""
     match = _STAMP.match(raw)
     return (match[0], raw[match.end() + 1 :]) if match else (b"", raw)
+
+
+def _part_of(text: bytes) -> int:
+    """The size of a long line's first part, which ends inside no character of UTF-8."""
+    return LONGEST_LINE - 4 + codecs.utf_8_decode(text[LONGEST_LINE - 4 : LONGEST_LINE], "ignore", False)[1]

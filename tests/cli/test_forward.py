@@ -290,6 +290,14 @@ def test_a_long_line_arrives_whole(stage: Stage) -> None:
     assert [record["metadata"] for record in stage.taken] == [{"continued": "true"}] * (len(stage.taken) - 1) + [{}]
 
 
+def test_a_long_line_of_utf_8_is_not_escaped(stage: Stage) -> None:
+    """Its parts end between characters, wherever the pieces that were read end."""
+    done = stage.run("--", sys.executable, "-c", "import os; os.write(1, 'a€€€'.encode() * 240_000)")
+    assert done.returncode == 0
+    assert "".join(stage.lines("stdout")) == "a€€€" * 240_000
+    assert [record["metadata"] for record in stage.taken] == [{"continued": "true"}] * (len(stage.taken) - 1) + [{}]
+
+
 def test_ctrl_c_reaches_the_command_once(stage: Stage) -> None:
     """On a terminal Ctrl-C goes to everybody in the foreground: the command gets the terminal's, not ours as well."""
     text = "trap 'echo INT' INT; echo ready; sleep 1 & wait; sleep 0.5 & wait; echo end"

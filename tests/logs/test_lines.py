@@ -49,7 +49,7 @@ def test_any_cut_gives_the_same_lines(entries: list[tuple[int, bytes]], cuts: li
 
 
 @given(length=st.integers(0, 400), cuts=CUTS, is_ended=st.booleans())
-def test_a_long_line_comes_in_parts_of_one_size(length: int, cuts: list[int], is_ended: bool) -> None:
+def test_a_long_line_comes_in_parts_of_about_one_size(length: int, cuts: list[int], is_ended: bool) -> None:
     """A line above the limit is cut at the same places whatever the network does, and its parts join to the line."""
     text = bytes(number % 251 + 1 for number in range(length)).replace(b"\n", b".")
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +59,15 @@ def test_a_long_line_comes_in_parts_of_one_size(length: int, cuts: list[int], is
     parts = found[:-1] if is_ended else found
     assert b"".join(part.text for part in parts) == text
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
-    assert all(len(part.text) == 100 for part in parts[:-1])
+    assert all(97 <= len(part.text) <= 100 for part in parts[:-1])
+
+
+def test_no_part_of_a_long_line_ends_inside_a_character() -> None:
+    """A long line of UTF-8 is UTF-8 in each of its parts, so that none has to be escaped."""
+    for text in ("€" * 600_000, "a" + "é" * 700_000, "ab" + "\U0001f600" * 400_000):
+        parts = read(rendered([(7, text.encode())]), list(range(0, 1 << 20, 65_536)))
+        assert len(parts) > 1
+        assert "".join(part.text.decode() for part in parts) == text
 
 
 def test_a_line_of_a_megabyte_is_one_line() -> None:
