@@ -7,6 +7,7 @@ out; how many is said at the end.
 
 import argparse
 import os
+import select
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 HANDLES_SIGNALS = True
 FLUSH_SECONDS = 30.0
+READER_SECONDS = 1.0
+"""For a reader of our output who takes nothing, when we are to end."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +96,9 @@ async def _forward(pid: int, out: int, err: int, environ: dict[str, str], flush_
             async with open_log_stream(settle_seconds=0, environ=environ) as logs:
                 if not (is_sent := not logs.is_over):
                     _mention(f"{logs.problem}; the output is not sent anywhere")
+                nursery.start_soon(_end_when_hurried, wrapped, passed := trio.Event(), sending)
                 await _pass_output(wrapped, logs, out, err)
-                nursery.start_soon(_end_when_hurried, wrapped, sending)
+                passed.set()
                 await logs.settle(flush_seconds)
         if is_sent:
             _report(logs.statistics(), logs.problem)
@@ -136,8 +140,13 @@ def _warner(name: str) -> "Warn":
     return lambda error: _mention(f"{name} cannot be written any more: {error.strerror}")
 
 
-async def _end_when_hurried(wrapped: "Wrapped", sending: "trio.CancelScope") -> None:
+async def _end_when_hurried(wrapped: "Wrapped", passed: "trio.Event", sending: "trio.CancelScope") -> None:
+    """A signal after the command's end: whoever reads its output has a moment for the rest, and lines wait no more."""
+    import trio
+
     await wrapped.hurried.wait()
+    with trio.move_on_after(READER_SECONDS):
+        await passed.wait()
     sending.cancel(reason="a signal came after the command's end")
 
 
@@ -169,9 +178,12 @@ def _say(sentence: str, code: int) -> int:
 
 
 def _mention(sentence: str) -> None:
-    """Say it while the command runs: where nobody can read it, that must not end us."""
+    """Say it while the command runs: where nobody can read it, or does, that must not end us, or keep us."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
     with suppress(OSError):
-        os.write(2, f"ottoscaler forward: {sentence}\n".encode(errors="backslashreplace"))
+        if poll.poll(READER_SECONDS * 1000):
+            os.write(2, f"ottoscaler forward: {sentence}\n".encode(errors="backslashreplace"))
 
 
 def _seconds(text: str) -> float:

@@ -264,6 +264,22 @@ def test_the_end_waits_no_more_after_a_signal(stage: Stage) -> None:
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("stderr", [subprocess.PIPE, subprocess.STDOUT], ids=["apart", "together"])
+def test_a_reader_that_takes_nothing_outlives_no_signal(stage: Stage, stderr: int, tmp_path: Path) -> None:
+    """When the command has ended, and who reads its output has stopped, a signal ends us, with the command's code."""
+    command = [*FORWARD, *script(f"head -c 300000 /dev/zero | tr '\\0' x; touch {tmp_path}/ended; exit 3")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=stage.environ)
+    while not (tmp_path / "ended").exists():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    assert process.poll() is None
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 3
+    assert time.monotonic() - begun < 5
+    process.communicate()
+
+
 def test_without_a_handler_the_command_runs_all_the_same() -> None:
     """Where no handler is named, that is said, and the command runs."""
     environ = {name: value for name, value in os.environ.items() if name != "OTTO_HANDLER_HOST"}
