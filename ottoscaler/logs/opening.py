@@ -53,6 +53,8 @@ async def _open_receiver(settings: Settings, site: Site, turns: Turns) -> AsyncI
     if not settings.otto_handler_host:
         from ottoscaler.logs.printing import PrintingReceiver
 
+        if sys.stdout is None:  # its number may be a connection's by now
+            raise SettingsError(["LOG_SINK is 'stdout', expected a stdout that is open"])
         is_text = settings.log_format == "text" or (settings.log_format == "auto" and os.isatty(sys.stdout.fileno()))
         yield PrintingReceiver(as_json=not is_text)
         return

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
+from ottoscaler.errors import SettingsError
+from ottoscaler.kube.access import Access
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.lane import Sender
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap, Mark
 from ottoscaler.logs.messages import Who
+from ottoscaler.logs.opening import open_log_keeper
 from ottoscaler.logs.outbox import Outbox
 from ottoscaler.logs.printing import PrintedWording, PrintingReceiver
+from ottoscaler.settings import load_settings
+from ottoscaler.spine.site import Site
 
 pytestmark = pytest.mark.slow_clock
 STAMP = "2026-11-20T20:41:21.140944177Z"
@@ -177,6 +184,16 @@ async def test_a_file_takes_lines_of_any_length(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel(reason="all was written")
     os.close(descriptor)
     assert (tmp_path / "out").read_bytes() == b"w1 | %b\n" % (b"x" * 1_000_000)
+
+
+async def test_a_stdout_that_is_closed_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started with `>&-` the scaler says what LOG_SINK expects: whatever is opened next would get the lines."""
+    settings = load_settings({"LOG_SINK": "stdout", "REDIS_URL": "memory://", "OTTO_AGENT_IMAGE": "a/b:c"})
+    monkeypatch.setattr(sys, "stdout", None)
+    opening = open_log_keeper(settings, cast(Access, None), lambda: None, cast(Site, None))
+    with pytest.raises(SettingsError, match="LOG_SINK is 'stdout', expected a stdout that is open"):
+        async with opening:
+            pass
 
 
 def test_as_json_each_line_is_an_object() -> None:
