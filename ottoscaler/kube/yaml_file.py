@@ -31,7 +31,7 @@ def read_yaml(file: Path) -> object:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML{_place(error)}") from error
-    except ValueError as error:  # of a tag such as !!int; its words repeat the text
+    except (ValueError, LookupError, AttributeError) as error:  # of a tag such as !!int; its words repeat the text
         raise ValueError("is not YAML (a value is not of the type that its tag says)") from error
 
 

@@ -33,6 +33,8 @@ from ottoscaler.kube.yaml_file import read_yaml
         ("metadata: [a]", "metadata is ['a'], expected a mapping"),
         ("name: !!timestamp 2026-99-99", "is not YAML"),
         ("name: !!int many", "is not YAML"),
+        ("name: !!timestamp soon", "is not YAML"),
+        ("name: !!bool perhaps", "is not YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
