@@ -7,6 +7,7 @@ anything: what cannot be read says nothing, and is no reason not to forward its 
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import suppress
 from typing import Any
@@ -80,11 +81,23 @@ def _read_fields(text: bytes) -> _Said:
     try:
         fields = _raw_decoder.decode(text)
     except _UNREADABLE:
-        return said
+        return _read_loosely(text)
     for name in _Said.__struct_fields__:
         if field := bytes(getattr(fields, name)):
             with suppress(*_UNREADABLE):
                 setattr(said, name, msgspec.json.decode(field))
+    return said
+
+
+def _read_loosely(text: bytes) -> _Said:
+    """As Python takes it: with NaN, which many loggers write and JSON has not, and with halves of characters."""
+    said = _Said()
+    with suppress(ValueError, RecursionError):
+        fields = json.loads(text.decode(errors="surrogateescape"))
+        for name in _Said.__struct_fields__:
+            with suppress(UnicodeEncodeError):
+                str(value := fields.get(name)).encode()
+                setattr(said, name, value)
     return said
 
 

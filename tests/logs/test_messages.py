@@ -42,6 +42,10 @@ STAMP = "2026-11-20T20:41:21.140944177Z"
         (b'{"level": "error", "a": ' + b"[" * 60_000, "info", ""),
         (b'{"level": ' + b"9" * 9000 + b"}", "info", ""),
         (b'{"source": "\\ud800"}', "info", ""),
+        (b'{"source": "\\ud800", "level": "error", "logger": "db"}', "error", "db"),
+        (b'{"message": "half \\ud83d", "level": "error", "source": "db"}', "error", "db"),
+        (b'{"loss": NaN, "level": "warn", "logger": "train", "source": "\xff"}', "warn", "train"),
+        (b'{"loss": -Infinity, "level": 40}', "warn", ""),
     ],
 )
 def test_level_and_source_are_what_the_line_says(text: bytes, level: str, source: str) -> None:
