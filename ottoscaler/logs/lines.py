@@ -12,8 +12,8 @@ import codecs
 import re
 from typing import NamedTuple
 
-LONGEST_LINE = 1 << 20
-"""Bytes of one `LogLine`; gRPC servers take messages of 4 MB by default."""
+LONGEST_LINE = 1_000_000
+"""Bytes of one `LogLine`: gRPC servers take messages of 4 MiB by default, and a byte that has to be escaped is four."""
 REMEMBERED_STAMPS = 16
 """Equal lines are counted among so many distinct stamps: those of stdout and stderr are not ordered to each other."""
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)(?= )")

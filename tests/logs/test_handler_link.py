@@ -17,7 +17,7 @@ from ottoscaler.cli.playground import find_free_port
 from ottoscaler.errors import Unavailable
 from ottoscaler.logs.backlog import Backlog, Room
 from ottoscaler.logs.lane import Lane, Sender
-from ottoscaler.logs.lines import LogLine
+from ottoscaler.logs.lines import LineReader, LogLine
 from ottoscaler.logs.mark import Mark
 from ottoscaler.logs.messages import Who, Wording
 from ottoscaler.logs.outbox import Outbox
@@ -63,6 +63,22 @@ async def forwarding(handler: Handler, lines: int) -> AsyncIterator[Outbox]:
             while outbox.mark.line < lines:  # noqa: ASYNC110 - there is nothing that says so
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel(reason="all lines are done with")
+
+
+async def test_the_longest_line_of_bytes_is_a_message_that_servers_take() -> None:
+    """Each byte that is no text is escaped by four: even so it is below what gRPC servers take by default, 4 MiB."""
+    heard, reader = Heard(), LineReader()
+    lines = reader.feed(b"2026-11-20T20:41:21.140944177Z " + b"\xff" * (1 << 20) + b"\n")
+    with open_otto_handler(Told(heard)) as served:
+        async with open_handler(f"127.0.0.1:{served.port}", tls=False, ca=None, token=None) as handler:
+            with trio.fail_after(10):
+                async with handler.open_log_stream(lambda: None) as stream:
+                    stream.send([Wording(WHO).encode(line) for line in lines])
+                    answers = 0
+                    while answers < len(lines):
+                        answers += len(stream.take())
+                        await trio.sleep(0.01)
+    assert "".join(one["message"] for one in heard.records) == "\\xff" * (1 << 20)
 
 
 async def test_lines_and_answers_cross_the_wire() -> None:
