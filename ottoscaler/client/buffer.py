@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from ottoscaler.client.limits import MOST_BYTES, Limits, Pace
@@ -48,6 +49,7 @@ class Line:
     missing: int = 0
     is_part: bool = False
     whole: Whole | None = None
+    about_bytes: int = 0
     tries: int = 0
 
     @property
@@ -58,7 +60,7 @@ class Line:
     @property
     def weight(self) -> int:
         """About how many bytes of memory it takes."""
-        return OVERHEAD + len(self.text)
+        return OVERHEAD + self.about_bytes + len(self.text)
 
 
 @dataclass(slots=True)
@@ -77,15 +79,19 @@ class Block:
     lines: int = field(init=False)
     whole: Whole | None = field(init=False, default=None)
     """What the first line is a part of, if it is one."""
+    about_bytes: int = field(init=False)
+    """Of level, source and metadata, in UTF-8."""
     _start: int = 0
 
     def __post_init__(self) -> None:
         self.lines = self.data.count(b"\n")
+        said = chain((self.level, self.source), *(self.metadata or {}).items())
+        self.about_bytes = sum(len(text.encode()) for text in said)
 
     @property
     def weight(self) -> int:
         """About how many bytes of memory it takes."""
-        return OVERHEAD + len(self.data)
+        return OVERHEAD + self.about_bytes + len(self.data)
 
     def pop(self) -> Line:
         """Take the first line."""
@@ -98,7 +104,8 @@ class Block:
         whole, self.whole = self.whole, None
         self._start = end + 1
         self.lines -= 1
-        return Line(text, self.timestamp, self.level, self.source, metadata, is_part=self.is_part, whole=whole)
+        said = (text, self.timestamp, self.level, self.source, metadata)
+        return Line(*said, is_part=self.is_part, whole=whole, about_bytes=self.about_bytes)
 
     def skip(self, lines: int) -> None:
         """Leave out the first lines."""
@@ -265,7 +272,7 @@ class Buffer:
         first = replace(line, text=text, metadata={**(line.metadata or {}), "continued": "true"}, is_part=True)
         line.text = rest
         self._first.appendleft(line)
-        self._bytes += OVERHEAD
+        self._bytes += OVERHEAD + line.about_bytes
         return first
 
     def _make_room(self) -> None:

@@ -19,7 +19,7 @@ import anyio.lowlevel
 
 from ottoscaler.client.buffer import Answer, Block, Buffer, Line, Statistics
 from ottoscaler.client.exchange import Cut, Exchange
-from ottoscaler.client.limits import Limits
+from ottoscaler.client.limits import LONGEST_LINE, Limits
 from ottoscaler.client.place import Handler, Worker, WrongSetting, handler_from, worker_from
 from ottoscaler.rpc.v1.log_streaming_pb2 import LogEntry, LogResponse, RegistrationResponse, WorkerRegistration
 
@@ -74,12 +74,16 @@ class LogStream:
     def send_nowait(self, message: str | bytes, **about: Unpack[About]) -> None:
         """Add a line, or several where it has newlines. Never waits: where there is no room the oldest gives way.
 
-        TypeError for what no message carries.
+        TypeError for what no message carries, ValueError for what is too long beside the text.
         """
         data = message if isinstance(message, bytes) else message.encode(errors="replace")
         lines = data if data.endswith(b"\n") else data + b"\n"
         stamp, level, source = (_text(name, about.get(name)) for name in ("timestamp", "level", "source"))
-        self.add_block(Block(lines, stamp or stamp_now(), level, source, _copied(about.get("metadata"))))
+        block = Block(lines, stamp or stamp_now(), level, source, _copied(about.get("metadata")))
+        if block.about_bytes > LONGEST_LINE:
+            said = f"level, source and metadata are {block.about_bytes} bytes"
+            raise ValueError(f"{said}, expected {LONGEST_LINE} at most")
+        self.add_block(block)
 
     def add_block(self, block: Block) -> None:
         """As `send_nowait`, for lines that somebody else has put together."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottoscaler.client.buffer import FIRST_RETRY, WINDOW_LINES, Answer, Block, Buffer, Line, Statistics
-from ottoscaler.client.limits import Limits, Pace
+from ottoscaler.client.buffer import FIRST_RETRY, WINDOW_BYTES, WINDOW_LINES, Answer, Block, Buffer, Line, Statistics
+from ottoscaler.client.limits import MOST_BYTES, Limits, Pace
 
 
 def block(*texts: str) -> Block:
@@ -42,6 +42,20 @@ def test_lines_go_in_order_and_are_answered_in_order() -> None:
         buffer.take_answer(answer, 0.0)
     assert buffer.is_empty
     assert buffer.statistics() == Statistics(acknowledged=2, dropped=1, left_out=0, waiting=0)
+
+
+def test_what_is_said_of_a_line_takes_room_like_its_text() -> None:
+    """No more is held back than there is room for, metadata and all, and every byte of it is given back."""
+    metadata = {"stack": "x" * 100_000}
+    buffer = Buffer(Limits(line_bytes=10))
+    for number in range(1000):
+        buffer.add(Block(b"%d and more than goes at once\n" % number, "2026-01-02T03:04:05Z", metadata=metadata))
+    assert len(buffer) <= MOST_BYTES // 100_000
+    assert buffer.statistics().left_out == 1000 - len(buffer)
+    while not buffer.is_empty:
+        assert len(sent(buffer)) <= WINDOW_BYTES // 100_000 + 2
+        buffer.take_answer("ACK", 0.0)
+    assert buffer._bytes == buffer._sent_bytes == 0
 
 
 def test_a_retried_line_goes_again_after_a_growing_while() -> None:

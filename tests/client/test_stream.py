@@ -332,6 +332,19 @@ def test_what_no_message_carries_is_refused_where_it_is_said(stage: Stage, about
     assert (stage.taken[-1][1]["level"], stage.taken[-1][1]["metadata"]) == ("?", {"?": "?"})
 
 
+def test_what_no_server_takes_is_refused_where_it_is_said(stage: Stage) -> None:
+    """Metadata that makes a message too long is the caller's error at once: no stream would ever get beyond it."""
+    stage.open()
+
+    async def body(logs: LogStream) -> None:
+        with pytest.raises(ValueError, match="level, source and metadata are 5000005 bytes, expected 1048576 at most"):
+            logs.send_nowait("wrong", metadata={"stack": "x" * 5_000_000})
+        logs.send_nowait("\xff" * 524_288, metadata={"stack": "x" * 1_000_000})
+
+    done = run("trio", stage.address, body)
+    assert (done.acknowledged, done.left_out) == (1, 0)
+
+
 def test_metadata_is_what_it_was_when_the_line_was_sent(stage: Stage) -> None:
     """A program may change its mapping after each line: every line carries what it said then."""
     stage.open()
