@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from ottoscaler.logs import following
-from tests.logs.test_following import opened, words
+from tests.logs.test_following import Scene, opened, words
 
 
 async def test_a_pod_that_is_gone_before_its_end_was_read_is_a_gap(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -302,3 +302,46 @@ async def test_a_new_file_is_noticed_while_the_stream_lives(
         scene.show(gone=True)
     assert (scene.kubelet.log.skipped, scene.texts) == (2, words(1, *range(4, 14)))
     assert [(gap.why, gap.certain) for gap in scene.gaps] == [("LogRotated", False), ("EndNotRead", False)]
+
+
+async def rotate_unread(scene: Scene) -> None:
+    """Line 2 is put away while nobody can read it; line 3 is the first of the new file."""
+    scene.start()
+    scene.say(1)
+    await trio.sleep(1)
+    scene.kubelet.is_away = True
+    scene.kubelet.cut()
+    scene.say(2)
+    await trio.sleep(5)
+    scene.kubelet.log.rotate()
+    scene.say(3)
+    scene.kubelet.is_away = False
+    await trio.sleep(5)
+
+
+async def test_after_a_rotation_one_read_without_the_mark_is_no_second_one(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As before it, a read may be cut off short of the mark: that alone is no new file, and nothing comes twice."""
+    async with opened(tmp_path) as scene:
+        await rotate_unread(scene)
+        scene.kubelet.empty_answers = 1
+        scene.kubelet.cut()
+        await trio.sleep(5)
+        scene.say(4)
+        scene.end()
+    assert scene.texts == words(1, 3, 4)
+    assert [gap.why for gap in scene.gaps] == ["LogRotated"]
+
+
+async def test_a_gap_after_a_rotation_begins_behind_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is missing when the pod is gone is missing from the new file on, not from the log's beginning."""
+    async with opened(tmp_path) as scene:
+        await rotate_unread(scene)
+        scene.kubelet.is_gone = True
+        scene.kubelet.cut()
+        scene.kubelet.log.close()
+        scene.show(gone=True)
+    rotated, gone = scene.gaps
+    assert (rotated.why, gone.why) == ("LogRotated", "PodGone")
+    assert gone.begin == rotated.end
