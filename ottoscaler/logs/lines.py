@@ -12,8 +12,10 @@ import codecs
 import re
 from typing import NamedTuple
 
-LONGEST_LINE = 1_000_000
-"""Bytes of one `LogLine`: gRPC servers take messages of 4 MiB by default, and a byte that has to be escaped is four."""
+LONGEST_LINE = 1 << 20
+"""Bytes of one `LogLine`; gRPC servers take messages of 4 MiB by default."""
+LONGEST_BYTES = 1_000_000
+"""Of one that is no text: each of its bytes may be escaped by four."""
 REMEMBERED_STAMPS = 16
 """Equal lines are counted among so many distinct stamps: those of stdout and stderr are not ordered to each other."""
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)(?= )")
@@ -87,7 +89,7 @@ class LineReader:
         if not stamp:
             self.unstamped = raw[:300]
             return
-        while len(text) > LONGEST_LINE:
+        while len(text) > LONGEST_LINE or (len(text) > LONGEST_BYTES and not _is_text(text)):
             size = _part_of(text)
             lines.append(self._line(stamp, text[:size], more=True))
             text = text[size:]
@@ -126,4 +128,13 @@ def _split(raw: bytes) -> tuple[bytes, bytes]:
 
 def _part_of(text: bytes) -> int:
     """The size of a long line's first part, which ends inside no character of UTF-8."""
-    return LONGEST_LINE - 4 + codecs.utf_8_decode(text[LONGEST_LINE - 4 : LONGEST_LINE], "ignore", False)[1]
+    size = LONGEST_LINE - 4 + codecs.utf_8_decode(text[LONGEST_LINE - 4 : LONGEST_LINE], "ignore", False)[1]
+    return size if _is_text(text[:size]) else LONGEST_BYTES
+
+
+def _is_text(text: bytes) -> bool:
+    try:
+        codecs.utf_8_decode(text)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -54,12 +54,13 @@ def test_a_long_line_comes_in_parts_of_about_one_size(length: int, cuts: list[in
     text = bytes(number % 251 + 1 for number in range(length)).replace(b"\n", b".")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines_module, "LONGEST_LINE", 100)
+        patch.setattr(lines_module, "LONGEST_BYTES", 90)
         whole = rendered([(5, text), (6, b"next")])
         found = read(whole if is_ended else whole[: -len(rendered([(6, b"next")])) - 1], cuts)
     parts = found[:-1] if is_ended else found
     assert b"".join(part.text for part in parts) == text
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
-    assert all(97 <= len(part.text) <= 100 for part in parts[:-1])
+    assert all(97 <= len(part.text) <= 100 if part.text.isascii() else len(part.text) == 90 for part in parts[:-1])
 
 
 def test_no_part_of_a_long_line_ends_inside_a_character() -> None:
@@ -71,10 +72,18 @@ def test_no_part_of_a_long_line_ends_inside_a_character() -> None:
 
 
 def test_a_line_of_a_megabyte_is_one_line() -> None:
-    """A million bytes that are no text come back as they are, in one piece."""
-    text = bytes(range(250)).replace(b"\n", b"\x00") * 4000
-    (found,) = read(rendered([(7, text)]), list(range(0, 1 << 20, 65_536)))
-    assert found.text == text
+    """A million bytes that are no text come back as they are, in one piece, and so does 1 MiB of text."""
+    for text in (bytes(range(250)).replace(b"\n", b"\x00") * 4000, "world \u4e16.".encode() * 104_857 + b"123456"):
+        (found,) = read(rendered([(7, text)]), list(range(0, 1 << 20, 65_536)))
+        assert found.text == text
+
+
+def test_bytes_are_cut_where_they_are_cut_however_they_come() -> None:
+    """3 MiB that are no text have the same parts in one piece as in many, none above a million bytes."""
+    raw = rendered([(7, b"\xff" * (3 << 20))])
+    found = [read(raw, cuts) for cuts in ([], list(range(0, 3 << 20, 50_000)))]
+    assert found[0] == found[1]
+    assert [len(line.text) for line in found[0]] == [1_000_000] * 3 + [(3 << 20) - 3_000_000]
 
 
 @given(cuts=CUTS)
