@@ -262,7 +262,7 @@ class Scaling:
         fence_until = self._site.now() + self._site.patience.create_fence if self._is_inherited_unclean else 0.0
         outcome = WorkerOutcome(name, index, 1, STOPPED.outcome, fence_until=fence_until).stopped(cause)
         count_attempt(outcome.outcome, cause, is_retried=False)
-        await self._site.ledger.record(self.claim, outcomes=(Outcome(index, outcome.to_json(), outcome.to_json()),))
+        await self._site.ledger.record(self.claim, outcomes=(Outcome(index, outcome.to_json()),))
         self._attempts.note(index, outcome)
         self._cleanup.fence_off(outcome)
         self._note_whether_over()

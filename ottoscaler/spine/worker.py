@@ -19,7 +19,7 @@ from ottoscaler.fair import FairLimiter
 from ottoscaler.fleet import Follow, PodRecord
 from ottoscaler.log import log
 from ottoscaler.metrics import CAUSES_NAMED, StageClock, count_attempt
-from ottoscaler.outcomes import WorkerOutcome, read_outcome, rfc3339
+from ottoscaler.outcomes import STOP_REASONS, WorkerOutcome, read_outcome, rfc3339
 from ottoscaler.spine.creation import STOPPED, Creation
 from ottoscaler.spine.diagnosis import Diagnosis
 from ottoscaler.spine.site import Site
@@ -340,7 +340,7 @@ class Worker:
         last = self._last
         was_leaving = last is None or last.gone or last.deleting or self._deleted
         was_leaving = was_leaving or outcome.retry_at > 0
-        marked = outcome.stopped(self._stop_cause).to_json() if was_leaving else ""
+        marked = {cause: outcome.stopped(cause).to_json() for cause in STOP_REASONS} if was_leaving else {}
         retried = self._attempt if outcome.retry_at else 0
         (stands,) = await self._site.ledger.record(
             self._claim, outcomes=(Outcome(self._index, outcome.to_json(), marked, retried),)

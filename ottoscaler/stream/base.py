@@ -16,8 +16,8 @@ Lanes. `work` holds events that need one of the limited scalings, `control` thos
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ottoscaler.stream.backlog import HasBacklog
@@ -124,14 +124,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A worker's outcome as JSON text; `if_stopped` replaces it where a stop mark stands for the worker.
+    """A worker's outcome as JSON text; `if_stopped` replaces it where a stop mark stands for the worker: by the mark's
+    cause, which the owner need not have heard of yet (of one that is not in it as for Stopped).
 
     It is final, unless `retried` is the number of an attempt that ended and after which there will be another.
     """
 
     index: int
     outcome: str
-    if_stopped: str = ""
+    if_stopped: Mapping[str, str] = field(default_factory=dict)
     retried: int = 0
 
 

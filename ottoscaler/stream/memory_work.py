@@ -59,11 +59,12 @@ def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
     if stands := progress.get(f"o:{outcome.index}"):
         return stands
     mark = progress.get(f"s:{outcome.index}")
-    if outcome.retried and not (mark and outcome.if_stopped):
+    stopped = _if_stopped(outcome, mark) if mark else ""
+    if outcome.retried and not stopped:
         if f"t:{outcome.index}:{outcome.retried}" not in progress:
             count(progress, "retried")
         return progress.setdefault(f"t:{outcome.index}:{outcome.retried}", outcome.outcome)
-    text = outcome.if_stopped if mark and outcome.if_stopped else outcome.outcome
+    text = stopped or outcome.outcome
     progress[f"o:{outcome.index}"] = text
     count(progress, "ended")
     if not was_created(progress, outcome.index):
@@ -72,6 +73,11 @@ def _settle(server: MemoryServer, event_id: str, outcome: Outcome) -> str:
         progress["stopping"] = str(int(progress.get("stopping", 0)) - 1)
         _tell_asker(server, msgspec.json.decode(mark)["by"], event_id, outcome.index, text)
     return text
+
+
+def _if_stopped(outcome: Outcome, mark: str) -> str:
+    cause = msgspec.json.decode(mark)["cause"]
+    return outcome.if_stopped.get(cause) or outcome.if_stopped.get("Stopped", "")
 
 
 def _tell_asker(server: MemoryServer, asker: str, event_id: str, index: int, text: str) -> None:

@@ -33,6 +33,21 @@ async def test_a_running_event_is_cancelled(autojump_clock: MockClock) -> None:
         assert await stage.pods_left() == []
 
 
+async def test_a_worker_that_ends_before_it_hears_of_the_cancel_is_cancelled(autojump_clock: MockClock) -> None:
+    """Its pod went between the mark and the notice: the mark explains the end, by the cause that stands in it."""
+    async with open_stage(long_world()) as stage, stage.beside("s2").open() as other, trio.open_nursery() as nursery:
+        up = await stage.add(type="scale_up", pod_count=1)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(5)
+        nursery.start_soon(other.work(await other.add(type="cancel", event_id=up.event_id)).run)
+        await trio.sleep(0.05)
+        stage.world.remove(f"otto-agent-1-{up.event_id}")
+        await trio.sleep(5)
+        (worker,) = next(result for result in await stage.results() if result["type"] == "scale_up")["workers"]
+        assert (worker["cause"], worker["reason"]) == ("Cancelled", "its event was cancelled")
+        nursery.cancel_scope.cancel(reason="seen enough")
+
+
 async def test_the_first_worker_is_marked_last(autojump_clock: MockClock) -> None:
     """Whether all of a waiting event is settled is asked after each mark, from its first worker on: marked last, the
     10,000 marks of a large event cost 10,000 looks and not 50 million, for which Redis would stand still.

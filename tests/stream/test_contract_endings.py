@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow_clock
 
 def outcome(index: int, how: str = "succeeded") -> Outcome:
     """An outcome, which would be `terminated` under a stop mark."""
-    return Outcome(index, json.dumps({"outcome": how}), json.dumps({"outcome": "terminated"}))
+    return Outcome(index, json.dumps({"outcome": how}), {"Stopped": json.dumps({"outcome": "terminated"})})
 
 
 def candidate(event_id: str, index: int) -> Candidate:
@@ -136,7 +136,7 @@ async def test_victims_are_marked_and_their_owner_is_told(backend: Backend, cloc
     assert progress is not None
     assert progress.stops == {index: {"by": down, "cause": "Stopped"} for index in (2, 3)}
     assert await one.record([Writing(claim(up, "one"), outcomes=(outcome(2, "failed"),))]) == [
-        Written(True, (outcome(2).if_stopped,))
+        Written(True, (outcome(2).if_stopped["Stopped"],))
     ]
     assert (await two.tend(0, 0, expire=False, audit=False)).notices == (down,)
     asker = await two.read_progress(down)

@@ -24,7 +24,7 @@ async def test_an_attempt_that_is_not_the_last_leaves_the_worker_open(backend: B
     held = claim(event_id, "one")
     await one.record([Writing(held, accepted=(Accepted(1, 1, "uid", 5, fence=9),))])
     for text in ('{"a":1}', '{"a":2}'):
-        (written,) = await one.record([Writing(held, outcomes=(Outcome(1, text, "", retried=1),))])
+        (written,) = await one.record([Writing(held, outcomes=(Outcome(1, text, retried=1),))])
         assert written.outcomes == ('{"a":1}',)
     progress = await one.read_progress(event_id)
     assert progress is not None
@@ -42,12 +42,12 @@ async def test_a_stop_mark_ends_a_worker_between_attempts(backend: Backend, cloc
         claim(asker, "one"), 1, [Candidate(event_id, 1, "{}")], last=True, cause="Cancelled"
     )
     assert marked == ((event_id, 1),)
-    outcome = Outcome(1, '{"failed":1}', '{"stopped":1}', retried=1)
+    outcome = Outcome(1, '{"failed":1}', {"Stopped": '{"stopped":1}', "Cancelled": '{"cancelled":1}'}, retried=1)
     (written,) = await one.record([Writing(claim(event_id, "one"), outcomes=(outcome,))])
-    assert written.outcomes == ('{"stopped":1}',)
+    assert written.outcomes == ('{"cancelled":1}',)
     progress = await one.read_progress(event_id)
     assert progress is not None
-    assert (progress.attempts, progress.outcomes) == ({}, {1: {"stopped": 1}})
+    assert (progress.attempts, progress.outcomes) == ({}, {1: {"cancelled": 1}})
     assert progress.stops[1] == {"by": asker, "cause": "Cancelled"}
 
 

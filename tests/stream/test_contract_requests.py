@@ -46,7 +46,9 @@ async def end(stream: Stream, event_id: str, target: Literal["results", "dlq"] =
 
 def ended(index: int, retried: int = 0) -> Outcome:
     """An outcome, of an attempt that is followed by another where `retried` says which it was."""
-    return Outcome(index, json.dumps({"outcome": "failed"}), json.dumps({"outcome": "terminated"}), retried)
+    return Outcome(
+        index, json.dumps({"outcome": "failed"}), {"Stopped": json.dumps({"outcome": "terminated"})}, retried
+    )
 
 
 async def test_the_same_request_is_one_event(backend: Backend, clock: trio.abc.Clock) -> None:

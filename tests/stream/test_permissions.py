@@ -42,7 +42,7 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     offered = await begin(limited, one, offer=True)
     await one.adopt(claim(up, "one"))
     await one.mark_victims(claim(down, "one"), 1, [Candidate(up, 1, "{}"), Candidate(offered, 1, "{}")], last=True)
-    await one.record([Writing(claim(up, "one"), (Accepted(1, 1, "u", 1),), (Outcome(1, "{}", "{}"),))])
+    await one.record([Writing(claim(up, "one"), (Accepted(1, 1, "u", 1),), (Outcome(1, "{}", {"Stopped": "{}"}),))])
     await begin(limited, two)
     limited.add(*PAIRS)
     await two.read(1, 1)

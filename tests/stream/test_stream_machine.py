@@ -218,7 +218,7 @@ class TwinMachine(RuleBasedStateMachine):
             writing = Writing(
                 self.owner(side, number, epoch, session),
                 (Accepted(index, 1, "uid", 77),) if accepted else (),
-                (Outcome(index, '{"o":"ended"}', '{"o":"stopped"}'),) if ends else (),
+                (Outcome(index, '{"o":"ended"}', {"Stopped": '{"o":"stopped"}'}),) if ends else (),
             )
             return await side.streams[session].record([writing])
 

@@ -40,15 +40,18 @@ local function tell_asker(asker, id, index, outcome)
   end
 end
 
--- An outcome, final unless `retried` names the field of an attempt after which there will be another.
+-- An outcome, final unless `retried` names the field of an attempt after which there will be another; `if_stopped` holds,
+-- by the cause of a stop mark, what it is where one stands.
 local function settle(id, index, outcome, if_stopped, retried)
   local progress = key('progress', id)
   local stands = redis.call('HMGET', progress, 'o:' .. index, 's:' .. index, 'a:' .. index .. ':1')
   if stands[1] then
     return stands[1]
   end
-  if stands[2] and if_stopped ~= '' then
-    outcome = if_stopped
+  local mark = stands[2] and cjson.decode(stands[2])
+  local stopped = mark and (if_stopped[mark.cause] or if_stopped.Stopped)
+  if stopped then
+    outcome = stopped
   elseif retried ~= '' then
     counts.retried = counts.retried + (set_once(id, retried, outcome) and 1 or 0)
     return redis.call('HGET', progress, retried)
@@ -58,9 +61,9 @@ local function settle(id, index, outcome, if_stopped, retried)
   if not stands[3] and not was_created(id, index) then
     counts.not_created = counts.not_created + 1
   end
-  if stands[2] then
+  if mark then
     redis.call('HINCRBY', progress, 'stopping', -1)
-    tell_asker(cjson.decode(stands[2]).by, id, index, outcome)
+    tell_asker(mark.by, id, index, outcome)
   end
   return outcome
 end
