@@ -73,19 +73,17 @@ class Creation:
 
     async def ensure(self, follow: Follow) -> Verdict | None:
         """Return None once the pod exists and its uid is known, or why it never will."""
-        if self.has_pod() or self._adopt(follow.record):
-            return None
         self._give_up_at = give_up_at = trio.current_time() + self._site.patience.create_timeout
         delays = self._site.backoff.delays()
-        while not self.has_pod():
+        while not (self.has_pod() or self._adopt(follow.record)):
             if self._stop.is_set():
                 return STOPPED
             said = await self._try(follow)
             if isinstance(said, Verdict):
                 return said
-            if said and trio.current_time() >= give_up_at:
+            if said and trio.current_time() >= give_up_at and not self._adopt(follow.record):
                 return self._fail(said.cause, f"the API did not accept the pod: {said.reason}")
-            if said:
+            if said and not self.has_pod():
                 delay = min(next(delays), self._tell(said))
                 wait = max(delay, min(self._asked_wait, give_up_at - trio.current_time()))
                 with trio.move_on_after(wait):
@@ -160,8 +158,10 @@ class Creation:
         self.uid, self.version = pod["metadata"]["uid"], int(pod["metadata"]["resourceVersion"])
 
     def _adopt(self, record: PodRecord | None) -> bool:
-        """Take the pod over that is already there; another era's pod of this name is not ours to take."""
-        if record is None or record.gone or record.era != self._site.era:
+        """Take the pod over that is already there; another era's pod of this name is not ours to take. One that was seen
+        and is gone by now was this attempt, too: made again it would run a second time.
+        """
+        if record is None or record.era != self._site.era:
             return False
         self.uid = record.uid
         return True

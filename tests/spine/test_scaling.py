@@ -6,12 +6,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.errors import Unavailable
 from ottoscaler.outcomes import WorkerOutcome
 from ottoscaler.spine.handler import Work
 from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Outcome
 from tests.spine.stage import open_stage
-from tests.spine.world import Plan, World, ambiguous, lost
+from tests.spine.world import Plan, World, ambiguous, long_world, lost
 
 
 async def test_three_workers_succeed(autojump_clock: MockClock) -> None:
@@ -106,6 +107,29 @@ async def test_a_lost_answer_repeats_the_create_and_adopts(autojump_clock: MockC
         await trio.sleep(61)
         (fence,) = (await stage.stream.tend(0, 0, expire=False, audit=False)).fences
         assert fence.name in stage.world.pods
+
+
+async def test_a_pod_that_was_seen_and_is_gone_is_not_created_again(autojump_clock: MockClock) -> None:
+    """Its create was never answered and the API takes no other: the worker ran, as the watch showed, and somebody
+    deleted it. It runs no second time under the same name.
+    """
+    async with open_stage(long_world()) as stage:
+        failures = iter([ambiguous("create")])
+
+        def fail(verb: str, name: str) -> Unavailable | None:
+            if verb == "created":
+                return next(failures, None)
+            return lost(verb) if verb == "create" and stage.world.writes[1:] and trio.current_time() < 8 else None
+
+        stage.kube.fail = fail
+        up = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(up).run)
+            await trio.sleep(4)
+            stage.world.remove(f"otto-agent-1-{up.event_id}")
+        assert stage.world.runs == [(up.event_id, 1, 1)]
+        (result,) = await stage.results()
+        assert (result["workers"][0]["cause"], result["started_at"] != "") == ("DeletedByOther", True)
 
 
 async def test_an_api_that_is_away_is_waited_for(autojump_clock: MockClock) -> None:
