@@ -158,8 +158,8 @@ class Creation:
         self.uid, self.version = pod["metadata"]["uid"], int(pod["metadata"]["resourceVersion"])
 
     def _adopt(self, record: PodRecord | None) -> bool:
-        """Take the pod over that is already there; another era's pod of this name is not ours to take. One that was seen
-        and is gone by now was this attempt, too: made again it would run a second time.
+        """Take the pod over that is already there; another era's pod of this name is not ours to take. One that was
+        seen and is gone by now was this attempt, too: made again it would run a second time.
         """
         if record is None or record.era != self._site.era:
             return False

@@ -121,10 +121,11 @@ class ScaleDown:
 
     def _candidates(self, live: list[LiveEvent]) -> Iterator[Candidate]:
         """First workers not yet created (last in line first), then pending pods, then the oldest running ones; last
-        those that the API accepted and the watch does not show: it is behind, or somebody took their labels away.
+        those that the API accepted and the watch does not show: it is behind, or somebody took labels of theirs away.
         """
         stoppable = {event.event_id: event for event in live}
-        records = [record for record in self._site.fleet.records.values() if record.event_id in stoppable]
+        shown = [record for record in self._site.fleet.records.values() if record.event_id in stoppable]
+        records = list(filter(self._site.is_labelled, shown))
         records.sort(key=lambda record: record.attempt)  # of a worker that was run again the last pod counts
         pods = {(record.event_id, record.index): record for record in records}
         for event in reversed(live):

@@ -86,11 +86,13 @@ class Scaling:
         return len(self._unstarted)
 
     def needs(self, record: PodRecord) -> bool:
-        """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence."""
+        """Whether this pod of the event is still worked on, waits to be cleaned, or is kept as a fence; so may be one
+        whose labels were changed.
+        """
         is_present = (
             record.attempt == self._attempts.number(record.index) and record.index not in self._attempts.outcomes
         )
-        return is_present or self._cleanup.keeps(record.name)
+        return is_present or self._cleanup.keeps(record.name) or not self._site.is_labelled(record)
 
     def notice(self) -> None:
         """Somebody changed the progress (stop marks): read it again."""

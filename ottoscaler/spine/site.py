@@ -17,7 +17,7 @@ from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Ambiguous, Conflict, NotFound, Refused, Unavailable, WritesSuspended
 from ottoscaler.events import Event
 from ottoscaler.fair import FairLimiter
-from ottoscaler.fleet import Fleet
+from ottoscaler.fleet import Fleet, PodRecord
 from ottoscaler.kube.client import Kube
 from ottoscaler.log import log
 from ottoscaler.pod_warnings import PodWarnings
@@ -140,6 +140,10 @@ class Site:
         if era != self.era:
             return f"belongs to era {era}, which this Redis has forgotten"
         return ""
+
+    def is_labelled(self, record: PodRecord) -> bool:
+        """Whether a pod's labels say which attempt it is: somebody may have changed them, while its name stays."""
+        return record.attempt > 0 and self.name_pod(record.event_id, record.index, record.attempt) == record.name
 
     async def create(
         self, event: Event, index: int, attempt: int, sent: Callable[[bool], None], give_up_at: float

@@ -1,5 +1,6 @@
 """A worker whose labels were stripped is followed by its name, and judged as any other."""
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -52,4 +53,22 @@ async def test_a_worker_that_the_watch_does_not_show_can_be_stopped(autojump_clo
             down = (await stage.results())[-1]
             assert (down["status"], [worker["index"] for worker in down["workers"]]) == ("succeeded", [stopped])
             assert {worker["cause"] for worker in down["workers"]} == {"Stopped"}
+        assert await stage.pods_left() == []
+
+
+@pytest.mark.parametrize("label", ["index", "attempt"])
+async def test_a_worker_that_lost_one_label_can_be_stopped(label: str, autojump_clock: MockClock) -> None:
+    """A scale_down stops it as the worker that it is: it waits for no worker that its event does not have."""
+    async with open_stage(long_world()) as stage, heeding(stage) as nursery:
+        up = await stage.add(type="scale_up", pod_count=2)
+        nursery.start_soon(stage.work(up).run)
+        await trio.sleep(5)
+        stage.world.change(
+            f"otto-agent-1-{up.event_id}", lambda pod: pod["metadata"]["labels"].pop(f"ottoscaler/{label}")
+        )
+        await trio.sleep(1)
+        with trio.fail_after(60):
+            await stage.work(await stage.add(type="scale_down", pod_count=2)).run()
+        down = next(result for result in await stage.results() if result["type"] == "scale_down")
+        assert (down["status"], [worker["index"] for worker in down["workers"]]) == ("succeeded", [1, 2])
         assert await stage.pods_left() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -63,6 +64,23 @@ async def test_a_pod_of_an_attempt_that_ended_is_undone(autojump_clock: MockCloc
         world.create(body)
         await trio.sleep(60)
         assert list(world.pods) == [left]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("label", ["index", "attempt"])
+async def test_a_worker_that_lost_a_label_is_none_too_many(label: str, autojump_clock: MockClock) -> None:
+    """A pod whose labels do not say any more which worker it is, though its name does, is left to its worker."""
+    world, server = World(lambda labels: Plan(duration=300)), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        producer = MemoryStream(server, "producer")
+        event_id = await producer.add_event([("type", "scale_up"), ("pod_count", "1")], token_hex(8))
+        nursery.start_soon(Scaler(world, server, "one").run)
+        await trio.sleep(10)
+        world.change(f"otto-agent-1-{event_id}", lambda pod: pod["metadata"]["labels"].pop(f"ottoscaler/{label}"))
+        await trio.sleep(400)
+        ((_, result),) = await producer.read_entries("results", "0", 10, 0.0)
+        assert (result["status"], world.pods) == ("succeeded", {})
         nursery.cancel_scope.cancel()
 
 
