@@ -28,7 +28,7 @@ from ottoscaler.spine.roster import Roster
 from ottoscaler.spine.scaledown import ScaleDown
 from ottoscaler.spine.scaling import Scaling
 from ottoscaler.spine.site import Site
-from ottoscaler.stream.base import Claim, Closing, Outcome
+from ottoscaler.stream.base import Claim, Closing
 from ottoscaler.stream.progress import Progress
 from ottoscaler.supervisor import Unrecoverable, first_of
 
@@ -173,7 +173,7 @@ class Handler:
         try:
             made = self._make(progress, claim)
             if isinstance(made, BadEntry):
-                await self._bury(made, claim, progress)
+                await self._bury(made, claim)
                 return
             work = made
             self._roster.begin(work)
@@ -181,7 +181,7 @@ class Handler:
                 self._noticed.discard(progress.event_id)
                 work.notice()
             if bad := await work.run():
-                await self._bury(bad, claim, progress)
+                await self._bury(bad, claim)
         except* NotOurs:
             LEASES_LOST.inc()
             log.warning("event lost to another owner", event_id=claim.event_id, cause="NotOurs")
@@ -201,7 +201,7 @@ class Handler:
         try:
             if gone := crash.subgroup(UnknownTemplate):
                 reason = str(first_of(gone, UnknownTemplate))
-                await self._bury(BadEntry(claim.event_id, "UnknownTemplate", reason, _pairs(progress)), claim, progress)
+                await self._bury(BadEntry(claim.event_id, "UnknownTemplate", reason, _pairs(progress)), claim)
                 return
             if (hopeless := first_of(crash, FixYourCall)) is not None:
                 self._give_up(Unrecoverable(str(hopeless), exit_code=2))
@@ -231,15 +231,11 @@ class Handler:
             return kind(self._site, self._roster, event, progress, claim)
         return Scaling(self._site, self._guard, event, progress, claim, lambda: self._roster.settle(progress.event_id))
 
-    async def _bury(self, bad: BadEntry, claim: Claim, progress: Progress) -> None:
+    async def _bury(self, bad: BadEntry, claim: Claim) -> None:
         """End an event as a dead letter; who waits for a worker of it to stop is told that it has."""
-        waited_for = [index for index in progress.stops if index not in progress.outcomes]
-        ends = [WorkerOutcome("", index, 0, "failed", bad.cause, bad.reason).to_json() for index in waited_for]
-        await self._site.ledger.record(
-            claim, outcomes=tuple(Outcome(index, end) for index, end in zip(waited_for, ends, strict=True))
-        )
+        ended = WorkerOutcome("", 0, 0, "failed", bad.cause, bad.reason).to_json()
         pairs = dead_letter_pairs(bad, deliveries=claim.epoch, failed=self._site.now())
-        await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim))
+        await self._site.ledger.close(Closing(claim.event_id, "dlq", pairs, claim, ended=ended))
         self._site.traces.event_refused(bad)
         log.warning("event refused", event_id=claim.event_id, cause=bad.cause, reason=bad.reason)
 

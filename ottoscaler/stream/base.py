@@ -182,7 +182,8 @@ class LiveEvent:
 @dataclass(frozen=True, slots=True)
 class Closing:
     """How an event ends: `pairs` go to the results or to the dead letters, `fences` to the list of later deletes. Its
-    request id, if it has one, keeps `kept` as long as it stands, also when the result was trimmed.
+    request id, if it has one, keeps `kept` as long as it stands, also when the result was trimmed. `ended` (JSON): the
+    outcome of which those are told who wait for workers of it to stop that have none.
     """
 
     event_id: str
@@ -191,6 +192,7 @@ class Closing:
     claim: Claim | None = None
     fences: tuple[Fence, ...] = ()
     kept: str = ""
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,14 @@ def _tell_asker(server: MemoryServer, asker: str, event_id: str, index: int, tex
             server.notices[asking["owner"]].add(asker)
 
 
+def _tell_waiting(server: MemoryServer, closing: Closing) -> None:
+    """Who waits for a worker of it to stop is told how all of it ended."""
+    progress = server.progress.get(closing.event_id, {})
+    for index in indices(progress, "s") - indices(progress, "o"):
+        asker = msgspec.json.decode(progress[f"s:{index}"])["by"]
+        _tell_asker(server, asker, closing.event_id, index, closing.ended)
+
+
 def survey(server: MemoryServer, task_id: str) -> list[LiveEvent]:
     """Live events of the work lane, oldest first."""
     found = []
@@ -177,6 +185,8 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
         is_ours = server.is_held(event_id, claim.session, claim.epoch)
     if not is_ours:
         return Closed("lost")
+    if closing.ended:
+        _tell_waiting(server, closing)
     progress = server.progress.pop(event_id, {})
     if claim is not None:
         server.held[claim.session].discard(event_id)

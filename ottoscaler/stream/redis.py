@@ -243,6 +243,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         """End an event."""
         given: dict[str, Any] = {"claim": _token(closing.claim)} if closing.claim else {}
         given |= {"kept": closing.kept} if closing.kept else {}
+        given |= {"ended": closing.ended} if closing.ended else {}
         raw = await self._call(
             "close",
             id=closing.event_id,

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ottoscaler.stream.base import Registration
+from ottoscaler.stream.base import Closed, Closing, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.world import Plan, World
@@ -167,4 +167,34 @@ async def test_who_waits_for_a_worker_of_poison_is_told(autojump_clock: MockCloc
         assert "s:1" in server.progress[poison]
         await trio.sleep(60)
         assert await endings(server) == ({down: "partial"}, {poison: "HandlingFailed"})
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_asks_for_a_worker_of_poison_in_its_last_moment_is_told(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A scale_down that marks a worker while the dead letter is on its way does not wait for it for ever."""
+    caplog.set_level(logging.CRITICAL)
+    world, server = World(), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        poison = await add(server, type="scale_up", pod_count="1")
+        downs: list[str] = []
+
+        def install(scaler: Scaler) -> None:
+            break_on(poison)(scaler)
+            close = scaler.stream.close
+
+            async def close_late(closing: Closing) -> Closed:
+                if closing.event_id == poison:
+                    downs.append(await add(server, type="scale_down", pod_count="1"))
+                    await trio.sleep(5)
+                    assert "s:1" in server.progress[poison]
+                return await close(closing)
+
+            scaler.stream.close = close_late  # type: ignore[method-assign]  # the last moment, made longer
+
+        nursery.start_soon(Scaler(world, server, "one", event_max_failures="1").run, install)
+        await trio.sleep(60)
+        assert await endings(server) == (dict.fromkeys(downs, "partial"), {poison: "HandlingFailed"})
         nursery.cancel_scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from ottoscaler.stream.base import Accepted, Candidate, Outcome, Stream, Writing
+from ottoscaler.stream.base import Accepted, Candidate, Closing, Outcome, Stream, Writing
 from tests.stream.backends import Backend
 from tests.stream.steps import PAIRS, begin, claim, open_session, registration, take
 
@@ -49,6 +49,21 @@ async def test_a_stop_mark_ends_a_worker_between_attempts(backend: Backend, cloc
     assert progress is not None
     assert (progress.attempts, progress.outcomes) == ({}, {1: {"cancelled": 1}})
     assert progress.stops[1] == {"by": asker, "cause": "Cancelled"}
+
+
+async def test_an_end_without_outcomes_is_told_to_who_waits(backend: Backend, clock: trio.abc.Clock) -> None:
+    """The close of an event whose marked workers have no outcome tells who marked them, once, with its own words."""
+    one, _ = await open_session(backend, "one")
+    up, down = await begin(backend, one), await begin(backend, one, lane="control")
+    await one.mark_victims(claim(down, "one"), 2, [Candidate(up, 1, "{}"), Candidate(up, 3, "{}")], last=True)
+    await one.record([Writing(claim(up, "one"), outcomes=(Outcome(1, '{"outcome":"terminated"}'),))])
+    await one.tend(0, 0, expire=False, audit=False)
+    closing = Closing(up, "dlq", (("event_id", up),), claim(up, "one"), ended='{"outcome":"failed"}')
+    assert [(await one.close(closing)).how for _ in range(2)] == ["here", "before"]
+    asker = await one.read_progress(down)
+    assert asker is not None
+    assert asker.victim_outcomes == {(up, 1): {"outcome": "terminated"}, (up, 3): {"outcome": "failed"}}
+    assert (await one.tend(0, 0, expire=False, audit=False)).notices == (down,)
 
 
 async def test_owners_that_go_without_a_sign_are_counted(backend: Backend, clock: trio.abc.Clock) -> None:

@@ -86,6 +86,20 @@ local function list_not_created()
   return list_text(found)
 end
 
+-- Who waits for a worker of it to stop is told how all of it ended.
+local function tell_waiting()
+  local flat, fields = redis.call('HGETALL', key('progress', id)), {}
+  for position = 1, #flat, 2 do
+    fields[flat[position]] = flat[position + 1]
+  end
+  for name, mark in pairs(fields) do
+    local index = string.match(name, '^s:(%d+)$')
+    if index and not fields['o:' .. index] then
+      tell_asker(cjson.decode(mark).by, id, index, args.ended)
+    end
+  end
+end
+
 -- Its request id is kept for another day, no longer than what says how it ended.
 local function end_request(planned, not_created)
   local request_id = redis.call('HGET', key('requests'), id)
@@ -121,6 +135,9 @@ if not_created and args.target == 'results' then
 end
 local entry_id = redis.call('XADD', target, '*', unpack(args.pairs))
 if args.claim then
+  if args.ended and tonumber(redis.call('HGET', key('progress', id), 'stopping') or 0) > 0 then
+    tell_waiting()
+  end
   redis.call('DEL', key('progress', id))
   redis.call('ZREM', key('live'), id)
   redis.call('SREM', key('held', args.claim[2]), id)

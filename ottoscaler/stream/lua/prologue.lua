@@ -118,6 +118,17 @@ local function was_created(id, index)
   return false
 end
 
+-- Tell the event that asked a worker to stop how that ended.
+local function tell_asker(asker, id, index, outcome)
+  local owner = redis.call('HGET', key('progress', asker), 'owner')
+  if owner then
+    redis.call('HSET', key('progress', asker), 'o:' .. id .. ':' .. index, outcome)
+    if owner ~= '' then
+      redis.call('SADD', key('notices', owner), asker)
+    end
+  end
+end
+
 -- Add news to a pipeline's, unless they were added before; `news` is {how many there were, texts}.
 local function tell(id, news)
   local progress, before, texts = key('progress', id), unpack(news)

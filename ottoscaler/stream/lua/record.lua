@@ -30,16 +30,6 @@ local function count(id)
   end
 end
 
-local function tell_asker(asker, id, index, outcome)
-  local owner = redis.call('HGET', key('progress', asker), 'owner')
-  if owner then
-    redis.call('HSET', key('progress', asker), 'o:' .. id .. ':' .. index, outcome)
-    if owner ~= '' then
-      redis.call('SADD', key('notices', owner), asker)
-    end
-  end
-end
-
 -- An outcome, final unless `retried` names the field of an attempt after which there will be another; `if_stopped` holds,
 -- by the cause of a stop mark, what it is where one stands.
 local function settle(id, index, outcome, if_stopped, retried)
