@@ -226,8 +226,9 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
     (loading, read-only, out of memory), or answers later than the call's limit: the change may or may not have been
-    made, and the same call may be repeated. None retries by itself. All can be cancelled: a call that Redis does not
-    answer ends within 0.2 s of its cancel.
+    made, and the same call may be repeated. `register`, `tend` and `sweep` raise `GroupLost` for a session whose
+    `open_group` was answered with an era that is over. None retries by itself. All can be cancelled: a call that Redis
+    does not answer ends within 0.2 s of its cancel.
 
     `address` is where it is, fit for logs; `session` is the name under which it holds events.
     """

@@ -65,6 +65,16 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
         self._deliveries = Deliveries()
         self._swept = 0
         self._tend_call = 1
+        self._era = ""
+
+    async def _call_here(self, name: str, script: Callable[[], T]) -> T:
+        """A script that the server refuses to a session of another era."""
+
+        def refused_or_run() -> T:
+            self._server.refuse_past(self._era)
+            return script()
+
+        return await self._call(name, refused_or_run)
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
@@ -87,7 +97,9 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
     async def open_group(self, start: str, namespace: str) -> Era:
         """Create stream, group and era where they are missing."""
         new_era = secrets.token_hex(5)
-        return await self._call("open_group", lambda: ownership.open_group(self._server, start, namespace, new_era))
+        era = await self._call("open_group", lambda: ownership.open_group(self._server, start, namespace, new_era))
+        self._era = era.id
+        return era
 
     async def read_era(self) -> Era | None:
         """The era as it stands."""
@@ -130,7 +142,7 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
 
     async def register(self, registrations: Sequence[Registration]) -> list[int]:
         """Write down events that were delivered."""
-        epochs = await self._call(
+        epochs = await self._call_here(
             "register",
             lambda: [ownership.register(self._server, self._session, registration) for registration in registrations],
         )
@@ -143,7 +155,7 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
         """One look at all that is due."""
         rooms: dict[Lane, int] = {"work": work_room, "control": control_room, "pipelines": pipeline_room}
         with self._deliveries.doubt():
-            answer = await self._call(
+            answer = await self._call_here(
                 "tend",
                 lambda: tend(
                     self._server,
@@ -213,7 +225,7 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
 
     async def sweep(self, event_ids: Sequence[str]) -> frozenset[str]:
         """Which of these events are known."""
-        known, seen = await self._call("sweep", lambda: sweeping.sweep(self._server, event_ids, self._swept))
+        known, seen = await self._call_here("sweep", lambda: sweeping.sweep(self._server, event_ids, self._swept))
         self._swept = self._swept + seen if seen == ownership.PAGE else 0
         return known
 

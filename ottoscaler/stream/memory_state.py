@@ -119,6 +119,11 @@ class MemoryServer:
         """Another consumer group on the event stream, which has read nothing yet."""
         self.events.groups[name] = Group((0, 0))
 
+    def refuse_past(self, era: str) -> None:
+        """Refuse a session that began in another era, by `GroupLost`; empty = it began in none."""
+        if era and (self.era is None or self.era.id != era):
+            raise GroupLost("the era of this session is over")
+
     def group(self) -> Group:
         """Our consumer group. Raises `GroupLost`."""
         if group := self.events.groups.get(self.keys.group):

@@ -82,6 +82,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         self._deliveries = Deliveries()
         self._swept = 0
         self._tend_call = 1
+        self._era: dict[str, str] = {}  # as an argument of scripts; of a session that opened no group there is none
 
     def disconnect(self) -> None:
         """Close every connection; the next call opens what it needs again. Not while a call is under way."""
@@ -99,7 +100,9 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         if strangers := await self._calls.run(lambda exchange: find_strangers(exchange, self._keys)):
             raise FixYourCall(f"Redis at {self.address}: {'; '.join(strangers)}: {mend_of(strangers[0])}")
         raw = await self._call("open_group", start=start, namespace=namespace, era=secrets.token_hex(5))
-        return answers.era(raw)
+        era = answers.era(raw)
+        self._era = {"era": era.id}
+        return era
 
     async def read_era(self) -> Era | None:
         """The era as it stands."""
@@ -151,7 +154,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
                 )
                 for one in page
             ]
-            epochs += await self._call("register", registrations=rows)
+            epochs += await self._call("register", registrations=rows, **self._era)
             self._deliveries.forget(one.event_id for one in page)
         return epochs
 
@@ -161,7 +164,8 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         """One look at all that is due."""
         rooms = {"work": work_room, "control": control_room, "pipelines": pipeline_room}
         with self._deliveries.doubt():
-            raw = await self._call("tend", call=str(self._tend_call), **rooms, expire=expire, audit=audit)
+            asked = {**rooms, "expire": expire, "audit": audit, **self._era}
+            raw = await self._call("tend", call=str(self._tend_call), **asked)
         self._tend_call += 1
         answer = answers.tending(raw)
         self._deliveries.give(answer.strays)
@@ -262,7 +266,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         """Which of these events are known."""
         known: set[str] = set()
         for page in list(_pages(event_ids)) or [[]]:
-            found, seen = await self._call("sweep", ids=page, gone_after=HOUR_MS, **{"from": self._swept})
+            found, seen = await self._call("sweep", ids=page, gone_after=HOUR_MS, **{"from": self._swept}, **self._era)
             known.update(map(answers.text, found))
             self._swept = self._swept + seen if seen == PAGE else 0
         return frozenset(known)

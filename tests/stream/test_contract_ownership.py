@@ -70,6 +70,29 @@ async def test_a_read_without_its_group_says_so(backend: Backend, clock: trio.ab
     assert backend.contents() == {}
 
 
+async def test_a_session_of_an_era_that_is_over_touches_nothing(backend: Backend, clock: trio.abc.Clock) -> None:
+    """After Redis was emptied and another session began anew, one that did not notice is refused: it registers and
+    takes nothing, and is not told that the events of its pods are unknown. Who knows the new era gets the entry.
+    """
+    late, _ = await open_session(backend, "late", lease=backend.lease)
+    running = await begin(backend, late)
+    backend.flush()
+    prompt, _ = await open_session(backend, "prompt")
+    offered, event_id = await begin(backend, prompt, offer=True), backend.add(*PAIRS)
+    assert [entry.id for entry in await late.read(1, 1.0)] == [event_id]
+    before = backend.contents()
+    for call in (
+        lambda: late.register([registration(event_id)]),
+        lambda: late.tend(1, 1, expire=False, audit=False),
+        lambda: late.sweep([running]),
+    ):
+        with pytest.raises(GroupLost):
+            await call()
+    assert backend.contents() == before
+    assert [entry.id for entry in await strays(prompt, audit=True)] == [event_id]
+    assert [progress.event_id for progress in await take(prompt)] == [offered]
+
+
 async def test_a_renewal_opens_and_keeps_a_session(backend: Backend, clock: trio.abc.Clock) -> None:
     """The first renewal opens, later ones find the session, count what it holds, and notice another era."""
     stream = backend.open("one")

@@ -27,6 +27,14 @@ local function time_in(id)
   return tonumber(string.match(id, '^%d+'))
 end
 
+-- What a session is answered that began in another era: Redis has forgotten all that it knows, and others began anew. What it
+-- made now would bear the label of an era that is over, and what it does not find here is no orphan.
+local function refuse_past(era)
+  if era and redis.call('HGET', key('era'), 'id') ~= era then
+    return redis.error_reply('NOGROUP the era of this session is over')
+  end
+end
+
 -- The fencing token: every writing script begins with it.
 local function is_held(id, session, epoch)
   local stands = redis.call('HMGET', key('progress', id), 'owner', 'epoch')

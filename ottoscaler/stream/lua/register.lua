@@ -47,7 +47,10 @@ local function register(id, lane, entry, task_id, planned, offer, request_id, co
   return epoch
 end
 
-local epochs = {}
+local refusal, epochs = refuse_past(args.era), {}
+if refusal then
+  return refusal
+end
 for position, registration in ipairs(args.registrations) do
   epochs[position] = register(unpack(registration))
 end

@@ -1,6 +1,9 @@
 -- Which of these events are known: in progress, or delivered and not acknowledged. On the way a page of live events is put right
 -- where no script of ours would leave it so, and consumers are removed that have nothing pending and are long gone.
-local known = {}
+local refusal, known = refuse_past(args.era), {}
+if refusal then
+  return refusal
+end
 for _, id in ipairs(args.ids) do
   if redis.call('EXISTS', key('progress', id)) == 1 or pending(id) then
     known[#known + 1] = id

@@ -170,6 +170,10 @@ local function lend_fences()
   return due
 end
 
+local refusal = refuse_past(args.era)
+if refusal then
+  return refusal
+end
 local last = redis.call('HMGET', key('tended', me), 'call', 'notices', 'taken')
 local is_repeated = last[1] == args.call
 look_at_notices(is_repeated and cjson.decode(last[2]) or {})
