@@ -112,6 +112,7 @@ class Scaling:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heed_notices)
             async with trio.open_nursery() as workers:
+                self._clean_left(workers)
                 self._adopt_begun(workers)
                 self._heed(self._progress, nursery)
                 await self._start_rest(workers)
@@ -156,6 +157,15 @@ class Scaling:
             self._site.traces.worker_ended(self._event, ended, began, max(began, at))
 
     # -- taking stock
+
+    def _clean_left(self, workers: trio.Nursery) -> None:
+        """Pods of ended attempts that an earlier owner left go as all others do, once their logs are taken: the sweep
+        would take them for orphans.
+        """
+        for ended in self._attempts.all_ends():
+            record = self._site.fleet.records.get(ended.name)
+            if record is not None and record.uid == ended.uid and not record.deleting:
+                workers.start_soon(self._cleanup.clean, ended)
 
     def _adopt_begun(self, workers: trio.Nursery) -> None:
         """Workers whose pods exist or once did, or that are to run again, are gone on with: they wait for no slot."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from secrets import token_hex
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.spine.worker_logs import NO_LOGS
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.stage import INSTANCE
@@ -81,6 +83,40 @@ async def test_a_worker_that_lost_a_label_is_none_too_many(label: str, autojump_
         await trio.sleep(400)
         ((_, result),) = await producer.read_entries("results", "0", 10, 0.0)
         assert (result["status"], world.pods) == ("succeeded", {})
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pod_that_its_event_still_needs_is_no_orphan(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pod of a worker that ended under an owner that died stays until its log was taken, however long that may
+    last, and goes then, while its event goes on.
+    """
+
+    class SlowLogs(type(NO_LOGS)):  # type: ignore[misc]  # nobody takes them for long
+        async def wait_pod(self, name: str) -> None:
+            await is_taken.wait()
+
+    def install(scaler: Scaler) -> None:
+        scaler.rings._site = replace(scaler.rings._site, logs=SlowLogs())
+
+    is_taken = trio.Event()
+    plans = {"1": Plan(duration=1), "2": Plan(duration=900)}
+    world, server = World(lambda labels: plans[labels["ottoscaler/index"]]), MemoryServer()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.run)
+        producer = MemoryStream(server, "producer")
+        event_id = await producer.add_event([("type", "scale_up"), ("pod_count", "2")], token_hex(8))
+        with trio.move_on_after(10):
+            await Scaler(world, server, "one").run(install)
+        nursery.start_soon(Scaler(world, server, "two").run, install)
+        await trio.sleep(300)
+        ended, running = (f"otto-agent-{index}-{event_id}" for index in (1, 2))
+        assert set(world.pods) == {ended, running}
+        is_taken.set()
+        await trio.sleep(5)
+        assert set(world.pods) == {running}
+        assert "orphan deleted" not in caplog.text
         nursery.cancel_scope.cancel()
 
 
