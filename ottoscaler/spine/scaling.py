@@ -181,11 +181,12 @@ class Scaling:
                 del self._unstarted[index]
                 workers.start_soon(self._work_again, index, self._enlist(index))
 
-    def _enlist(self, index: int) -> Worker:
+    def _enlist(self, index: int, *, is_new: bool = False) -> Worker:
+        """The present attempt of a worker; `is_new`: it was planned here, so no earlier owner can have begun it."""
         uid, fence_until = self._attempts.accepted(index)
         number = self._attempts.number(index)
         fence_from = fence_until - self._site.patience.create_fence if fence_until else 0.0
-        if self._is_inherited_unclean and not uid:
+        if self._is_inherited_unclean and not uid and not is_new:
             fence_from = self._site.now()
         worker = self._workers[index] = Worker(
             self._site,
@@ -228,7 +229,7 @@ class Scaling:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cleanup.clean, outcome)
             if outcome.retry_at:
-                again = self._enlist(index)
+                again = self._enlist(index, is_new=True)
                 if worker.stop_cause:  # its mark was set after the end was written down, and read before we heard of it
                     again.stop(worker.stop_cause)
                 nursery.start_soon(self._work_again, index, again)

@@ -123,6 +123,24 @@ async def test_an_accepted_attempt_is_fenced_by_whoever_sees_its_end(autojump_cl
             assert len(first.world.runs) == 1
 
 
+async def test_an_attempt_that_a_new_owner_planned_needs_no_fence(autojump_clock: MockClock) -> None:
+    """Only what the dead owner may have sent is fenced: later attempts leave no pod, and a hand-over is clean."""
+    world = World(lambda labels: Plan(duration=5, exit_code=1 if labels["ottoscaler/attempt"] == "1" else 0))
+    async with open_stage(world) as first:
+        progress = await first.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(2):
+            await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            with_policy(second, worker_max_attempts=2)
+            work = second.work(taken)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work.run)
+                await trio.sleep(4.6)
+                assert (len(world.runs), work.is_clean) == (1, True)
+            assert [result["status"] for result in await second.results()] == ["succeeded"]
+            assert await second.pods_left() == []
+
+
 async def test_an_end_that_a_dead_owner_recorded_stays_fenced(autojump_clock: MockClock) -> None:
     """The pod of an ended worker is kept by the next owner, too, while a create of it may still be carried out."""
     world = World(lambda labels: Plan(duration=1 if labels["ottoscaler/index"] == "1" else 10))
