@@ -67,7 +67,7 @@ def register(server: MemoryServer, session: str, registration: Registration) -> 
         "registered": str(server.now()),
     }
     if registration.offer:
-        server.offered[registration.lane][event_id] = parse_id(event_id)[0]
+        server.offered[registration.lane][event_id] = due_of(server, event_id)
     else:
         server.progress[event_id]["trial"] = str(epoch)
         hold(server, session, event_id)
@@ -78,6 +78,11 @@ def hold(server: MemoryServer, session: str, event_id: str) -> None:
     """Let a session hold an event; an unknown session becomes one that has expired, so that others look at it."""
     server.held[session].add(event_id)
     server.sessions.setdefault(session, server.now())
+
+
+def due_of(server: MemoryServer, event_id: str) -> int:
+    """From when on an offered event may be taken: the time in its id, where that is not in the future."""
+    return min(parse_id(event_id)[0], server.now())
 
 
 def make_offered(server: MemoryServer, event_id: str, due: int) -> None:
@@ -156,5 +161,5 @@ def offer_all(server: MemoryServer, session: str, budget: int) -> int:
     for event_id in ids:
         server.held[session].discard(event_id)
         if server.progress.get(event_id, {}).get("owner") == session:
-            make_offered(server, event_id, parse_id(event_id)[0])
+            make_offered(server, event_id, due_of(server, event_id))
     return len(ids)

@@ -32,6 +32,9 @@ class Backend(Protocol):
     def add(self, *pairs: Field) -> str:
         """Add an entry to the event stream, as a foreign producer does."""
 
+    def skip_ahead(self) -> None:
+        """Let all ids from now on be of the year 5138, as after a producer's entry with an id of its own."""
+
     def trim(self, keep: int) -> None:
         """Trim the event stream, as a producer's MAXLEN does."""
 
@@ -86,6 +89,10 @@ class MemoryBackend:
     def add(self, *pairs: Field) -> str:
         """Add an entry to the event stream."""
         return self.server.add_entry(pairs)
+
+    def skip_ahead(self) -> None:
+        """Let all ids from now on be of the year 5138."""
+        self.server.events.last = (99_999_999_999_999, 0)
 
     def trim(self, keep: int) -> None:
         """Trim the event stream."""
@@ -173,6 +180,11 @@ class RedisBackend:
         """Add an entry to the event stream."""
         words = [part for pair in pairs for part in pair]
         return str(self.server.command("XADD", self.keys.stream, "*", *words).decode())
+
+    def skip_ahead(self) -> None:
+        """Let all ids from now on be of the year 5138."""
+        entry_id = self.server.command("XADD", self.keys.stream, "99999999999999-0", "from", "afar")
+        self.server.command("XDEL", self.keys.stream, entry_id)
 
     def trim(self, keep: int) -> None:
         """Trim the event stream."""

@@ -127,3 +127,16 @@ async def test_trouble_is_told_in_the_progress(backend: Backend, clock: trio.abc
     assert progress is not None
     assert progress.troubles == {2: {"cause": "ImageNotFound", "reason": "so it is"}}
     assert progress.outcomes == {}
+
+
+async def test_ids_from_the_future_hold_nothing_up(backend: Backend, clock: trio.abc.Clock) -> None:
+    """Events whose ids say that they are of a time to come are taken as others are: offered because there was no room,
+    or because their owner died.
+    """
+    dead, _ = await open_session(backend, "dead", lease=backend.lease)
+    backend.skip_ahead()
+    waiting, held = await begin(backend, dead, offer=True), await begin(backend, dead)
+    assert (waiting, held) == ("99999999999999-1", "99999999999999-2")
+    await trio.sleep(backend.lease + 0.05)
+    heir, _ = await open_session(backend, "heir")
+    assert [progress.event_id for progress in await take(heir, expire=True)] == [waiting, held]

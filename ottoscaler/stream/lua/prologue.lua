@@ -27,6 +27,12 @@ local function time_in(id)
   return tonumber(string.match(id, '^%d+'))
 end
 
+-- From when on an offered event may be taken: the time in its id puts the oldest first. Where that lies in the future, because
+-- a producer makes ids of its own or the clock of Redis went back, the event waits for nothing.
+local function due_of(id)
+  return math.min(time_in(id), now())
+end
+
 -- What a session is answered that began in another era: Redis has forgotten all that it knows, and others began anew. What it
 -- made now would bear the label of an era that is over, and what it does not find here is no orphan.
 local function refuse_past(era)

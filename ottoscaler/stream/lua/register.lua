@@ -39,7 +39,7 @@ local function register(id, lane, entry, task_id, planned, offer, request_id, co
     'entry', entry, 'task_id', task_id, 'planned', planned, 'registered', text(now()))
   redis.call('ZADD', key('live'), time_in(id), id)
   if offer then
-    redis.call('ZADD', key('offered', lane), time_in(id), id)
+    redis.call('ZADD', key('offered', lane), due_of(id), id)
   else
     redis.call('HSET', progress, 'trial', epoch)
     hold(id)

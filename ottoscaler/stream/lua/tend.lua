@@ -50,7 +50,7 @@ local function offer_all(session, budget)
   local ids = redis.call('SPOP', key('held', session), budget)
   for _, id in ipairs(ids) do
     if redis.call('HGET', key('progress', id), 'owner') == session then
-      make_offered(id, time_in(id))
+      make_offered(id, due_of(id))
     end
   end
   return #ids
