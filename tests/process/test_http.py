@@ -15,7 +15,7 @@ from tests.process.together import together
 
 async def get(port: int, path: str) -> httpx.Response:
     """One GET on a connection of its own."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         return await client.get(f"http://127.0.0.1:{port}{path}")
 
 
@@ -30,7 +30,7 @@ async def test_serve_tells_what_it_does_until_it_has_ended(bench: Bench) -> None
     port = find_free_port()
     async with (
         bench.place() as place,
-        place.serve(HTTP_HOST="127.0.0.1", HTTP_PORT=str(port), DRAIN_SECONDS="8") as one,
+        place.serve(HTTP_HOST="127.0.0.1", HTTP_PORT=str(port), DRAIN_SECONDS="60") as one,
     ):
         assert [(await get(port, path)).status_code for path in ("/startupz", "/readyz", "/livez")] == [200] * 3
         place.send(pods=2)
@@ -82,5 +82,5 @@ async def test_a_port_that_is_taken_ends_the_start(bench: Bench) -> None:
         async with place.start(HTTP_HOST="127.0.0.1", HTTP_PORT=port) as one:
             assert await one.program.wait() == 2
             sentence = f"ottoscaler: HTTP_PORT is '{port}', expected a port that is free on 127.0.0.1, or 0 for none"
-            assert any(line.startswith(sentence) for line in one.lines)
+            await wait_until(lambda: any(line.startswith(sentence) for line in one.lines))
             assert not any("Traceback" in line for line in one.lines)

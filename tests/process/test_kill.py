@@ -7,14 +7,13 @@ import time
 import pytest
 import trio
 
-from tests.process.bench import Bench, Place
+from tests.process.bench import NOISE, Bench, Place
 from tests.process.phases import PHASES
 from tests.process.together import together
 
 LEASE = 1.5
 TAKEOVER = LEASE + 1.0
-NOISE = 3.0
-"""Adoption comes within the lease and a second on a quiet machine; here several tests share two cores."""
+"""Adoption comes within the lease and a second."""
 
 
 async def uids(place: Place) -> set[str]:

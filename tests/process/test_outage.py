@@ -24,6 +24,8 @@ async def test_redis_is_killed_and_restarted(bench: Bench, seconds: float) -> No
         place.send_bad()
         valkey.kill()
         await trio.sleep(seconds)
+        if seconds:
+            await serving.hear("Redis is lost")
         valkey.start()
         place.send(pods=2)
         place.open_gate()
@@ -38,12 +40,13 @@ async def test_redis_is_killed_and_restarted(bench: Bench, seconds: float) -> No
 async def test_redis_is_away_for_longer_than_the_lease(bench: Bench) -> None:
     """Two replicas and a Redis that was away for twice the lease: each keeps its events, no worker runs twice."""
     async with bench.own_valkey() as valkey, bench.place(valkey=valkey) as place:
-        async with place.serve(MAX_EVENTS="1") as one, place.serve(MAX_EVENTS="1") as other:
+        settings = {"MAX_EVENTS": "1", "LEASE_SECONDS": "3"}
+        async with place.serve(**settings) as one, place.serve(**settings) as other:
             place.send(pods=2)
             place.send(pods=2)
             await place.wait_started(4)
             valkey.kill()
-            await trio.sleep(2.5)
+            await trio.sleep(6)
             valkey.start()
             await trio.sleep(0.5)
             place.open_gate()
@@ -81,7 +84,7 @@ async def test_the_api_cuts_every_other_request(bench: Bench, kind: str) -> None
         place.open_gate()
         for _ in range(4):
             place.send(pods=3)
-        await place.wait_results(4, 20)
+        await place.wait_results(4, 40)
         for fault in faults:  # the judge asks the API, too
             await place.cluster.mend(fault)
         await place.judge()

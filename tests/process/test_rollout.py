@@ -25,7 +25,7 @@ ROUNDS = (
 
 def door(port: int) -> dict[str, str]:
     """The settings of a replica whose door others reach, as behind a Service."""
-    return {"GRPC_ENABLED": "true", "GRPC_PORT": str(port), "GRPC_INSECURE": "true", "DRAIN_SECONDS": "10"}
+    return {"GRPC_ENABLED": "true", "GRPC_PORT": str(port), "GRPC_INSECURE": "true", "DRAIN_SECONDS": "60"}
 
 
 @together

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from tests.deploy.acl import make_user
-from tests.process.bench import Bench, Place
+from tests.process.bench import Bench, Place, wait_until
 from tests.process.together import together
 
 
@@ -32,14 +32,20 @@ async def status(place: Place, **settings: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+async def are_running(place: Place) -> bool:
+    """Whether the API says of all pods that they run, a moment after their workers do."""
+    return {pod["status"]["phase"] for pod in await place.pods()} == {"Running"}
+
+
 @together
 async def test_status_tells_of_an_installation_whether_or_not_it_is_served(bench: Bench) -> None:
     """Replica, events and workers are seen while they run; when the replica has left, what it handed over."""
     async with bench.own_valkey() as valkey, bench.place(valkey=valkey) as place:
         make_user(valkey, place.prefix)
         user = {"REDIS_URL": f"unix://otto:secret@{valkey.path}"}
-        async with place.serve() as one:
+        async with place.serve(LEASE_SECONDS="20") as one:  # which never seems to be over
             await place.start_workers(2)
+            await wait_until(partial(are_running, place))
             place.send_bad()
             await one.hear("event refused")
             alive = await status(place, **user)

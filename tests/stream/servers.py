@@ -71,7 +71,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 30
         while True:
             try:
                 if self.command("PING") == b"PONG":
@@ -86,7 +86,7 @@ class Server:
         """Send one command and return its raw answer."""
         if self._connection is None:
             self._connection = UnixDomainSocketConnection(  # type: ignore[abstract]  # redis-py leaves `host` out
-                path=str(self.path), protocol=2, socket_timeout=5, **ANONYMOUS
+                path=str(self.path), protocol=2, socket_timeout=20, **ANONYMOUS
             )
         self._connection.send_command(*words)
         return self._connection.read_response()
