@@ -268,8 +268,8 @@ _ALL = (
         "final",
         "Ottoscaler's account may not create this pod, or not read it.",
         "Run ottoscaler check, and give its service account the Role.",
-        "The create is refused with 403, for its user cannot create pods. "
-        "A read that is refused is only logged, and repeated until it is allowed.",
+        "The create is refused with 403, for its user cannot create pods; "
+        "a read that is refused is only logged, and repeated until it is allowed.",
     ),
     Cause(
         "NameTaken",
