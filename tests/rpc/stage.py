@@ -134,14 +134,14 @@ class Scene:
         """The client of our service; its types are not generated."""
         return scaling_pb2_grpc.OttoscalerServiceStub(self.channel)
 
-    async def health(self, service: str = "", seconds: float = 5) -> int:
+    async def health(self, service: str = "", seconds: float = 20) -> int:
         """The health status of a service."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         answer = await call(stub.Check, health_pb2.HealthCheckRequest(service=service), timeout=seconds)
         return int(answer.status)
 
 
-async def call(rpc: Callable[..., T], *args: Any, timeout: float = 10, **options: Any) -> T:
+async def call(rpc: Callable[..., T], *args: Any, timeout: float = 30, **options: Any) -> T:
     """Call an rpc of a stub in a thread, as Trio's time may not stand still for it."""
     return await trio.to_thread.run_sync(partial(rpc, *args, timeout=timeout, **options), abandon_on_cancel=True)
 

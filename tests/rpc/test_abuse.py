@@ -25,17 +25,19 @@ from tests.rpc.stage import Scene, call, open_channel, open_door, refusal
 
 pytestmark = pytest.mark.slow_clock
 Code = grpc.StatusCode
+LONG, LONGER = 15, 50
+"""Seconds in which a busy machine does what is asked of it, and for which calls wait here."""
 ONE = scaling_pb2.ScaleRequest(worker_count=1)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def is_well(scene: Scene, seconds: float = 1) -> bool:
-    """Whether health and a short call are answered within a second (or so), to a client of its own."""
+async def is_well(scene: Scene) -> bool:
+    """Whether health and a short call are answered to a client of its own, long before what waits here would end."""
     with open_channel(scene.port) as channel:
         health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         status: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/GetWorkerStatus")
-        answer = await call(health, b"", timeout=seconds)
-        await call(status, b"", timeout=seconds)
+        answer = await call(health, b"", timeout=LONG)
+        await call(status, b"", timeout=LONG)
     return bool(health_pb2.HealthCheckResponse.FromString(answer).status == SERVING)
 
 
@@ -70,8 +72,8 @@ async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
     """Of 1,000 waiting calls as many wait as a client may have, the rest is refused at once; all others go on."""
     async with open_door(max_waiting_calls=100, calls_per_second=0) as scene:
         scene.door.holds = True
-        waiting = [scene.stub.ScaleUp.future(ONE, timeout=30) for _ in range(1000)]
-        with trio.fail_after(10):
+        waiting = [scene.stub.ScaleUp.future(ONE, timeout=LONGER) for _ in range(1000)]
+        with trio.fail_after(LONG):
             while sum(each.done() for each in waiting) < 950:  # noqa: ASYNC110  they end in gRPC's threads
                 await trio.sleep(0.02)
         assert await is_well(scene)
@@ -82,7 +84,7 @@ async def test_a_flood_of_waiting_calls_starves_nobody() -> None:
             "50 waiting calls of 127.0.0.1 are being answered, which is the limit of one client"
         )
         scene.door.release.set()
-        with trio.fail_after(10):
+        with trio.fail_after(LONG):
             left = [each for each in waiting if not each.done() or each.code() == Code.OK]
             for each in left:
                 await trio.to_thread.run_sync(each.result)
@@ -103,7 +105,7 @@ async def test_one_client_does_not_take_all_places(tmp_path: Path) -> None:
         scene.door.holds = True
         waiting = []
         for number, name in enumerate(("one", "one", "other", "other"), start=1):
-            waiting.append(scene.stub.ScaleUp.future(ONE, timeout=30, metadata=tokens[name]))
+            waiting.append(scene.stub.ScaleUp.future(ONE, timeout=LONGER, metadata=tokens[name]))
             while len(scene.door.asked) < number:  # noqa: ASYNC110  calls that arrive in threads set no event here
                 await trio.sleep(0.01)
             if number == 2:
@@ -113,7 +115,7 @@ async def test_one_client_does_not_take_all_places(tmp_path: Path) -> None:
         error = await refusal(scene.stub.ScaleUp, ONE, metadata=tokens["third"])
         assert error.details() == "4 waiting calls are being answered, which is the limit"
         scene.door.release.set()
-        with trio.fail_after(5):
+        with trio.fail_after(LONG):
             await until_served(partial(scene.stub.ScaleUp, metadata=tokens["one"]), ONE)
 
 
@@ -121,14 +123,14 @@ async def test_streams_that_wait_count_like_calls_that_wait() -> None:
     """A pipeline that is followed takes a place of the waiting calls, and gives it back when its client goes."""
     async with open_door(max_waiting_calls=4) as scene:
         scene.door.holds = True
-        streams = [scene.stub.ExecutePipeline(pipeline_pb2.PipelineRequest(), timeout=30) for _ in range(2)]
+        streams = [scene.stub.ExecutePipeline(pipeline_pb2.PipelineRequest(), timeout=LONGER) for _ in range(2)]
         while len(scene.door.asked) < 2:  # noqa: ASYNC110  calls that arrive in threads set no event here
             await trio.sleep(0.01)
         assert (await refusal(scene.stub.ScaleUp, ONE)).code() == Code.RESOURCE_EXHAUSTED
         streams[0].cancel()
         await scene.door.left.wait()
         scene.door.release.set()
-        with trio.fail_after(5):
+        with trio.fail_after(LONG):
             await until_served(scene.stub.ScaleUp, ONE)
 
 
@@ -176,7 +178,7 @@ async def test_what_is_not_served_is_refused_and_logged(caplog: pytest.LogCaptur
 
 async def until_said(caplog: pytest.LogCaptureFixture, rpc: str, words: str) -> None:
     """Wait until a refusal of an rpc is logged in these words, with its peer."""
-    with trio.fail_after(5):
+    with trio.fail_after(LONG):
         while True:
             facts = [vars(record)["facts"] for record in caplog.records if record.message == "call refused"]
             if any(fact["rpc"] == rpc and fact["reason"].startswith(words) for fact in facts):
@@ -186,15 +188,15 @@ async def until_said(caplog: pytest.LogCaptureFixture, rpc: str, words: str) -> 
 
 
 async def test_a_client_that_calls_too_fast_is_slowed_down() -> None:
-    """Beyond GRPC_CALLS_PER_SECOND an address is refused, and told when to come again."""
+    """Beyond GRPC_CALLS_PER_SECOND an address is refused, and served again a moment later."""
     async with open_door(calls_per_second=5) as scene:
-        for _ in range(5):
-            await call(scene.stub.ScaleUp, ONE)
-        error = await refusal(scene.stub.ScaleUp, ONE)
-        assert (error.code(), error.details()) == (
-            Code.RESOURCE_EXHAUSTED,
-            "more than 5 calls a second from 127.0.0.1",
-        )
+        began = trio.current_time()
+        asked = [scene.stub.ScaleUp.future(ONE, timeout=LONG) for _ in range(40)]
+        errors = [error for each in asked if (error := await trio.to_thread.run_sync(each.exception)) is not None]
+        assert 5 <= len(asked) - len(errors) <= 5 + 5 * (trio.current_time() - began)
+        assert {(error.code(), error.details()) for error in errors} == {
+            (Code.RESOURCE_EXHAUSTED, "more than 5 calls a second from 127.0.0.1")
+        }
         await trio.sleep(0.3)
         await call(scene.stub.ScaleUp, ONE)
 
@@ -212,17 +214,17 @@ async def test_calls_without_a_message_do_not_hold_places_for_ever(
     path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Calls that are opened and never say anything are ended after a while; then all places are free again."""
-    monkeypatch.setattr(servicer, "MESSAGE_SECONDS", 0.2)
-    monkeypatch.setattr(servicer, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(servicer, "REFLECTION_SECONDS", 0.2)
+    monkeypatch.setattr(servicer, "MESSAGE_SECONDS", 0.5)
+    monkeypatch.setattr(servicer, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(servicer, "REFLECTION_SECONDS", 0.5)
     async with open_door(max_waiting_calls=20) as scene:
         with half_open(scene.port, path, 60):
-            await trio.sleep(0.3)
-            with trio.fail_after(5):
+            await trio.sleep(0.6)
+            with trio.fail_after(LONG):
                 health: Any = scene.channel.unary_unary("/grpc.health.v1.Health/Check")
                 await until_served(health, b"")
             if rpc := path.rpartition("/")[2].replace("ServerReflectionInfo", ""):
-                await until_said(caplog, rpc, "the call had no message within 0.2 s")
+                await until_said(caplog, rpc, "the call had no message within 0.5 s")
                 await until_served(scene.stub.GetWorkerStatus, scaling_pb2.WorkerStatusRequest())
                 await until_served(scene.stub.ScaleUp, ONE)
 
@@ -235,7 +237,7 @@ async def test_a_thousand_idle_connections_harm_nobody() -> None:
                 opened = connections.enter_context(socket.create_connection(("127.0.0.1", scene.port), 5))
                 if number < 200:
                     opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            assert await is_well(scene, seconds=5)  # all of them are let in at this moment
+            assert await is_well(scene)  # all of them are let in at this moment
             await call(scene.stub.ScaleUp, ONE)
 
 
@@ -261,7 +263,7 @@ async def test_garbage_on_the_port_harms_nobody(garbage: bytes, capfd: pytest.Ca
 
 async def test_a_watcher_that_reads_nothing_stops_no_check() -> None:
     """A client of Watch whose window is closed holds up neither other checks nor the drain."""
-    async with open_door(drain_seconds=0.5) as scene:
+    async with open_door(drain_seconds=2) as scene:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}  # not one byte may be sent
         connection.local_settings = h2.settings.Settings(client=True, initial_values=window)
@@ -276,7 +278,7 @@ async def test_a_watcher_that_reads_nothing_stops_no_check() -> None:
             assert await is_well(scene)
             scene.drain.begin()
             assert await scene.health() == health_pb2.HealthCheckResponse.NOT_SERVING
-            with trio.fail_after(2):
+            with trio.fail_after(LONG):
                 await scene.closed.wait()
 
 
@@ -285,13 +287,13 @@ async def test_clients_that_come_and_go_leave_no_place_taken() -> None:
     async with open_door(max_waiting_calls=20, calls_per_second=0) as scene:
         scene.door.holds = True
         for number in range(300):
-            waiting = scene.stub.ScaleUp.future(ONE, timeout=30)
+            waiting = scene.stub.ScaleUp.future(ONE, timeout=LONGER)
             if number % 3:
                 await trio.sleep(0.001 * (number % 4))
             waiting.cancel()
         scene.door.release.set()
         scene.door.holds = False
-        with trio.fail_after(5):
+        with trio.fail_after(LONG):
             for _ in range(20):
                 await call(retried, scene.stub.ScaleUp)
 

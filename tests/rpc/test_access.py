@@ -331,7 +331,7 @@ async def test_mutual_tls_serves_certificates_of_its_authority_only(certificates
         for credentials in (none, wrong, expired):
             with open_channel(scene.port, credentials) as channel:
                 stub: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/ScaleUp")
-                error = await refusal(stub, ONE.SerializeToString(), timeout=2)
+                error = await refusal(stub, ONE.SerializeToString(), timeout=20)
                 assert error.code() == Code.UNAVAILABLE
         assert len(scene.door.asked) == 1
         await call(scene.stub.ScaleUp, ONE)
@@ -349,7 +349,7 @@ async def test_a_new_certificate_is_served_without_a_restart(
         async def succeeds(credentials: Any) -> None:
             with open_channel(scene.port, credentials) as channel:
                 stub: Any = channel.unary_unary("/ottoscaler.v1.OttoscalerService/ScaleUp")
-                await call(stub, ONE.SerializeToString(), timeout=3)
+                await call(stub, ONE.SerializeToString(), timeout=20)
 
         old_key = certificates.key.read_bytes()
         successor = trustme.CA()

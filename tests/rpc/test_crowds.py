@@ -33,7 +33,7 @@ class Crowd:
         opened = socket.create_connection(("127.0.0.1", self._scene.port), 5, source_address=(host, 0))
         self._stack.enter_context(opened)
         opened.sendall(said)
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.02)  # what was sent here has come, if nobody has anything to do
         return opened
 
 
@@ -111,7 +111,7 @@ async def test_connections_with_calls_stay_and_one_more_is_refused(
     monkeypatch.setattr(listening, "MOST_CONNECTIONS", 4)
     async with open_door() as scene:
         with crowd_of(scene) as crowd, half_open(scene.port, CHECK, 1) as one, half_open(scene.port, CHECK, 1) as other:
-            await trio.sleep(0.05)
+            await trio.testing.wait_all_tasks_blocked(0.05)
             assert heard(await crowd.add()) is not None
             assert heard(one) is None
             assert heard(other) is None
