@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import trio
+
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.base import Stream
 from ottoscaler.stream.entry_id import format_id, parse_id
@@ -16,7 +18,7 @@ from ottoscaler.stream.retention import Retention
 from tests.stream.servers import Server
 
 KEEP_ALL = Retention(trim="off")
-TIMEOUT = 5.0  # seconds: generous, for a machine that is busy
+TIMEOUT = 20.0  # seconds: generous, for a machine that is busy
 Field = tuple[str | bytes, str | bytes]
 
 
@@ -64,6 +66,9 @@ class Backend(Protocol):
 
     def empty_results(self) -> None:
         """Trim all results away by hand."""
+
+    async def wait_blocked(self, number: int) -> None:
+        """Return when so many reads wait."""
 
     def open_unreachable(self, session: str) -> Stream:
         """A stream whose server is away."""
@@ -135,6 +140,10 @@ class MemoryBackend:
     def empty_results(self) -> None:
         """Trim all results away by hand."""
         self.server.results.trim(0)
+
+    async def wait_blocked(self, number: int) -> None:
+        """Return when so many reads wait."""
+        await trio.sleep(0.1)
 
     def open_unreachable(self, session: str) -> Stream:
         """A stream whose server is away."""
@@ -229,6 +238,12 @@ class RedisBackend:
     def empty_results(self) -> None:
         """Trim all results away by hand."""
         self.server.command("XTRIM", self.keys.results, "MAXLEN", 0)
+
+    async def wait_blocked(self, number: int) -> None:
+        """Return when so many reads wait."""
+        with trio.fail_after(TIMEOUT):
+            while b"blocked_clients:%d\r\n" % number not in self.server.command("INFO", "clients"):  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
     def open_unreachable(self, session: str) -> Stream:
         """A stream whose server is away."""

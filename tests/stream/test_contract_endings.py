@@ -10,6 +10,7 @@ import trio
 
 from ottoscaler.errors import Unavailable
 from ottoscaler.stream.base import Accepted, Candidate, Closing, Outcome, Writing, Written
+from ottoscaler.stream.durability import BLIND_WAIT
 from ottoscaler.stream.retention import Retention
 from tests.stream.backends import Backend
 from tests.stream.steps import PAIRS, begin, claim, open_session, registration, strays, take
@@ -351,12 +352,12 @@ async def test_entries_can_be_followed(backend: Backend, clock: trio.abc.Clock) 
     seen: list[str] = []
 
     async def follow() -> None:
-        seen.extend(fields["event_id"] for _, fields in await one.read_entries("results", "$", 10, 5))
+        seen.extend(fields["event_id"] for _, fields in await one.read_entries("results", "$", 10, 15))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow)
         nursery.start_soon(follow)
-        await trio.sleep(0.1)
+        await backend.wait_blocked(2)
         await one.close(result(ids[2], "one"))
     assert seen == [ids[2], ids[2]]
 
@@ -388,7 +389,7 @@ async def test_the_server_reports_itself(backend: Backend, clock: trio.abc.Clock
     assert report.version.split()[0] in ("memory", "Valkey", "Redis")
     assert report.append_only is False
     assert report.promise
-    with trio.fail_after(1):
+    with trio.fail_after(BLIND_WAIT - 0.5):
         await one.wait_durable()
 
 

@@ -45,7 +45,7 @@ async def test_a_read_waits_and_ends(backend: Backend, clock: trio.abc.Clock) ->
     stream, _ = await open_session(backend, "one")
     began = trio.current_time()
     assert await stream.read(10, 0.2) == []
-    assert 0.15 <= trio.current_time() - began < 0.8
+    assert 0.15 <= trio.current_time() - began < 10
     async with trio.open_nursery() as nursery:
 
         async def add_soon() -> None:
@@ -53,8 +53,8 @@ async def test_a_read_waits_and_ends(backend: Backend, clock: trio.abc.Clock) ->
             backend.add(*PAIRS)
 
         nursery.start_soon(add_soon)
-        assert len(await stream.read(10, 5)) == 1
-    assert trio.current_time() - began < 2
+        assert len(await stream.read(10, 30)) == 1
+    assert trio.current_time() - began < 20
 
 
 async def test_a_read_without_its_group_says_so(backend: Backend, clock: trio.abc.Clock) -> None:
@@ -211,11 +211,11 @@ async def test_a_hand_over_is_taken_at_once_or_after_its_delay(backend: Backend,
     two, _ = await open_session(backend, "two")
     ids = [await begin(backend, one) for _ in range(3)]
     await one.offer([claim(id_, "one") for id_ in ids[:2]], clean=[True, False])
-    await one.offer([claim(ids[2], "one")], clean=[True], delay_seconds=0.3)
+    await one.offer([claim(ids[2], "one")], clean=[True], delay_seconds=1.5)
     assert await one.held() == frozenset()
     assert [(p.event_id, p.epoch, p.clean) for p in await take(two)] == [(ids[0], 2, True), (ids[1], 2, False)]
     assert await take(two) == []
-    await trio.sleep(0.35)
+    await trio.sleep(1.55)
     assert [(p.event_id, p.epoch, p.clean) for p in await take(two)] == [(ids[2], 2, True)]
     progress = await two.read_progress(ids[0])
     assert progress is not None
@@ -235,13 +235,14 @@ async def test_only_the_holder_can_offer(backend: Backend, clock: trio.abc.Clock
 
 async def test_a_dead_session_loses_its_events(backend: Backend, clock: trio.abc.Clock) -> None:
     """Events of a session that expired are taken by another, oldest first; those of a live one are not."""
-    dead, era = await open_session(backend, "dead", lease=backend.lease)
+    dead, era = await open_session(backend, "dead")
     live, _ = await open_session(backend, "live")
     ids = [await begin(backend, dead) for _ in range(3)]
     kept = await begin(backend, live)
     heir, _ = await open_session(backend, "heir")
     assert await take(heir, expire=True) == []
-    await trio.sleep(backend.lease + 0.05)
+    await dead.renew(0.02, era.id)
+    await trio.sleep(0.05)
     assert await take(heir) == []
     assert [(p.event_id, p.owner, p.epoch) for p in await take(heir, expire=True)] == [(id_, "heir", 2) for id_ in ids]
     assert await heir.held() == set(ids)

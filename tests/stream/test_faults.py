@@ -21,10 +21,12 @@ from ottoscaler.stream.base import Candidate, Closing, Fence, GroupLost, Outcome
 from ottoscaler.stream.failures import translation_of
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.scripts import script_text
-from tests.stream.backends import RedisBackend
+from tests.stream.backends import TIMEOUT, RedisBackend
 from tests.stream.steps import PAIRS, begin, claim, open_session, registration, strays, take
 
 pytestmark = pytest.mark.slow_clock
+SOON = TIMEOUT / 4
+"""Far below the time after which an answer is given up, and enough for a busy machine."""
 
 
 @asynccontextmanager
@@ -49,8 +51,8 @@ async def lose_answer(backend: RedisBackend, call: Callable[[], Awaitable[Any]])
 
 
 async def impatient(backend: RedisBackend, name: str) -> Stream:
-    """A session that waits 0.2 s for an answer."""
-    stream = backend.open(name, timeout=0.2)
+    """A session that waits a second for an answer, in which a busy machine has given any."""
+    stream = backend.open(name, timeout=1)
     era = await stream.open_group("0", "default")
     await stream.renew(60, era.id)
     return stream
@@ -68,7 +70,9 @@ CALLS: dict[str, Callable[[Stream], Awaitable[Any]]] = {
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("is_frozen", [True, False])
 async def test_a_cancelled_call_ends_at_once(own: RedisBackend, name: str, is_frozen: bool) -> None:
-    """A cancel ends every call within 0.2 s when Redis is frozen, and a waiting read at once when it is not."""
+    """A cancel ends every call when Redis is frozen, and a waiting read when it is not, long before an answer is given
+    up.
+    """
     stream, _ = await open_session(own, "one")
     await stream.read(1, 0)
     await stream.report()
@@ -80,7 +84,7 @@ async def test_a_cancelled_call_ends_at_once(own: RedisBackend, name: str, is_fr
             await CALLS[name](stream)
             assert not is_frozen
         assert scope.cancelled_caught or not is_frozen
-        assert trio.current_time() - scope.deadline < (0.25 if is_frozen else 0.1)
+        assert trio.current_time() - scope.deadline < SOON
     finally:
         own.server.thaw()
     await stream.tend(0, 0, expire=False, audit=False)
@@ -103,7 +107,7 @@ async def test_a_silent_address_lets_go(tmp_path: Any) -> None:
             with trio.move_on_after(0.1) as scope:
                 await stream.live_events()
             assert scope.cancelled_caught
-            assert trio.current_time() - scope.deadline < 0.25
+            assert trio.current_time() - scope.deadline < SOON
             stream.disconnect()
         for filler in fillers:
             filler.close()
@@ -382,8 +386,9 @@ async def test_connections_are_closed(own: RedisBackend) -> None:
     own.disconnect()
     del stream
     gc.collect()
-    await trio.sleep(0.05)
-    assert _clients(own) == 1
+    with trio.fail_after(20):
+        while _clients(own) > 1:  # noqa: ASYNC110 - the server notices it by itself
+            await trio.sleep(0.01)
 
 
 def _clients(backend: RedisBackend) -> int:

@@ -78,6 +78,6 @@ async def test_a_silent_handshake_lets_go() -> None:
     with trio.move_on_after(0.1) as scope:
         await backend.open("one", timeout=30).live_events()
     assert scope.cancelled_caught
-    assert trio.current_time() - scope.deadline < 0.25
+    assert trio.current_time() - scope.deadline < 5
     backend.disconnect()
     await listeners[0].aclose()
