@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ottoscaler.cli import main
@@ -116,15 +117,15 @@ def test_signals_pass_through(stage: Stage) -> None:
     names = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]
     traps = "; ".join(f"trap 'n=$((n + 1)); echo {name}' {name}" for name in names)
     process = stage.start(
-        *script(f"n=0; {traps}; echo ready; while [ $n -lt 6 ]; do sleep 9 & wait; kill $!; done; exit 9")
+        *script(f"n=0; {traps}; echo ready; while [ $n -lt 6 ]; do sleep 2 & wait; kill $! 2>/dev/null; done; exit 9")
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     for name in names:
         process.send_signal(signal.Signals[f"SIG{name}"])
         assert process.stdout.readline() == f"{name}\n".encode()
-        time.sleep(0.05)  # until the shell waits again
-    out, err = process.communicate(timeout=10)
+        time.sleep(0.05)  # the shell waits again, mostly: what comes earlier costs it its nap
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (9, b"", b"")
     assert stage.lines("stdout") == ["ready", *names]
 
@@ -138,6 +139,10 @@ came = []
 for number in {list(map(int, passed))}:
     signal.signal(number, lambda number, frame: came.append(number))
 print("ready", flush=True)
+give_up = time.monotonic() + 20
+while len(set(came)) < {len(passed) - 1} and time.monotonic() < give_up:
+    time.sleep(0.01)
+print("all but SIGTERM", flush=True)
 while signal.SIGTERM not in came:
     time.sleep(0.01)
 print(*sorted(set(came)), flush=True)
@@ -147,9 +152,9 @@ print(*sorted(set(came)), flush=True)
     assert process.stdout.readline() == b"ready\n"
     for number in [*FAULTS, *(number for number in passed if number != signal.SIGTERM)]:
         process.send_signal(number)
-    time.sleep(0.3)
+    assert process.stdout.readline() == b"all but SIGTERM\n"
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, b"")
     assert [int(word) for word in out.split()] == passed
 
@@ -170,12 +175,12 @@ def test_a_command_outside_of_the_foreground_gets_what_comes(stage: Stage) -> No
 
 def test_a_signal_of_the_first_instant_passes_through(stage: Stage) -> None:
     """What arrives while we start is held back and then passed on, at whatever moment of the start."""
-    processes = [stage.start("--", "sleep", "30") for _ in range(4)]
+    processes = [stage.start("--", "sleep", "300") for _ in range(4)]
     for process in processes:
         time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
     for process in processes:
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
         assert process.returncode in (143, -signal.SIGTERM)  # the latter before Python has begun
 
 
@@ -190,7 +195,7 @@ def test_a_reader_that_leaves_ends_the_command(stage: Stage) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"y\n"
     process.stdout.close()
-    assert process.wait(timeout=10) == 128 + signal.SIGPIPE
+    assert process.wait(timeout=30) == 128 + signal.SIGPIPE
     assert process.stderr is not None
     process.stderr.close()
 
@@ -201,11 +206,11 @@ def test_a_full_disk_ends_nothing(stage: Stage) -> None:
     text = "trap 'echo got TERM; exit 7' TERM; echo ready; echo ready >&2; while :; do sleep 0.05; echo x; done"
     with Path("/dev/full").open("w") as full:
         process = subprocess.Popen([*FORWARD, *script(text)], stdout=full, stderr=-1, env=stage.environ)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while "x" not in stage.lines("stdout") and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=30)
         silent = subprocess.run([*FORWARD, *script("echo more; exit 5")], stdout=full, stderr=full, env=stage.environ)
     said = b"ottoscaler forward: stdout cannot be written any more: No space left on device\n"
     assert (process.returncode, sorted(err.splitlines(keepends=True))) == (7, [said, b"ready\n"])
@@ -215,10 +220,8 @@ def test_a_full_disk_ends_nothing(stage: Stage) -> None:
 
 def test_a_grandchild_holds_nobody_up(stage: Stage) -> None:
     """When the command has ended nobody waits for what it left running in the background."""
-    begun = time.monotonic()
-    done = stage.run(*script("sleep 20 & echo done"))
+    done = stage.run(*script("sleep 100 & echo done"))  # which is waited for less long
     assert (done.returncode, done.stdout) == (0, b"done\n")
-    assert time.monotonic() - begun < 10
 
 
 def test_a_handler_that_is_away_is_only_mentioned(stage: Stage) -> None:
@@ -253,12 +256,12 @@ def test_the_end_waits_no_more_after_a_signal(stage: Stage) -> None:
     """When the command has ended and lines are left, a signal ends the waiting for them."""
     stage.handler.control.base = Behaviour(retry=1)
     process = stage.start("--", "echo", "x")
-    while not stage.taken:
+    while not stage.taken or psutil.Process(process.pid).children():  # until it knows that the command has ended
         time.sleep(0.02)
     time.sleep(0.3)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert b"1 of 1 lines did not reach otto-handler" in err
     assert time.monotonic() - begun < 2
@@ -316,7 +319,7 @@ def test_a_long_line_of_utf_8_is_not_escaped(stage: Stage) -> None:
 
 def test_ctrl_c_reaches_the_command_once(stage: Stage) -> None:
     """On a terminal Ctrl-C goes to everybody in the foreground: the command gets the terminal's, not ours as well."""
-    text = "trap 'echo INT' INT; echo ready; sleep 1 & wait; sleep 0.5 & wait; echo end"
+    text = "trap 'echo INT' INT; echo ready; sleep 20 & wait; kill $!; sleep 0.5 & wait; echo end"
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(sys.executable, [*FORWARD, *script(text)], stage.environ)
@@ -338,9 +341,10 @@ def test_ctrl_c_reaches_the_command_once(stage: Stage) -> None:
 def test_as_process_1_signals_pass_and_orphans_are_buried(stage: Stage) -> None:
     """As process 1 of a container: SIGTERM reaches the command, orphans leave no zombie, the exit code is right."""
     text = """
+    zombies() { grep -l "^State:.Z" /proc/[0-9]*/status 2>/dev/null | wc -l; }
     (sh -c 'sleep 0.1' &)  # its parent ends at once: it is process 1's now
-    sleep 0.6
-    trap 'echo zombies: $(grep -l "^State:.Z" /proc/[0-9]*/status 2>/dev/null | wc -l); exit 5' TERM
+    sleep 0.3; until [ $(zombies) = 0 ] || [ $((n += 1)) -gt 200 ]; do sleep 0.05; done
+    trap 'echo zombies: $(zombies); exit 5' TERM
     echo ready; while :; do sleep 0.05; done
     """
     unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -352,6 +356,6 @@ def test_as_process_1_signals_pass_and_orphans_are_buried(stage: Stage) -> None:
     assert process.stdout.readline() == b"ready\n"
     inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(inside[0]), signal.SIGTERM)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (5, b"zombies: 0\n", b"")
     assert stage.lines("stdout") == ["ready", "zombies: 0"]

@@ -49,7 +49,7 @@ class Scene:
     def forward(self, count: int) -> list[LogForwardResponse]:
         """The answers to so many lines."""
         entries = [WorkerLogEntry(worker_id="w", message=f"line {number}") for number in range(1, count + 1)]
-        return list(self.logs.ForwardWorkerLogs(iter(entries), timeout=10))
+        return list(self.logs.ForwardWorkerLogs(iter(entries), timeout=30))
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_every_line_is_answered_in_order() -> None:
         )
         entry.pod_metadata.CopyFrom(where)
         entry.metadata["line"] = "1"
-        answers = list(scene.logs.ForwardWorkerLogs(iter([entry, entry]), timeout=10))
+        answers = list(scene.logs.ForwardWorkerLogs(iter([entry, entry]), timeout=30))
     assert [(answer.status, answer.sequence) for answer in answers] == [(ACK, 1), (ACK, 2)]
     assert scene.taken[0] == (
         "ForwardWorkerLogs",
@@ -113,7 +113,7 @@ def test_workers_register() -> None:
     with open_scene(Behaviour(max_workers=1, rate_limit=5, buffer_size=6, max_message_size=7)) as scene:
         names = ["a", "a", "b", ""]
         answers = [scene.stream.RegisterWorker(WorkerRegistration(worker_id=name)) for name in names]
-        lines = list(scene.stream.StreamLogs(iter([LogEntry(worker_id="a", message="x")]), timeout=10))
+        lines = list(scene.stream.StreamLogs(iter([LogEntry(worker_id="a", message="x")]), timeout=30))
     kinds = RegistrationResponse
     assert [answer.status for answer in answers] == [
         kinds.SUCCESS,
@@ -140,12 +140,12 @@ def test_a_cut_stream_has_stored_what_it_did_not_answer() -> None:
 def test_it_stalls_until_it_is_told_to_go_on() -> None:
     """While `stall` holds nothing is taken and nothing answered; afterwards all is."""
     with open_scene(Behaviour(stall=True)) as scene:
-        call = scene.logs.NotifyWorkerStatus.future(WorkerStatusNotification(worker_id="w"), timeout=10)
+        call = scene.logs.NotifyWorkerStatus.future(WorkerStatusNotification(worker_id="w"), timeout=30)
         with pytest.raises(grpc.FutureTimeoutError):
             call.result(timeout=0.1)
         assert scene.taken == []
         scene.handler.control.base = Behaviour()
-        assert call.result(timeout=5).status == WorkerStatusAck.RECEIVED
+        assert call.result(timeout=30).status == WorkerStatusAck.RECEIVED
 
 
 def test_away_is_unavailable_and_a_token_is_asked_for() -> None:
@@ -216,12 +216,12 @@ def test_it_prints_until_a_signal() -> None:
     process, port = start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = OttoHandlerLogServiceStub(channel)
-        list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(worker_id="w", message="a\x1b[2J")]), timeout=10))
+        list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(worker_id="w", message="a\x1b[2J")]), timeout=30))
         stub.NotifyWorkerStatus(WorkerStatusNotification(worker_id="w", status="FAILED", reason="OOMKilled"))
         queue: SimpleQueue[WorkerLogEntry | None] = SimpleQueue()
         open_stream = stub.ForwardWorkerLogs(iter(queue.get, None))  # open until `None` comes
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=30)
         queue.put(None)
         open_stream.cancel()
     assert (process.returncode, out, err) == (0, "w | a\\x1b[2J\nw  FAILED: OOMKilled\n", "")
@@ -235,8 +235,8 @@ def test_it_dies_with_everything_stored(tmp_path: Path) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = OttoHandlerLogServiceStub(channel)
         with pytest.raises(grpc.RpcError):
-            list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(message=str(number)) for number in range(9)]), timeout=10))
-    assert process.wait(timeout=10) == -signal.SIGKILL
+            list(stub.ForwardWorkerLogs(iter([WorkerLogEntry(message=str(number)) for number in range(9)]), timeout=30))
+    assert process.wait(timeout=30) == -signal.SIGKILL
     process.communicate()
     stored = [json.loads(line) for line in (tmp_path / "worker_logs.jsonl").read_text().splitlines()]
     assert [record["message"] for record in stored] == ["0", "1", "2"]
@@ -289,7 +289,7 @@ def test_it_listens_on_ipv6() -> None:
     with open_otto_handler(Told(lambda rpc, record: None), host="::1") as handler:
         with grpc.insecure_channel(f"[::1]:{handler.port}") as channel:
             stub: Any = LogStreamingServiceStub(channel)
-            assert stub.RegisterWorker(WorkerRegistration(worker_id="w"), timeout=10).session_id
+            assert stub.RegisterWorker(WorkerRegistration(worker_id="w"), timeout=30).session_id
 
 
 def test_the_store_keeps_what_was_there(tmp_path: Path) -> None:
@@ -306,5 +306,5 @@ def test_the_store_keeps_what_was_there(tmp_path: Path) -> None:
     with open_otto_handler(Told(full)) as handler, grpc.insecure_channel(f"127.0.0.1:{handler.port}") as channel:
         stub: Any = LogStreamingServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
-            list(stub.StreamLogs(iter([LogEntry()]), timeout=10))
+            list(stub.StreamLogs(iter([LogEntry()]), timeout=30))
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

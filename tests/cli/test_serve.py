@@ -55,7 +55,7 @@ def test_serve_imports_nothing_that_it_does_not_use(environ: dict[str, str]) -> 
         capture_output=True,
         text=True,
         env={**environ, "STARTUP_TIMEOUT_SECONDS": "0.1"},
-        timeout=20,
+        timeout=40,
     )
     loaded = set(done.stdout.splitlines()[-1].split())
     assert {"httpx", "redis", "trio"} <= loaded
@@ -67,7 +67,7 @@ def test_serve_imports_nothing_that_it_does_not_use(environ: dict[str, str]) -> 
 def test_a_kubeconfig_that_is_not_there_is_a_wrong_setting(environ: dict[str, str]) -> None:
     """`serve` exits 2 and names variable, value and problem in one line without a traceback."""
     done = subprocess.run(
-        SERVE, capture_output=True, text=True, env={**environ, "KUBECONFIG": "/nowhere/config"}, timeout=20
+        SERVE, capture_output=True, text=True, env={**environ, "KUBECONFIG": "/nowhere/config"}, timeout=40
     )
     assert done.returncode == 2
     assert "/nowhere/config" in done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_all_wrong_files_are_named_at_once(environ: dict[str, str], tmp_path: Pa
         "GRPC_TOKENS_FILE": "/nowhere/tokens",
         "GRPC_TLS_CERT": "/nowhere/cert",
     }
-    done = subprocess.run(SERVE, capture_output=True, text=True, env={**environ, **wrong}, timeout=20)
+    done = subprocess.run(SERVE, capture_output=True, text=True, env={**environ, **wrong}, timeout=40)
     assert done.returncode == 2
     of_grpc = (
         "GRPC_TOKENS_FILE is '/nowhere/tokens'",
@@ -98,14 +98,14 @@ def test_all_wrong_files_are_named_at_once(environ: dict[str, str], tmp_path: Pa
 
 def wait_for_handler(pid: int) -> None:
     """Return when a process has its handler of SIGTERM, before it has imported anything of weight."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         status = Path(f"/proc/{pid}/status").read_text()
         caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
         if caught & 1 << (signal.SIGTERM - 1):
             return
         time.sleep(0.001)
-    raise AssertionError("no handler of SIGTERM within 10 s")
+    raise AssertionError("no handler of SIGTERM within 30 s")
 
 
 def children_of(pid: int) -> list[int]:
@@ -155,6 +155,6 @@ def test_a_signal_of_the_first_instant_ends_serve(
     process, pid = starting
     begin = time.monotonic()
     os.kill(pid, number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=40)
     assert process.returncode == 0
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20  # it would wait for Redis for a minute

@@ -48,7 +48,7 @@ class Kubectl:
     def __call__(self, *args: str, fails: bool = False) -> str:
         """What a command prints; it must succeed, or fail where that is expected."""
         done = subprocess.run(
-            ["kubectl", *args], env=self.environ, capture_output=True, text=True, timeout=20, check=False
+            ["kubectl", *args], env=self.environ, capture_output=True, text=True, timeout=50, check=False
         )
         assert (done.returncode != 0) is fails, f"kubectl {args}: {done.returncode} {done.stdout} {done.stderr}"
         return done.stderr if fails else done.stdout
@@ -68,7 +68,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
             yield Kubectl(kubeconfig, folder)
         finally:
             cluster.terminate()
-            assert cluster.wait(10) == 0
+            assert cluster.wait(30) == 0
 
 
 def test_apply_follow_describe_and_wait(kubectl: Kubectl) -> None:
@@ -76,9 +76,9 @@ def test_apply_follow_describe_and_wait(kubectl: Kubectl) -> None:
     manifest = kubectl.home / "pod.yaml"
     manifest.write_text(POD % "a")
     assert kubectl("apply", "-f", str(manifest)) == "pod/applied created\n"
-    kubectl("wait", "pod/applied", "--for=condition=Ready", "--timeout=10s")
+    kubectl("wait", "pod/applied", "--for=condition=Ready", "--timeout=40s")
     assert kubectl("logs", "-f", "applied") == "one\ntwo\n"
-    kubectl("wait", "pod/applied", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=10s")
+    kubectl("wait", "pod/applied", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=40s")
     assert kubectl("logs", "applied", "--tail=1") == "two\n"
     described = kubectl("describe", "pod", "applied")
     assert re.search(r"Status: +Succeeded", described)
@@ -101,7 +101,7 @@ def test_run_watch_and_delete(kubectl: Kubectl) -> None:
     watch = kubectl.start("get", "pods", "-w")
     try:
         kubectl("run", "k1", "--image=busybox:latest", "--restart=Never", "--", "sleep", "100")
-        kubectl("wait", "pod/k1", "--for=condition=Ready", "--timeout=10s")
+        kubectl("wait", "pod/k1", "--for=condition=Ready", "--timeout=40s")
         wide = kubectl("get", "pods", "-o", "wide").splitlines()
         assert wide[0].split()[:6] == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP"]
         assert re.match(r"k1 +1/1 +Running +0 ", wide[1])
@@ -109,11 +109,11 @@ def test_run_watch_and_delete(kubectl: Kubectl) -> None:
         assert "phase: Running" in kubectl("get", "pod", "k1", "-o", "yaml")
         assert _read_until(watch, "Running")[0] in ("Pending", "ContainerCreating", "Running")
         kubectl("delete", "pod", "k1", "--grace-period=1", "--wait=false")
-        kubectl("wait", "pod/k1", "--for=delete", "--timeout=10s")
+        kubectl("wait", "pod/k1", "--for=delete", "--timeout=40s")
         _read_until(watch, "Terminating")
     finally:
         watch.terminate()
-        watch.communicate(timeout=5)
+        watch.communicate(timeout=30)
 
 
 def _read_until(watch: subprocess.Popen[str], state: str) -> list[str]:
@@ -140,6 +140,6 @@ def test_namespaces_rights_and_what_the_api_says_of_itself(kubectl: Kubectl) -> 
     assert re.search(r"pods +po +v1 +true +Pod", kubectl("api-resources"))
     assert re.search(r"local +Ready", kubectl("get", "nodes"))
     kubectl("delete", "pod", "p", "-n", "team", "--now")
-    kubectl("delete", "ns", "team", "--timeout=10s")
+    kubectl("delete", "ns", "team", "--timeout=40s")
     assert "team" not in kubectl("get", "ns", "-o", "name")
     assert kubectl("delete", "pods", "-l", "none=1") == "No resources found\n"

@@ -23,6 +23,12 @@ from tests.localcluster.kubelet_bench import RECORDED, open_bench
 
 pytestmark = [pytest.mark.slow_clock, pytest.mark.process]
 
+LEAVES = (
+    "setsid sh -c 'touch left; exec sleep 77' >/dev/null 2>&1 & "
+    "n=0; until test -e left || test $n = 1000; do n=$((n+1)); sleep 0.02; done; echo $!"
+)
+"""Has left its group when it says who it is."""
+
 Json = dict[str, Any]
 
 
@@ -130,13 +136,13 @@ async def test_a_stop_is_term_then_kill(tmp_path: Path) -> None:
         nursery.start_soon(go)
         await first_piece(read_log(log, LogOptions(follow=True)))
         began = time.monotonic()
-        handles[0].request_stop(30)
+        handles[0].request_stop(300)
         await trio.sleep(0.1)
         assert codes == []
         handles[0].request_stop(0.2)
     log.close()
     assert codes == [137]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_the_end_of_process_one_ends_its_group(tmp_path: Path) -> None:
@@ -144,13 +150,13 @@ async def test_the_end_of_process_one_ends_its_group(tmp_path: Path) -> None:
     began = time.monotonic()
     code, text = await run(tmp_path, plan(tmp_path, "sh", "-c", "sleep 77 & echo $!"))
     assert code == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     await wait_until_dead([int(text)])
 
 
 async def test_processes_that_leave_their_group_are_found_by_their_mark(tmp_path: Path) -> None:
     """A daemon (double fork, setsid) carries the mark and can be killed by it; others are left alone."""
-    code, text = await run(tmp_path, plan(tmp_path, "sh", "-c", "setsid sleep 77 >/dev/null 2>&1 & sleep 0.2; echo $!"))
+    code, text = await run(tmp_path, plan(tmp_path, "sh", "-c", LEAVES))
     assert code == 0
     assert [mark for _, mark in marked_processes(tmp_path)] == [f"{tmp_path}/pod/worker:0"]
     assert kill_marked(tmp_path / "elsewhere") == 0
@@ -240,8 +246,9 @@ async def test_deleting_a_real_pod(tmp_path: Path) -> None:
             last = bench.changes[-1].object
             assert last["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == code
             assert last["status"]["phase"] == "Failed"
-        await trio.sleep(0.1)
-        assert [p for p in tmp_path.rglob("*") if "term" in p.name] == [], "logs and homes of removed pods are gone"
+        with trio.fail_after(30):  # logs and homes of removed pods go
+            while [path for path in tmp_path.rglob("*") if "term" in path.name]:  # noqa: ASYNC110 - files tell nobody
+                await trio.sleep(0.02)
 
 
 async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
@@ -253,7 +260,9 @@ async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
         bench.create(
             "sidecar", containers=worker("sleep", "0.2"), initContainers=[side], terminationGracePeriodSeconds=2
         )
-        companion = {"name": "side", "image": "busybox", "command": ["sleep", "0.5"]}
+        go = tmp_path / "go"
+        waits = f"until test -e {go}; do sleep 0.02; done"
+        companion = {"name": "side", "image": "busybox", "command": ["sh", "-c", waits]}
         bench.create("two-containers", containers=[*worker("true"), companion])
         pod = await bench.wait_phase("f-init", "Failed")
         recorded = RECORDED["f-init"]["changes"][-1]["status"]
@@ -263,9 +272,16 @@ async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
         assert pod["status"]["containerStatuses"][0]["state"] == recorded["containerStatuses"][0]["state"]
         pod = await bench.wait_phase("sidecar", "Succeeded")
         assert pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
-        await bench.wait_phase("two-containers", "Succeeded")
         between = "worker:terminated/Completed/0"
-        assert any("side:running" in line and between in line for line in bench.story("two-containers"))
+
+        def is_between() -> bool:
+            return any("side:running" in line and between in line for line in bench.story("two-containers"))
+
+        with trio.fail_after(30):
+            while not is_between():  # noqa: ASYNC110 - changes are collected, and tell nobody
+                await trio.sleep(0.02)
+        go.touch()
+        await bench.wait_phase("two-containers", "Succeeded")
         assert any("side:running" in line and between in line for line in bench.story("sidecar"))
 
 
@@ -297,8 +313,7 @@ async def test_a_failing_liveness_probe_kills(tmp_path: Path) -> None:
 async def test_what_left_its_group_is_swept_after_its_container(tmp_path: Path) -> None:
     """A daemon that a container leaves behind dies soon after it, while the cluster runs on."""
     async with open_bench(tmp_path) as bench:
-        script = "setsid sleep 77 >/dev/null 2>&1 & sleep 0.2; echo $!"
-        bench.create("daemon", containers=worker("sh", "-c", script))
+        bench.create("daemon", containers=worker("sh", "-c", LEAVES))
         await bench.wait_phase("daemon", "Succeeded")
         await wait_until_dead([int(await log_of(bench, "daemon"))])
 
@@ -308,7 +323,7 @@ async def test_nothing_survives_the_kubelet(tmp_path: Path) -> None:
     scripts = {
         "stubborn": 'trap "" TERM; echo $$$$; while :; do sleep 0.05; done',
         "forks": "(sleep 77 & echo $!) ; sleep 77",
-        "leaves": "setsid sleep 77 >/dev/null 2>&1 & sleep 0.2; echo $!; sleep 77",
+        "leaves": f"{LEAVES}; sleep 77",
     }
     pids = []
     async with open_bench(tmp_path) as bench:
@@ -319,7 +334,7 @@ async def test_nothing_survives_the_kubelet(tmp_path: Path) -> None:
             follower = bench.kubelet.read_log("otto", name, "worker", LogOptions(follow=True))
             pids.append(int(await first_piece(follower)))
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert not any(is_alive(pid) for pid in pids)
     assert marked_processes(tmp_path) == []
 
@@ -366,7 +381,7 @@ async def test_nothing_survives_kill_9_of_the_kubelet(tmp_path: Path) -> None:
         assert len(marked_processes(tmp_path)) >= 2
     finally:
         kubelet.kill()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await kubelet.wait()
         await wait_until_dead(pids)
         while marked_processes(tmp_path):  # noqa: ASYNC110 - as above

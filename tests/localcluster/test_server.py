@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import stat
 from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ from ottoscaler.localcluster.faults import Fault
 pytestmark = [pytest.mark.process, pytest.mark.slow_clock]
 
 PODS = "/api/v1/namespaces/default/pods"
+IMPATIENT = httpx.Timeout(30, read=0.2)
+"""For an answer; a busy machine may take its time to connect."""
 
 
 def _pod(name: str, script: str = "sleep 100", **spec: Any) -> dict[str, Any]:
@@ -41,7 +44,7 @@ async def _open(tmp_path: Path) -> AsyncIterator[tuple[LocalCluster, httpx.Async
     async with open_cluster(data_dir=tmp_path / "data") as cluster:
         trust = ssl.create_default_context(cadata=cluster.ca_pem)
         headers = {"authorization": f"Bearer {cluster.token}"}
-        async with httpx.AsyncClient(base_url=cluster.url, verify=trust, headers=headers, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=cluster.url, verify=trust, headers=headers, timeout=30) as client:
             yield cluster, client
 
 
@@ -63,10 +66,11 @@ async def test_trust_token_and_kubeconfig(tmp_path: Path) -> None:
 
 async def test_a_pod_lives_and_its_log_is_served(tmp_path: Path) -> None:
     """A pod runs as processes; its log is followed, cut, silent, refused as recorded; leaving ends what runs."""
+    stays = f"4711{os.getpid():07}"
     script = "for i in 1 2 3; do echo line $i; echo err $i >&2; sleep 0.1; done"
     async with _open(tmp_path) as (cluster, client):
         assert (await client.post(PODS, json=_pod("talk", script))).status_code == 201
-        assert (await client.post(PODS, json=_pod("stay", "sleep 4711"))).status_code == 201
+        assert (await client.post(PODS, json=_pod("stay", f"exec sleep {stays}"))).status_code == 201
         await _wait_for(cluster, "talk", "Succeeded")
         log = f"{PODS}/talk/log"
         whole = (await client.get(log)).text
@@ -82,15 +86,23 @@ async def test_a_pod_lives_and_its_log_is_served(tmp_path: Path) -> None:
         previous = (await client.get(f"{log}?previous=true")).json()
         assert previous["message"] == 'previous terminated container "worker" in pod "talk" not found'
         await _wait_for(cluster, "stay", "Running")
+    with trio.fail_after(20):
+        while _is_running(stays):  # noqa: ASYNC110 - there is no event for other people's processes
+            await trio.sleep(0.02)
+
+
+def _is_running(seconds: str) -> bool:
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            assert b"4711" not in process.read_bytes()
+            if process.read_bytes().split(b"\0")[:2] == [b"sleep", seconds.encode()]:
+                return True
         except (FileNotFoundError, ProcessLookupError):
             continue
+    return False
 
 
 async def _wait_for(cluster: LocalCluster, name: str, phase: str) -> None:
-    with trio.fail_after(5), cluster.store.subscribe("pods") as changes:
+    with trio.fail_after(30), cluster.store.subscribe("pods") as changes:
         if cluster.store.get("pods", "default", name)["status"]["phase"] == phase:
             return
         async for change in changes:
@@ -124,11 +136,11 @@ async def test_refused_slow_and_reset(tmp_path: Path) -> None:
 async def test_carried_out_after_the_client_left(tmp_path: Path) -> None:
     """A late create happens only some time after its client gave up."""
     async with _open(tmp_path) as (cluster, client):
-        cluster.faults.add(Fault(kind="late", verb="create", seconds=0.3, times=1))
-        with pytest.raises(httpx.TimeoutException):
-            await client.post(PODS, json=_pod("late"), timeout=0.2)
+        cluster.faults.add(Fault(kind="late", verb="create", seconds=1.5, times=1))
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(PODS, json=_pod("late"), timeout=IMPATIENT)
         assert (await client.get(f"{PODS}/late")).status_code == 404
-        with trio.fail_after(3), cluster.store.subscribe("pods") as changes:
+        with trio.fail_after(30), cluster.store.subscribe("pods") as changes:
             assert (await changes.receive()).object["metadata"]["name"] == "late"
 
 
@@ -137,7 +149,7 @@ async def test_silence(tmp_path: Path) -> None:
     async with _open(tmp_path) as (cluster, client):
         cluster.faults.add(Fault(kind="silence", times=1))
         with pytest.raises(httpx.ReadTimeout):
-            await client.get(PODS, timeout=0.2)
+            await client.get(PODS, timeout=IMPATIENT)
         cluster.faults.add(Fault(kind="accept_silent", times=1))
         with pytest.raises(httpx.ConnectTimeout):
             async with httpx.AsyncClient(verify=False, timeout=0.2) as other:
@@ -153,13 +165,13 @@ async def test_open_watches_suffer(tmp_path: Path) -> None:
         send, receive = trio.open_memory_channel[str](10)
 
         async def watch(query: str) -> None:
-            async with client.stream("GET", f"{PODS}?watch=1&{query}", timeout=5) as response:
+            async with client.stream("GET", f"{PODS}?watch=1&{query}", timeout=60) as response:
                 async for line in response.aiter_lines():
                     await send.send(json.loads(line)["type"])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, "labelSelector=app%3Dx")
-            with trio.fail_after(3):
+            with trio.fail_after(30):
                 assert await receive.receive() == "ADDED"
                 cluster.strip_labels("default", "a")
                 assert await receive.receive() == "DELETED"
@@ -217,7 +229,7 @@ async def test_http2(tmp_path: Path) -> None:
         stream = await trio.open_ssl_over_tcp_stream(address[0], int(address[1]), ssl_context=trust)
         await stream.do_handshake()
         assert stream.selected_alpn_protocol() == "h2"
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
             assert (await stream.receive_some(3))[:2] == b"\0\0"  # a SETTINGS frame answers
         await trio.aclose_forcefully(stream)
@@ -236,7 +248,7 @@ async def test_a_client_that_never_reads_delays_no_end(tmp_path: Path) -> None:
         await stream.send_all(head.encode())
         await trio.sleep(0.1)
         left = trio.current_time()
-    assert trio.current_time() - left < 1
+    assert trio.current_time() - left < 10
     await trio.aclose_forcefully(stream)
 
 

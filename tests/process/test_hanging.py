@@ -43,6 +43,12 @@ async def answer_in_time(port: int, path: str, seconds: float = PROMISED_SECONDS
     raise AssertionError(f"{path} took {took} s")
 
 
+async def problems(port: int) -> set[str]:
+    """What /readyz says is not well; a busy machine may be seen as silent for a moment."""
+    lines = (await get(port, "/readyz")).text.splitlines()
+    return {line.split(":")[0] for line in lines if not line.endswith(": ok")}
+
+
 @together
 @pytest.mark.parametrize("who", SILENT)
 async def test_probes_while_others_are_silent(bench: Bench, who: str) -> None:
@@ -64,14 +70,10 @@ async def test_probes_while_others_are_silent(bench: Bench, who: str) -> None:
                     seen.append(await answer_in_time(port, "/readyz"))
                     if time.monotonic() - begun < EARLY_SECONDS:
                         early.append(seen[-1])
-                    return seen[-1] == 503
+                    return seen[-1] == 503 and await problems(port) <= set(who.split(" and "))
 
                 await wait_until(has_turned, 30)
                 assert set(early) <= {200}
-                problems = [
-                    line for line in (await get(port, "/readyz")).text.splitlines() if not line.endswith(": ok")
-                ]
-                assert {line.split(":")[0] for line in problems} <= set(who.split(" and "))
                 assert await answer_in_time(port, "/livez") == 200
                 assert await answer_in_time(port, "/metrics", 2 * PROMISED_SECONDS) == 200
             await wait_until(partial(has_status, port, "/readyz", 200), 40)
