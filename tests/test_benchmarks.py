@@ -53,7 +53,7 @@ async def test_a_killed_replica_s_event_is_seen_to_change_hands() -> None:
     """The measured time is about a lease, for the lease must run out first, and no pod was created twice."""
     result = await takeover.run(lambda words: None, takeover.Parameters(kills=1, lease_seconds=1.0, workers=1))
     figures = {figure.name: figure for figure in result.figures}
-    assert 0.5 < figures["kill to a new owner, p50"].value < 10
+    assert 0.5 < figures["kill to a new owner, p50"].value < 20
     assert figures["kill to a new owner, p99"].aim == 1.5
     assert figures["pods created again"].value == 0
 

@@ -239,7 +239,7 @@ def test_a_reader_that_stands_still_costs_lines_and_not_time(pipe: Pipe) -> None
     begin = time.monotonic()
     for _ in range(500):
         handler.emit(record)
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 10  # and not 25
     kept = len([line for line in pipe.lines() if line.endswith('"}')])
     handler.emit(record)
     lost, last = (json.loads(line) for line in pipe.lines() if line)

@@ -18,7 +18,7 @@ SEEDS = (7, 8)
 
 @pytest.mark.process
 @pytest.mark.slow_clock
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_every_promise_holds_under_harm_to_real_processes(tmp_path: Path) -> None:
     """Real replicas, Valkey and API under seeded harm: every event ends once, no worker runs twice, nothing is left."""
     runs: list[Run] = []

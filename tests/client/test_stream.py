@@ -86,7 +86,7 @@ async def heard(said: Sized, count: int = 1) -> None:
 
 
 async def _limited(program: Callable[[], Awaitable[Statistics]]) -> Statistics:
-    with anyio.fail_after(20):
+    with anyio.fail_after(45):
         return await program()
 
 
@@ -180,7 +180,7 @@ def test_the_handlers_limits_are_kept(stage: Stage) -> None:
         await logs.flush()
 
     done = run("trio", stage.address, body)
-    assert 0.1 < time.monotonic() - begun < 5  # 20 lines at 100 a second, the first few at once
+    assert 0.1 < time.monotonic() - begun < 20  # 20 lines at 100 a second, the first few at once
     assert stage.messages[:2] == ["firs", "t"]
     assert stage.messages[-20:] == [str(number) for number in range(10, 30)]
     assert "".join(stage.messages[2:-20]).startswith("10 lines are missing between ")
@@ -246,7 +246,7 @@ def test_a_handler_that_is_away_holds_nobody_up(backend: str) -> None:
         await heard(said)
 
     done = run(backend, Handler("127.0.0.1:1"), body, settle_seconds=0.1, tell=said.append)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert done == Statistics(acknowledged=0, dropped=0, left_out=100, waiting=0)
     assert said[0].startswith("otto-handler 127.0.0.1:1 is away: UNAVAILABLE")
 
@@ -254,14 +254,14 @@ def test_a_handler_that_is_away_holds_nobody_up(backend: str) -> None:
 @BOTH
 def test_a_stalled_handler_is_left(stage: Stage, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """A handler that takes lines and answers none is asked again on a new connection; the end does not wait for it."""
-    monkeypatch.setattr(stream_module, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(stream_module, "ANSWER_SECONDS", 0.8)
     handler = stage.open()
     said: list[str] = []
 
     async def body(logs: LogStream) -> None:
         await logs.send("one")
         await logs.flush()
-        await anyio.sleep(0.3)  # silence without a line under way is no stall
+        await anyio.sleep(1)  # silence without a line under way is no stall
         assert said == []
         handler.control.base = Behaviour(stall=True)
         await logs.send("two")
@@ -333,8 +333,9 @@ def test_a_cancelled_program_still_sends_what_it_said(stage: Stage, backend: str
     stage.open()
 
     async def program() -> bool:
-        with anyio.move_on_after(0.1) as scope:
+        with anyio.move_on_after(20) as scope:
             async with open_log_stream(stage.address, WORKER) as logs:
+                scope.deadline = anyio.current_time() + 0.1
                 logs.send_nowait("last words")
                 await anyio.sleep(30)
         return scope.cancelled_caught
@@ -357,10 +358,15 @@ def test_tls_and_a_token(stage: Stage, tmp_path: Path) -> None:
     async def body(logs: LogStream) -> None:
         await logs.send("hello")
 
+    async def refused(logs: LogStream) -> None:
+        before = len(said)
+        await logs.send("hello")
+        await heard(said, before + 1)
+
     run("trio", Handler(address, ca=str(ca), token="secret"), body)
     assert stage.messages == ["hello"]
     for handler in (Handler(address, ca=str(ca)), Handler(address), Handler(address, ca="/nowhere")):
-        run("trio", handler, body, settle_seconds=0.2, tell=said.append)
+        run("trio", handler, refused, settle_seconds=0.2, tell=said.append)
     assert "UNAUTHENTICATED: a token is missing" in said[0]
     assert "UNAVAILABLE" in said[1]
     assert said[-1].endswith("NO_CERTIFICATE: /nowhere: No such file or directory")

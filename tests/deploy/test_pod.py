@@ -83,4 +83,4 @@ async def test_the_pod_works_as_shipped(image: Image, folder: Path) -> None:
                     pass
             place.send(pods=2)
             await place.judge()
-            assert await program.stop(10) == 0
+            assert await program.stop(30) == 0

@@ -83,7 +83,7 @@ async def test_the_role_suffices(tmp_path: Path) -> None:
             await place.wait_results(1)
             place.open_gate()
             place.send(pods=16)
-            await place.wait_results(3, 20)
+            await place.wait_results(3, 40)
             await place.judge_rest()
             asked = await requests_of(port)
             await second.hear("a line of the log")
@@ -105,7 +105,7 @@ async def requests_of(port: int) -> set[tuple[str, str]]:
 async def check(place: Place, **settings: str) -> list[Finding]:
     """What `ottoscaler check` finds of the API."""
     environ = {name: value for name, value in place.environ.items() if name not in os.environ} | settings
-    with trio.fail_after(20):
+    with trio.fail_after(45):
         return [finding async for finding in look_at_kubernetes(load_settings(environ))]
 
 

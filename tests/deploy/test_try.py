@@ -37,9 +37,9 @@ def started(folder: Path, port: int) -> Iterator[Connection]:
 
 def connect(port: int) -> Connection:
     """A connection once it answers."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 30
     while True:
-        connection = Connection(host="127.0.0.1", port=port, protocol=2, socket_timeout=5, **ANONYMOUS)
+        connection = Connection(host="127.0.0.1", port=port, protocol=2, socket_timeout=20, **ANONYMOUS)
         try:
             ask(connection, "PING")
             return connection

@@ -43,7 +43,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[tuple[LocalCluster, Kube, Flee
         async with open_kube(access, may_write=anything_goes) as kube, trio.open_nursery() as nursery:
             fleet = Fleet()
             await nursery.start(partial(watch_fleet, kube, fleet, NAMESPACE, SELECTOR))
-            with trio.fail_after(20):
+            with trio.fail_after(50):
                 yield cluster, kube, fleet
             nursery.cancel_scope.cancel(reason="the test is over")
 

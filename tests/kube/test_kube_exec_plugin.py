@@ -119,7 +119,7 @@ async def test_a_plugin_that_fails_says_how(tmp_path: Path, script: str, problem
 async def test_a_plugin_that_hangs_is_ended(tmp_path: Path) -> None:
     """The time limit ends it at once."""
     source = plugin(tmp_path, "time.sleep(60)", limit=0.3)
-    with trio.fail_after(5), pytest.raises(Unavailable, match=r"gave no credentials within 0\.3 s"):
+    with trio.fail_after(30), pytest.raises(Unavailable, match=r"gave no credentials within 0\.3 s"):
         await source.token()
 
 

@@ -28,7 +28,7 @@ from tests.process.bench import Cluster, start_cluster, wait_until
 from tests.stream.servers import DIE_WITH_PARENT, Server, valkey_nine
 
 NUMBER = re.compile(r"line (\d+)")
-FLIGHT_SECONDS = 3.0
+FLIGHT_SECONDS = 6.0
 """A line that comes again was under way, or its mark was not written yet, when the harm came: that long before it."""
 
 
@@ -46,7 +46,7 @@ class Plan:
     handler_kills: int = 1
     cuts: int = 2
     rotations: int = 2
-    seconds: float = 60.0
+    seconds: float = 150.0
 
     @property
     def lines(self) -> int:
@@ -159,7 +159,7 @@ class Stage:
         """SIGTERM, and another one when it has ended."""
         self.harms.append(time.time())
         self.scaler.terminate()
-        await wait_until(lambda: self.scaler.poll() is not None, 15)
+        await wait_until(lambda: self.scaler.poll() is not None, 40)
         self.harms.append(time.time())
         self.start_scaler()
 
@@ -244,7 +244,7 @@ async def _harm(stage: Stage, say: Callable[[str], None]) -> None:
     }
     life = plan.bursts * plan.pause
     times = [(dice.uniform(0.2, 0.9) * life, at, kind) for kind, many in kinds.items() for at in range(many)]
-    await wait_until(lambda: stage.taken.exists() and stage.taken.stat().st_size > 0, 30)
+    await wait_until(lambda: stage.taken.exists() and stage.taken.stat().st_size > 0, 60)
     begun = trio.current_time()
     for at, _, kind in sorted(times, key=lambda one: one[0]):
         await trio.sleep_until(begun + at)

@@ -47,7 +47,7 @@ async def called(serve: Judge, window: int = 65_535) -> AsyncIterator[tuple[Hand
 
     async with open_server(speak) as port:
         async with open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 yield handler, peers
 
 
@@ -254,10 +254,10 @@ async def test_garbage_on_the_port(garbage: bytes) -> None:
 
     async with open_server(speak) as port:
         async with open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
-            with trio.fail_after(5), pytest.raises(Unavailable, match="otto-handler at 127"):
+            with trio.fail_after(30), pytest.raises(Unavailable, match="otto-handler at 127"):
                 async with line_to(handler):
                     pass
-            with trio.fail_after(5), pytest.raises(Unavailable, match="otto-handler at 127"):
+            with trio.fail_after(30), pytest.raises(Unavailable, match="otto-handler at 127"):
                 await handler.notify(b"state")
 
 

@@ -167,7 +167,7 @@ async def test_what_went_to_disk_is_sent_too(nursery: trio.Nursery) -> None:
     receiver.delay = 0.0
     worker = Worker(lane, "w", Room(0))
     await worker.say(3000)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while worker.outbox.mark.line < 3000:  # noqa: ASYNC110 - there is nothing that says so
             await trio.sleep(0.01)
     assert told(receiver, "w") == list(range(1, 3001))
@@ -191,7 +191,7 @@ async def test_a_disk_that_cannot_be_read_ends_one_log_alone(
     monkeypatch.setattr(backlog_module, "_read", read_or_fail)
     await bad.say(600)
     await good.say(600)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while good.outbox.mark.line < 600 or not broken:  # noqa: ASYNC110 - there is nothing that says so
             await trio.sleep(0.01)
     assert told(receiver, "good") == list(range(1, 601))

@@ -46,7 +46,7 @@ async def printed(receiver: PrintingReceiver, reading: int, entries: dict[str, l
             outboxes.append(Outbox(backlog, Mark()))
             receiver.attach(Sender(outboxes[-1], backlog, receiver.wording(who(name)).encode, lambda: None))
         async with trio.lowlevel.FdStream(reading) as stream:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 out = await read_all(stream, size)
         nursery.cancel_scope.cancel(reason="all was read")
     return out
@@ -118,7 +118,7 @@ async def test_a_reader_that_is_gone_stops_nothing() -> None:
         nursery.start_soon(change)
         await nursery.start(receiver.run)
         async with trio.lowlevel.FdStream(after) as stream:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 while out.count(b"\n") < 2:
                     out += await stream.receive_some(100_000)
         nursery.cancel_scope.cancel(reason="all was read")
@@ -146,7 +146,7 @@ async def test_a_slow_reader_of_a_stdout_that_does_not_block_costs_nothing() -> 
         await trio.sleep(1.0)
         assert time.process_time() - begun < 0.4
         async with trio.lowlevel.FdStream(reading) as stream:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 assert len(await read_all(stream, 200 * 1001)) == 200 * 1001
         nursery.cancel_scope.cancel(reason="all was read")
     os.close(writing)
@@ -158,12 +158,12 @@ async def test_a_reader_who_has_stopped_holds_up_no_end() -> None:
     receiver, backlog = PrintingReceiver(as_json=False, descriptor=writing), Backlog(Room())
     await backlog.put([LogLine(STAMP, b"x" * 995, 0, number) for number in range(200)])
     receiver.attach(Sender(Outbox(backlog, Mark()), backlog, receiver.wording(who("w1")).encode, lambda: None))
-    helper = threading.Timer(5.0, os.close, [reading])  # lets a write that hangs go on
+    helper = threading.Timer(30.0, os.close, [reading])  # lets a write that hangs go on
     helper.start()
     begun = time.monotonic()
     with trio.move_on_after(0.5):
         await receiver.run()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
     helper.cancel()
     os.close(reading)
     os.close(writing)
@@ -178,7 +178,7 @@ async def test_a_file_takes_lines_of_any_length(tmp_path: Path) -> None:
     receiver.attach(Sender(outbox, backlog, receiver.wording(who("w1")).encode, lambda: None))
     async with trio.open_nursery() as nursery:
         await nursery.start(receiver.run)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not outbox.is_empty:  # noqa: ASYNC110 - there is nothing that says so
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel(reason="all was written")

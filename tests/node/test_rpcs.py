@@ -159,7 +159,7 @@ async def test_health_in_node() -> None:
     """Check and Watch of grpc.health.v1 say SERVING, for the door and for its service; a drain is told to who watches;
     another name is NOT_FOUND to Check and SERVICE_UNKNOWN to Watch.
     """
-    async with open_node_handler() as node, open_door(drain_seconds=2) as scene:
+    async with open_node_handler() as node, open_door(drain_seconds=20) as scene:
         await node.connect(f"127.0.0.1:{scene.port}")
         for service in ("", "ottoscaler.v1.OttoscalerService"):
             assert (await node.call("Check", {"service": service}))["answer"] == {"status": "SERVING"}
@@ -204,13 +204,15 @@ async def test_errors_in_node() -> None:
             "violations": [{"field": "worker_count", "description": said}],
         }
         scene.door.answer, scene.door.holds = None, True
-        assert (await node.call("ScaleUp", {"worker_count": 1}, deadline=100))["error"]["code"] == "DEADLINE_EXCEEDED"
+        assert (await node.call("ScaleUp", {"worker_count": 1}, deadline=1000))["error"]["code"] == "DEADLINE_EXCEEDED"
+        with trio.fail_after(20):
+            await scene.door.left.wait()
         scene.door.left, scene.door.entered = trio.Event(), trio.Event()
         number = await node.begin("ExecutePipeline", {"pipeline_id": "p", "stages": [{"stage_id": "a"}]})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await scene.door.entered.wait()
         await node.command(id=number, cancel=True)
         assert (await node.wait_end(number))["error"]["code"] == "CANCELLED"
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await scene.door.left.wait()
     assert scene.door.ended[-1] == "p"

@@ -19,7 +19,7 @@ async def test_forward_to_an_otto_handler_in_node() -> None:
         environ = {**os.environ, "OTTO_HANDLER_HOST": await node.serve(), "OTTO_TASK_ID": "t", "HOSTNAME": "pod-1"}
         await node.command(answers={"retry": 3})
         command = [sys.executable, "-m", "ottoscaler", "forward", "--", "sh", "-c", "seq 1 9; echo long-line; exit 4"]
-        with trio.fail_after(20):
+        with trio.fail_after(45):
             done = await trio.run_process(command, env=environ, capture_stdout=True, capture_stderr=True, check=False)
         kept = [entry for entry in node.entries if entry["answer"] == "ACK"]
     assert (done.returncode, done.stderr) == (4, b"")

@@ -120,7 +120,7 @@ async def test_what_a_dead_owner_of_that_release_held_is_finished(release: Relea
         bring_back(world, release)
         replica = Replica(server, world, "new")
         await nursery.start(replica.run)
-        with trio.fail_after(25):
+        with trio.fail_after(50):
             while await replica.stream.live_events() or await unread(replica):  # noqa: ASYNC110 - Redis is asked
                 await trio.sleep(0.1)
         results = {fields["event_id"]: fields for fields in await read_all(replica, "results")}

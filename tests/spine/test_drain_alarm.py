@@ -20,7 +20,7 @@ from ottoscaler.drain import Drain
 async def main():
     Drain(0.2).request("SIGTERM")
     print("hangs", flush=True)
-    time.sleep(20)
+    time.sleep(300)
 
 trio.run(main)
 """
@@ -33,8 +33,8 @@ def test_a_hang_that_nothing_can_cancel_ends_with_0_all_the_same() -> None:
         assert hung.stdout is not None
         hung.stdout.readline()
         began = time.monotonic()
-        assert hung.wait(10) == 0
-        assert time.monotonic() - began < 0.2 + 1 + 1  # a second for a machine that is busy
+        assert hung.wait(40) == 0
+        assert time.monotonic() - began < 0.2 + 1 + 10  # ten seconds for a machine that is busy
 
 
 async def test_what_is_not_begun_is_offered_at_once(autojump_clock: MockClock) -> None:

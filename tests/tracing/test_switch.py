@@ -113,6 +113,19 @@ def test_a_service_is_named_by_its_environment(
     assert {"service.version", "service.instance.id"} <= attributes.keys()
 
 
+def answer(silent: socket.socket) -> None:
+    """Let the thread that sends spans rest: one that goes on trying draws random pauses beside the tests that come next,
+    which Hypothesis takes for theirs.
+    """
+    silent.settimeout(20)
+    with silent.accept()[0] as one:
+        one.settimeout(20)
+        one.recv(65536)
+        one.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        while one.recv(65536):
+            pass
+
+
 @pytest.mark.slow_clock
 @pytest.mark.parametrize(("until", "most"), [(math.inf, FLUSH_SECONDS), (0.0, 0.1)])
 async def test_a_collector_that_hangs_holds_up_no_end(
@@ -122,11 +135,14 @@ async def test_a_collector_that_hangs_holds_up_no_end(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "15")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         async with open_traces({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, lambda: until) as traces_of:
             traces_of(PLACE).event_refused(BadEntry("1-0", "BadSpec", "r"))
             begin = trio.current_time()
-        assert trio.current_time() - begin < most + 1.0
+        took = trio.current_time() - begin
+        await trio.to_thread.run_sync(answer, silent)
+    assert took < most + 8
 
 
 async def test_off_is_off() -> None:
