@@ -10,12 +10,13 @@ import pytest
 # (https://github.com/grpc/grpc/issues/43055). Programs of ours have it from `ottoscaler.rpc`.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples every time, and no limits of time that a busy machine would break; `--hypothesis-profile=explore`
 # looks for others.
-settings.register_profile("suite", derandomize=True, deadline=None)
-settings.register_profile("explore", deadline=None)
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", derandomize=True, **PATIENT)
+settings.register_profile("explore", **PATIENT)
 settings.load_profile("suite")
 
 TOGETHER = ("process", "deploy", "node")

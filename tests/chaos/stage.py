@@ -37,9 +37,9 @@ NOISE = 10.0
 IMPORTING = 10.0
 """Seconds that an interpreter may take there to load what it needs; it hears of a signal, and acts on it then."""
 BOUND = 90.0
-"""Seconds within which all is well once the harm has ended, twice as many as a quiet machine needs. What takes longest: an orphan is seen twice by a sweep that
-comes every 12 s at most, and deleted a little later; a create without an answer is given up after 15 s, its fence is
-over 4 s later and worked off within 10 s.
+"""Seconds within which all is well once the harm has ended, twice what a quiet machine needs. What takes longest: an
+orphan is seen twice by a sweep that comes every 12 s at most, and deleted a little later; a create without an answer is
+given up after 15 s, its fence is over 4 s later and worked off within 10 s.
 """
 PREFIX = "otto:chaos"
 NAMESPACE = "chaos"

@@ -114,8 +114,8 @@ def test_a_service_is_named_by_its_environment(
 
 
 def answer(silent: socket.socket) -> None:
-    """Let the thread that sends spans rest: one that goes on trying draws random pauses beside the tests that come next,
-    which Hypothesis takes for theirs.
+    """Let the thread that sends spans rest: one that goes on trying draws random pauses beside the tests that come
+    next, which Hypothesis takes for theirs.
     """
     silent.settimeout(20)
     with silent.accept()[0] as one:

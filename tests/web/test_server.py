@@ -93,7 +93,9 @@ async def test_what_cannot_be_served_is_refused(autojump_clock: MockClock, reque
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 def test_no_bytes_leave_the_connection_broken(garbage: bytes) -> None:
     """Whatever comes, the handler ends by itself, and raises nothing."""
 
