@@ -22,7 +22,7 @@ from tests.deploy.helm import ROOT
 from tests.deploy.running import open_container, open_place, settings_of
 
 LOCKS = {name: ROOT / "deploy" / f"{name}.lock" for name in ("requirements", "build")}
-pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -92,4 +92,4 @@ async def test_it_serves_and_checks(container: Container, folder: Path) -> None:
         async with open_container(place, container, settings) as program:
             place.send(pods=2)
             await place.judge()
-            assert await program.stop(10) == 0
+            assert await program.stop(30) == 0

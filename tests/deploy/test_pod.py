@@ -16,7 +16,7 @@ from tests.deploy.helm import Object, Values, render
 from tests.deploy.running import open_container, open_place, settings_of
 from tests.process.bench import Place
 
-pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(600)]
 NOT_SETTINGS = ("KUBECONFIG", "NAMESPACE", "INSTANCE_NAME", "LOG_FORMAT", "REDIS_URL")
 """What a pod finds out by itself, what the chart says anyway, and a secret."""
 

@@ -24,7 +24,7 @@ from ottoscaler.settings import load_settings
 from tests.deploy.helm import CHART, ROOT, objects_of
 from tests.process.bench import Place, open_bench
 
-pytestmark = [pytest.mark.process, pytest.mark.slow_clock, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow_clock]
 ROLE = objects_of((CHART.parent / "ottoscaler.yaml").read_text())["Role", "ottoscaler"]
 RIGHTS = [(rule["resources"][0], verb) for rule in ROLE["rules"] for verb in rule["verbs"]]
 ACCOUNT = "system:serviceaccount:default:ottoscaler"

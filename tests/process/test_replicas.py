@@ -25,6 +25,11 @@ async def two_replicas(bench: Bench) -> AsyncIterator[tuple[Place, Serving, Serv
             yield place, one, other
 
 
+def begun(serving: Serving) -> int:
+    """How many events it has said that it works on."""
+    return len(serving.said("scale_up started")) + len(serving.said("scale_up adopted"))
+
+
 @together
 async def test_they_share_events(bench: Bench) -> None:
     """Events go to whoever has room: two replicas of two scalings each work on four events at once."""
@@ -33,8 +38,8 @@ async def test_they_share_events(bench: Bench) -> None:
         for _ in range(4):
             place.send(pods=2)
         await place.wait_started(8)
-        for each in (one, other):
-            assert len(each.said("scale_up started")) + len(each.said("scale_up adopted")) == 2
+        await wait_until(lambda: begun(one) + begun(other) == 4)
+        assert (begun(one), begun(other)) == (2, 2)
         place.open_gate()
         await place.judge()
 
