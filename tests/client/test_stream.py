@@ -151,14 +151,14 @@ def test_retry_and_drop_are_honoured(stage: Stage, backend: str) -> None:
 
 def test_the_end_waits_while_answers_come(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that answers RETRY answers: what is left is sent until it takes it, through our own pauses, too."""
-    monkeypatch.setattr(stream_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(stream_module, "PATIENCE_SECONDS", 1.4)
     handler = stage.open(Behaviour(retry=1))
 
     async def body(logs: LogStream) -> None:
         logs.send_nowait("x")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(logs.settle, 20)
-            await heard(stage.taken, 5)  # registered, and sent at 0, 0.1, 0.3 and 0.7 s; the next is at 1.5 s
+            tasks.start_soon(logs.settle, 40)
+            await heard(stage.taken, 6)  # registered, and sent at 0, 0.1, 0.3, 0.7 and 1.5 s; the next is at 3.1 s
             assert stage.messages == []
             handler.control.base = Behaviour()
         assert stage.messages == ["x"]

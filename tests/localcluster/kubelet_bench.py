@@ -75,6 +75,11 @@ class Bench:
                     return status
             await self._changed.park()
 
+    async def wait_told(self, name: str, *words: str) -> None:
+        """Wait until one change of the pod tells all these words (see `tell`)."""
+        while not any(all(word in line for word in words) for line in self.story(name)):
+            await self._changed.park()
+
     async def wait_gone(self, name: str) -> None:
         """Wait until the pod's DELETED is among the changes."""
         while not any(c.type == "DELETED" and c.object["metadata"]["name"] == name for c in self.changes):

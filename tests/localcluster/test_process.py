@@ -23,10 +23,7 @@ from tests.localcluster.kubelet_bench import RECORDED, open_bench
 
 pytestmark = [pytest.mark.slow_clock, pytest.mark.process]
 
-LEAVES = (
-    "setsid sh -c 'touch left; exec sleep 77' >/dev/null 2>&1 & "
-    "n=0; until test -e left || test $n = 1000; do n=$((n+1)); sleep 0.02; done; echo $!"
-)
+LEAVES = "setsid sh -c 'touch left; exec sleep 77' >/dev/null 2>&1 & until test -e left; do sleep 0.02; done; echo $!"
 """Has left its group when it says who it is."""
 
 Json = dict[str, Any]
@@ -230,12 +227,9 @@ async def test_shared_memory_counts_once(tmp_path: Path) -> None:
 async def test_deleting_a_real_pod(tmp_path: Path) -> None:
     """A process that heeds SIGTERM ends with its own code, one that ignores it with 137 after the grace."""
     async with open_bench(tmp_path) as bench:
-        bench.create(
-            "heeds-term", containers=worker("sh", "-c", 'trap "exit 3" TERM; echo x; while :; do sleep 0.05; done')
-        )
-        bench.create(
-            "ignores-term", containers=worker("sh", "-c", 'trap "" TERM; echo x; while :; do sleep 0.05; done')
-        )
+        for name, command in (("heeds-term", "exit 3"), ("ignores-term", "")):
+            script = f'trap "{command}" TERM; echo x; while :; do sleep 0.05; done'
+            bench.create(name, containers=worker("sh", "-c", script))
         for name, code in (("heeds-term", 3), ("ignores-term", 137)):
             await bench.wait_phase(name, "Running")
             await first_piece(
@@ -246,9 +240,8 @@ async def test_deleting_a_real_pod(tmp_path: Path) -> None:
             last = bench.changes[-1].object
             assert last["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == code
             assert last["status"]["phase"] == "Failed"
-        with trio.fail_after(30):  # logs and homes of removed pods go
-            while [path for path in tmp_path.rglob("*") if "term" in path.name]:  # noqa: ASYNC110 - files tell nobody
-                await trio.sleep(0.02)
+        while list(tmp_path.rglob("*-term*")):  # noqa: ASYNC110 - logs and homes of removed pods go, and tell nobody
+            await trio.sleep(0.02)
 
 
 async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
@@ -260,8 +253,7 @@ async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
         bench.create(
             "sidecar", containers=worker("sleep", "0.2"), initContainers=[side], terminationGracePeriodSeconds=2
         )
-        go = tmp_path / "go"
-        waits = f"until test -e {go}; do sleep 0.02; done"
+        waits = f"until test -e {tmp_path}/go; do sleep 0.02; done"
         companion = {"name": "side", "image": "busybox", "command": ["sh", "-c", waits]}
         bench.create("two-containers", containers=[*worker("true"), companion])
         pod = await bench.wait_phase("f-init", "Failed")
@@ -272,17 +264,11 @@ async def test_init_containers_sidecars_and_companions(tmp_path: Path) -> None:
         assert pod["status"]["containerStatuses"][0]["state"] == recorded["containerStatuses"][0]["state"]
         pod = await bench.wait_phase("sidecar", "Succeeded")
         assert pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
-        between = "worker:terminated/Completed/0"
-
-        def is_between() -> bool:
-            return any("side:running" in line and between in line for line in bench.story("two-containers"))
-
-        with trio.fail_after(30):
-            while not is_between():  # noqa: ASYNC110 - changes are collected, and tell nobody
-                await trio.sleep(0.02)
-        go.touch()
+        between = ("side:running", "worker:terminated/Completed/0")
+        await bench.wait_told("two-containers", *between)
+        (tmp_path / "go").touch()
         await bench.wait_phase("two-containers", "Succeeded")
-        assert any("side:running" in line and between in line for line in bench.story("sidecar"))
+        await bench.wait_told("sidecar", *between)
 
 
 async def test_a_restarted_container_keeps_its_previous_log(tmp_path: Path) -> None:
