@@ -24,7 +24,7 @@ from ottoscaler.pods import Pod
 from ottoscaler.pods import PodRecord as PodRecord
 
 TOMBSTONES = 4096
-"""So many deleted uids are remembered, to know a late answer about them from news."""
+"""So many deleted pods are remembered: to know a late answer from news, and for who takes their event over."""
 
 
 class Follow:
@@ -66,6 +66,7 @@ class Fleet:
         self._by_event: defaultdict[str, set[str]] = defaultdict(set)
         self._follows: dict[str, list[Follow]] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # uid → version of its deletion
+        self._last_seen: OrderedDict[str, PodRecord] = OrderedDict()  # name → what the pod was when it went
         self._version = 0
         self._answered = 0  # newest version that an answer has shown
         self._waiting_for_version: list[tuple[int, int, trio.Event]] = []
@@ -102,6 +103,7 @@ class Fleet:
         """
         if rewound:
             self._tombstones.clear()
+            self._last_seen.clear()
             self._version = self._answered = 0
         listed: set[str] = set()
         for pod in pods:
@@ -149,8 +151,10 @@ class Fleet:
 
     @contextmanager
     def follow(self, name: str) -> Iterator[Follow]:
-        """Follow the pod of this name for the time of the block."""
-        follow = Follow(name, self._records.get(name))
+        """Follow the pod of this name for the time of the block, be it one that has gone by now: an owner may have died
+        before it recorded that the pod ever was.
+        """
+        follow = Follow(name, self._records.get(name) or self._last_seen.get(name))
         self._follows.setdefault(name, []).append(follow)
         try:
             yield follow
@@ -193,6 +197,7 @@ class Fleet:
         elif known is not None and known.event_id != record.event_id:
             self._forget_of_event(known)
         self._tombstones.pop(record.uid, None)
+        self._last_seen.pop(record.name, None)
         self._records[record.name] = record
         if record.event_id:
             self._by_event[record.event_id].add(record.name)
@@ -211,7 +216,11 @@ class Fleet:
             del self._records[record.name]
             self._forget_of_event(known)
         if known is None or known.uid == record.uid:
-            self._tell(record if record.gone else msgspec.structs.replace(record, gone=True, is_unseen=True))
+            last = record if record.gone else msgspec.structs.replace(record, gone=True, is_unseen=True)
+            self._last_seen[record.name] = last
+            if len(self._last_seen) > TOMBSTONES:
+                self._last_seen.popitem(last=False)
+            self._tell(last)
 
     def _forget_of_event(self, record: PodRecord) -> None:
         names = self._by_event.get(record.event_id)

@@ -221,6 +221,28 @@ async def test_a_follower_hears_of_a_deletion_it_never_saw_the_pod_before(autoju
     assert versions(fleet) == {}
 
 
+def test_a_pod_that_has_gone_is_followed_as_what_it_was() -> None:
+    """Who follows it when it is gone already is told its last state, until another pod of its name comes, or the
+    history is rewound.
+    """
+    fleet = Fleet()
+    fleet.replace([pod("a", 1), pod("b", 2), pod("c", 3)], 3)
+    fleet.apply("DELETED", pod("a", 4, phase="Failed"))
+    fleet.replace([pod("c", 3)], 5)
+    for name, phase, is_unseen in (("a", "Failed", False), ("b", "Pending", True)):
+        with fleet.follow(name) as follow:
+            assert follow.record is not None
+            assert (follow.record.gone, follow.record.is_unseen, follow.record.phase) == (True, is_unseen, phase)
+    fleet.apply("ADDED", pod("a", 6))
+    with fleet.follow("a") as follow:
+        assert follow.record is not None
+        assert not follow.record.gone
+    fleet.replace([], 1, rewound=True)
+    for name in "abc":
+        with fleet.follow(name) as follow:
+            assert (follow.record is None) == (name == "b")
+
+
 async def test_wait_synced_ends_with_the_first_list(autojump_clock: MockClock) -> None:
     """Events alone do not make a fleet synced; a list does."""
     fleet = Fleet()

@@ -12,7 +12,7 @@ from ottoscaler.stream.base import Candidate, Claim, Closing, Writing, Written
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, name_pod, open_stage
 from tests.spine.test_retries import with_policy
-from tests.spine.world import Plan, World
+from tests.spine.world import Plan, World, long_world
 
 
 @asynccontextmanager
@@ -41,6 +41,27 @@ async def mark_stopped(second: Stage, event_id: str) -> None:
     down = await second.add(type="scale_down", pod_count=1)
     claim = Claim(down.event_id, second.session, down.epoch)
     await second.stream.mark_victims(claim, 1, [Candidate(event_id, 1, "")], last=True)
+
+
+async def test_a_pod_that_only_others_saw_is_not_created_again(autojump_clock: MockClock) -> None:
+    """Its owner died before it had recorded the pod, which then ran and was deleted by somebody: the next owner's watch
+    has shown it, so that it runs no second time.
+    """
+    async with open_stage(long_world()) as first:
+        second = first.beside("s2")
+        async with second.open():
+            progress = await first.add(type="scale_up", pod_count=1)
+            with trio.move_on_after(0.008):
+                await first.work(progress).run()
+            await trio.sleep(1)
+            assert first.world.runs == [(progress.event_id, 1, 1)]
+            first.world.remove(name_pod(progress.event_id, 1, 1))
+            first.stream._server.sessions[first.session] = 0
+            (taken,) = (await second.stream.tend(1, 1, expire=True, audit=False)).taken
+            assert not taken.accepted
+            await second.work(taken).run()
+            (result,) = await second.results()
+            assert (result["workers"][0]["cause"], len(first.world.runs)) == ("DeletedByOther", 1)
 
 
 async def test_a_worker_whose_pod_vanished_between_two_owners_is_not_run_again(autojump_clock: MockClock) -> None:
