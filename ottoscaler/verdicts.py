@@ -121,6 +121,8 @@ def has_started(record: PodRecord) -> bool | None:
     """Whether the worker's process ran before this last state of its pod; None = nobody knows."""
     if record.started_at is not None:
         return True
+    if record.is_unseen:  # it may have run and gone since
+        return None
     if record.term_reason in _NEVER_STARTED:
         return False
     if record.term_reason == "ContainerStatusUnknown":  # the kubelet came back and did not find it

@@ -27,6 +27,23 @@ async def test_a_question_without_an_answer_is_asked_again(error: OttoscalerErro
         assert await stage.pods_left() == []
 
 
+async def test_a_pod_that_went_while_nobody_saw_may_have_run(autojump_clock: MockClock) -> None:
+    """Known only as pending when the watch was lost, and in no list when it is back: its worker is not run again, as
+    one that surely never started would be.
+    """
+    async with open_stage(World(lambda labels: Plan(start_delay=60))) as stage:
+        progress = await stage.add(type="scale_up", pod_count=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.work(progress).run)
+            await trio.sleep(1)
+            (name,) = stage.world.pods
+            del stage.world.pods[name]  # and no event of it
+            stage.fleet.replace([], stage.world.version)
+        (result,) = await stage.results()
+        assert result["workers"][0]["cause"] == "DeletedByOther"
+        assert stage.world.writes == [("create", name)]
+
+
 async def test_a_read_that_is_refused_is_said_once(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that waits for the right to read its pod says so, with what was expected, however long it waits."""
     error = Refused('pods "p" is forbidden: User "otto" cannot get resource "pods"', status=403, reason="Forbidden")
