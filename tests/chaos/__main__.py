@@ -2,10 +2,11 @@
 
     python -m tests.chaos --kind heavy --seed 1 --runs 20
     make chaos KIND=light SEED=0 RUNS=10000
+    make chaos KIND=aimed SEED=0 RUNS=10000
 
 Seeds count up from the one given. The exit code is 1 where a promise broke; what broke and how to play that seed again
-is printed. A light seed plays exactly the same run again; a heavy one the same events and harm, at the pace of real
-processes.
+is printed. A light or aimed seed plays exactly the same run again; a heavy one the same events and harm, at the pace of
+real processes.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import trio
 from rich.console import Console
 
-from tests.chaos import heavy, light, light_verdict, verdict
+from tests.chaos import aimed, heavy, light, light_verdict, verdict
+from tests.chaos.light_stage import Run
 from tests.chaos.reports import Report, heavy_table, light_table
 
 LIGHT_RUNS = 2000
+IN_ONE_PROCESS: dict[str, Callable[[int], Run]] = {"light": light.run, "aimed": aimed.run}
 HEAVY_RUNS = 10
 BATCH = 20
 AT_ONCE = 2
@@ -41,16 +44,17 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 def main(arguments: list[str] | None = None) -> int:
     """Play what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Harm whole scalers, and judge.")
-    parser.add_argument("--kind", choices=["light", "heavy", "both"], default="both")
+    parser.add_argument("--kind", choices=["light", "aimed", "heavy", "all"], default="all")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; a random one if not said")
-    parser.add_argument("--runs", type=int, help=f"how many seeds (light {LIGHT_RUNS}, heavy {HEAVY_RUNS})")
+    parser.add_argument("--runs", type=int, help=f"how many seeds (light and aimed {LIGHT_RUNS}, heavy {HEAVY_RUNS})")
     parser.add_argument("--keep", action="store_true", help="keep the folders of heavy runs that went well, too")
     asked = parser.parse_args(arguments)
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     broken: list[Report] = []
-    if asked.kind in ("light", "both"):
-        broken += _light(range(seed, seed + (asked.runs or LIGHT_RUNS)))
-    if asked.kind in ("heavy", "both"):
+    for kind in IN_ONE_PROCESS:
+        if asked.kind in (kind, "all"):
+            broken += _light(kind, range(seed, seed + (asked.runs or LIGHT_RUNS)))
+    if asked.kind in ("heavy", "all"):
         broken += _heavy(range(seed, seed + (asked.runs or HEAVY_RUNS)), keep=asked.keep)
     for report in broken:
         console.print(f"\nseed {report.seed} broke a promise:\n{report.broken}", style="red", markup=False)
@@ -60,22 +64,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-# -- light
+# -- light and aimed
 
 
-def _light(seeds: range) -> list[Report]:
-    """All light seeds, on every core."""
-    console.print(f"light: seeds {seeds.start} to {seeds.stop - 1}")
+def _light(kind: str, seeds: range) -> list[Report]:
+    """All light or aimed seeds, on every core."""
+    console.print(f"{kind}: seeds {seeds.start} to {seeds.stop - 1}")
     begun, reports = time.monotonic(), list[Report]()
     with ProcessPoolExecutor(os.cpu_count(), initializer=_prepare) as pool:
-        parts = [pool.submit(_play_light, seeds[at : at + BATCH]) for at in range(0, len(seeds), BATCH)]
+        parts = [pool.submit(_play_light, kind, seeds[at : at + BATCH]) for at in range(0, len(seeds), BATCH)]
         for part in as_completed(parts):
             before = len(reports)
             reports += part.result()
             if len(reports) * 20 // len(seeds) > before * 20 // len(seeds):
                 broken = sum(1 for report in reports if report.broken)
                 console.print(f"  {len(reports):>6,} runs, {time.monotonic() - begun:5.0f} s, {broken} broke a promise")
-    console.print(light_table(reports, time.monotonic() - begun))
+    console.print(light_table(kind, reports, time.monotonic() - begun))
     return sorted((report for report in reports if report.broken), key=lambda report: report.seed)
 
 
@@ -86,24 +90,29 @@ def _prepare() -> None:
     gc.freeze()
 
 
-def _play_light(seeds: range) -> list[Report]:
-    return [_play_one_light(seed) for seed in seeds]
+def _play_light(kind: str, seeds: range) -> list[Report]:
+    return [_play_one_light(kind, seed) for seed in seeds]
 
 
-def _play_one_light(seed: int) -> Report:
+def _play_one_light(kind: str, seed: int) -> Report:
     begun = time.monotonic()
     try:
-        made = light.run(seed)
+        made = IN_ONE_PROCESS[kind](seed)
     except Exception:  # noqa: BLE001 - a run that cannot even be judged is a finding, too
-        return Report("light", seed, broken=_last_words())
-    harm = Counter(words.split(" ", 1)[1].rsplit(" r", 1)[0] for words in made.harm)
-    report = Report("light", seed, harm=harm, events=len(made.sent), workers=len(made.world.runs))
+        return Report(kind, seed, broken=_last_words())
+    harm = Counter(_kind_of(words) for words in made.harm)
+    report = Report(kind, seed, harm=harm, events=len(made.sent), workers=len(made.world.runs))
     report.seconds = time.monotonic() - begun
     try:
         light_verdict.judge(made)
     except AssertionError as error:
         report.broken = f"{error}\nharm: {made.harm}"
     return report
+
+
+def _kind_of(harm: str) -> str:
+    """`3.1 kill -9 r0 2.0` and `3.1 kill -9 for 2 s at step 7, renew r0` are of the same kind."""
+    return harm.split(" ", 1)[1].partition(" for ")[0].rsplit(" r", 1)[0]
 
 
 def _last_words() -> str:

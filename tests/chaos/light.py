@@ -50,7 +50,7 @@ async def _play(made: Run, dice: random.Random) -> None:
     watch_entries(made.server, made.asked, made.sent)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
-        replicas = [Replica(made, number) for number in range(dice.randint(1, 3))]
+        made.replicas = replicas = [Replica(made, number) for number in range(dice.randint(1, 3))]
         made.world.is_guarded = partial(is_guarded, made, replicas)
         for replica in replicas:
             nursery.start_soon(replica.live)

@@ -89,19 +89,26 @@ async def _late_create(made: Run, replica: Replica, seconds: float, dice: random
     made.world.late_creates.append(seconds)
 
 
+def take_away(made: Run, name: str, how: Callable[[str], None]) -> None:
+    """End a pod behind everybody's back."""
+    labels = made.world.pods[name]["metadata"]["labels"]
+    progress = made.server.progress.get(labels.get("ottoscaler/event-id", ""), {})
+    is_recorded = f"a:{labels.get('ottoscaler/index')}:{labels.get('ottoscaler/attempt')}" in progress
+    if not is_recorded and not any(replica.is_session(progress.get("owner", "")) for replica in made.replicas):
+        made.unseen.add(name)
+    made.excused.add(name)
+    how(name)
+
+
 async def _delete_by_hand(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
     if made.world.pods:
-        name = dice.choice(sorted(made.world.pods))
-        made.excused.add(name)
-        made.world.remove(name)
+        take_away(made, dice.choice(sorted(made.world.pods)), made.world.remove)
 
 
 async def _evict(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
     if made.world.pods:
-        name = dice.choice(sorted(made.world.pods))
-        made.excused.add(name)
         made.evictions += 1
-        made.world.evict(name)
+        take_away(made, dice.choice(sorted(made.world.pods)), made.world.evict)
 
 
 async def _empty_redis(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:

@@ -33,6 +33,10 @@ class Run:
     harm: list[str] = field(default_factory=list)
     excused: set[str] = field(default_factory=set)
     """Pods that the harm itself took away or made unreachable: their workers may fail."""
+    unseen: set[str] = field(default_factory=set)
+    """Those of them that it took away before an owner had recorded or could see them: their workers may run again, in
+    one of the windows that docs/design.md names.
+    """
     attempts: int = 1
     """WORKER_MAX_ATTEMPTS of this run."""
     evictions: int = 0
@@ -42,6 +46,11 @@ class Run:
     dead: list[dict[str, str]] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=Asked)
+    replicas: list[Replica] = field(default_factory=list)
+    steps: int = 0
+    """How many of these there were until all was well (`aimed.py`)."""
+    on_step: Callable[[str], None] = lambda what: None
+    """Told of every call of a replica before its effect and before its answer, in a word."""
 
 
 def no_fault(verb: str, name: str) -> None:
@@ -71,8 +80,8 @@ class Replica:
             self.starts += 1
             name = f"r{self.number}-{self.starts}"
             self.scaler = Scaler(self.run.world, self.run.server, name, **self._settings)
-            self.scaler.kube.fail = lambda verb, name: self.api_fault(verb, name)
-            self.scaler.stream = Redis(self.run.server, name, self.wait_thawed)
+            self.scaler.kube.fail = self._fail
+            self.scaler.stream = Redis(self.run.server, name, self.wait_thawed, self.run.on_step)
             self._freeze_writes(self.scaler.kube)
             with trio.CancelScope() as self._life:
                 with suppress_ends():
@@ -103,10 +112,18 @@ class Replica:
 
     async def freeze(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT, as far as others can see it: it says nothing for a while."""
+        self.stop(seconds)
+        await trio.sleep(seconds)
+        self.go_on()
+
+    def stop(self, seconds: float) -> None:
+        """SIGSTOP; `go_on` is to follow in so many seconds."""
         self._frozen_until = max(self._frozen_until, trio.current_time() + seconds)
         if self._thawed.is_set():  # else whoever waits there would never hear of the end
             self._thawed = trio.Event()
-        await trio.sleep(seconds)
+
+    def go_on(self) -> None:
+        """SIGCONT, where no other SIGSTOP lasts longer."""
         if trio.current_time() >= self._frozen_until:
             self._thawed.set()
 
@@ -137,6 +154,10 @@ class Replica:
         if not self._thawed.is_set():
             await self._thawed.wait()
 
+    def _fail(self, verb: str, name: str) -> Exception | None:
+        self.run.on_step(verb)
+        return self.api_fault(verb, name)
+
     def _freeze_writes(self, kube: WorldKube) -> None:
         for name in ("create_pod", "delete_pod", "delete_finished_pods"):
             setattr(kube, name, self._gated(getattr(kube, name)))
@@ -156,9 +177,16 @@ class Redis(MemoryStream):
     either others may come in between, and one for both is most of what a run costs.
     """
 
-    def __init__(self, server: MemoryServer, session: str, wait_thawed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        server: MemoryServer,
+        session: str,
+        wait_thawed: Callable[[], Awaitable[None]],
+        on_step: Callable[[str], None],
+    ) -> None:
         super().__init__(server, session)
         self._wait_thawed = wait_thawed
+        self._on_step = on_step
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
         if is_late := random.random() < 0.5:
@@ -166,7 +194,9 @@ class Redis(MemoryStream):
         await self._wait_thawed()
         while self._server.weather == "silent":
             await self._server.changed.wait()
+        self._on_step(name)
         answer = self._carry_out(name, script)
+        self._on_step(f"{name} done")
         if not is_late:
             await trio.lowlevel.checkpoint()
         await self._wait_thawed()

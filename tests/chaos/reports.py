@@ -65,10 +65,10 @@ def heavy_table(reports: Iterable[Report]) -> Table:
     return table
 
 
-def light_table(reports: Iterable[Report], seconds: float) -> Table:
-    """What thousands of seeds did together; `seconds` in real time."""
+def light_table(kind: str, reports: Iterable[Report], seconds: float) -> Table:
+    """What thousands of light or aimed seeds did together; `seconds` in real time."""
     reports = list(reports)
-    table = Table(title=f"light chaos: {len(reports):,} seeds in {seconds:.0f} s")
+    table = Table(title=f"{kind} chaos: {len(reports):,} seeds in {seconds:.0f} s")
     table.add_column("what")
     table.add_column("how often", justify="right")
     table.add_row("events", f"{sum(report.events for report in reports):,}")
