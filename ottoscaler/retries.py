@@ -66,6 +66,11 @@ class RetryPolicy:
             return self.fixed_delay
         return next(islice(self.backoff.delays(), min(attempt, 16) - 1, None))
 
+    def wait(self, seconds: float) -> float:
+        """So long at most the next attempt waits that another owner has planned: its clock may be ahead of ours."""
+        longest = self.backoff.maximum if self.fixed_delay is None else self.fixed_delay
+        return min(max(0.0, seconds), longest)
+
     def asked(self, retry: Retry) -> RetryPolicy:
         """This policy with what an event says of retries itself."""
         return replace(

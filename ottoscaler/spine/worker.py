@@ -99,7 +99,7 @@ class Worker:
 
         async def turn() -> None:
             await self._wait_former()
-            await trio.sleep(max(0.0, not_before - self._site.now()))
+            await trio.sleep(self._site.policy_for(self._event).wait(not_before - self._site.now()))
             await slots.acquire(self._event.id)
             got.set()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.stream.base import Candidate, Claim, Closing, Writing, Written
 from ottoscaler.stream.progress import Progress
 from tests.spine.stage import Stage, name_pod, open_stage
-from tests.spine.test_retries import with_policy
+from tests.spine.test_retries import failing, with_policy
 from tests.spine.world import Plan, World, long_world
 
 
@@ -292,6 +293,22 @@ async def test_a_hand_over_without_an_open_create_leaves_no_fence(autojump_clock
             taken = await second.take()
             await second.work(taken).run()
             assert await second.pods_left() == []
+
+
+async def test_a_former_owner_whose_clock_was_ahead_puts_no_attempt_off(autojump_clock: MockClock) -> None:
+    """The next attempt was planned by a clock that is an hour ahead of the new owner's: it waits no longer than any."""
+    async with open_stage(failing(1)) as first:
+        with_policy(first, worker_max_attempts=2)
+        first.site = first.guard._site = replace(first.site, now=lambda: trio.current_time() + 3600)
+        progress = await first.add(type="scale_up", pod_count=1)
+        with trio.move_on_after(2.5):
+            await first.work(progress).run()
+        async with taken_over(first, progress.event_id) as (second, taken):
+            assert taken.attempts
+            with_policy(second, worker_max_attempts=2)
+            with trio.fail_after(120):
+                await second.work(taken).run()
+            assert [result["status"] for result in await second.results()] == ["succeeded"]
 
 
 async def test_a_stop_that_nobody_heard_reaches_the_next_owner(autojump_clock: MockClock) -> None:
