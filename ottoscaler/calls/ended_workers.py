@@ -64,7 +64,9 @@ async def _of_live_events(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]
     for event_id, standing in standings.items():
         if standing.ended and task_id in ("", standing.task_id):
             progress = await ledger.insist(partial(stream.read_progress, event_id))
-            for outcome in progress.outcomes.values() if progress else ():
+            if progress is None or progress.lane != "work":  # the outcomes of a pipeline are those of its stages
+                continue
+            for outcome in progress.outcomes.values():
                 yield Ended(event_id, standing.task_id, outcome)
 
 

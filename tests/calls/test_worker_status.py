@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import msgspec
 import pytest
 import trio
@@ -10,7 +12,7 @@ from trio.testing import MockClock
 from ottoscaler.calls.worker_rows import place_of
 from ottoscaler.errors import Unavailable
 from ottoscaler.outcomes import WorkerOutcome
-from ottoscaler.rpc.door import InvalidCall, StatusAnswer
+from ottoscaler.rpc.door import InvalidCall, PipelineCall, StageCall, StatusAnswer
 from tests.calls.house import House, Replica, open_house
 from tests.spine.world import Plan, World
 
@@ -118,6 +120,30 @@ async def test_a_worker_that_runs_again_is_found_by_the_name_that_was_told(autoj
             assert [worker.pod_name for worker in answer.workers] == [f"{name}-r2"]
             assert counts(await one.status(worker_pod_name=f"{name}-r2")) == expected
             await trio.sleep(60)
+
+
+async def test_stages_are_no_workers(autojump_clock: MockClock) -> None:
+    """Of a pipeline that goes on, whose first stage has ended, its workers are counted, and not its stages."""
+    plans = iter((Plan(duration=1), Plan(duration=600)))
+    asked = PipelineCall(
+        pipeline_id="p",
+        stages=(
+            StageCall(stage_id="build", worker_count=1),
+            StageCall(stage_id="deploy", worker_count=1, depends_on=("build",)),
+        ),
+    )
+    async with open_house(World(lambda _: next(plans))) as house:
+        one = await house.open()
+        async with aclosing(one.calls.execute_pipeline(asked, lambda: False)) as told:
+            async for news in told:
+                if (news.stage_id, news.progress_percentage, len(news.worker_pod_names)) == ("deploy", 0, 1):
+                    break
+        await trio.sleep(10)
+        for words in ({}, {"task_id": "p"}):
+            answer = await one.status(**words)
+            assert counts(answer) == (2, 0, 1, 1, 0, 0)
+            assert {worker.task_id for worker in answer.workers} == {"p"}
+        assert counts(await one.status(worker_pod_name="build")) == (0, 0, 0, 0, 0, 0)
 
 
 async def pages_of(replica: Replica, size: int, **words: object) -> list[StatusAnswer]:
