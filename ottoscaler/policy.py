@@ -16,8 +16,8 @@ from ottoscaler.patterns import matches
 from ottoscaler.policy_file import ENTRYPOINT, MORE, PolicyFile
 from ottoscaler.spec import Spec, show_spec
 
-EXPANSION = "$(OTTO_"
-"""Kubernetes puts a variable's value in its place, and those values are the sender's."""
+EXPANSIONS = {"$(OTTO_": "$(OTTO_...)", **{text: text for text in ("$(TRACEPARENT)", "$(TRACESTATE)")}}
+"""Kubernetes puts a variable's value in its place, and those values are the sender's; each with what is said of it."""
 _SHOWN = 80
 _LISTED = 10
 """Patterns that a refusal names; it must fit into the headers of an answer."""
@@ -68,8 +68,9 @@ class Policy:
         field = "otto.spec.args" if spec.command is None else "otto.spec.command"
         words = [*(spec.command or (None,)), *(spec.args or ())]
         shown = repr(" ".join(word for word in words if word is not None)) if words != [None] else "empty"
-        if any(EXPANSION in word for word in words if word):
-            yield _refusal(field, shown, f"no {EXPANSION}...) in it, because commands are restricted")
+        for expansion, said in EXPANSIONS.items():
+            if any(expansion in word for word in words if word):
+                yield _refusal(field, shown, f"no {said} in it, because commands are restricted")
         if not any(_fits(command, words) for command in commands):
             allowed = [" ".join(command) for command in commands]
             yield _refusal(field, shown, _one_of(allowed) if allowed else "none: they are the template's to say")
