@@ -6,10 +6,12 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from google.protobuf import text_format
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import Default
+from google.protobuf.descriptor_pool import Default, DescriptorPool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb2
 
@@ -44,7 +46,7 @@ def _answer(
         case "file_by_filename":
             _add_files(answer, pool.FindFileByName(question.file_by_filename))
         case "file_containing_symbol":
-            _add_files(answer, pool.FindFileContainingSymbol(question.file_containing_symbol))
+            _add_files(answer, _file_of(question.file_containing_symbol))
         case "file_containing_extension":
             asked = question.file_containing_extension
             extended = pool.FindMessageTypeByName(asked.containing_type)
@@ -58,6 +60,30 @@ def _answer(
         case _:
             answer.error_response.error_code = Code.INVALID_ARGUMENT
             answer.error_response.error_message = "it asks nothing"
+
+
+def _file_of(symbol: str) -> FileDescriptor:
+    """Where a symbol is defined; an rpc where its service is. Raises KeyError."""
+    service, _, method = symbol.rpartition(".")
+    for pool in (Default(), _NEWER):
+        for name in (symbol, service):
+            with suppress(KeyError):
+                file: FileDescriptor = pool.FindFileContainingSymbol(name)
+                if name == symbol or method in pool.FindServiceByName(name).methods_by_name:
+                    return file
+    raise KeyError(symbol)
+
+
+def _newer() -> DescriptorPool:
+    """Where v1 is described: v1alpha under another name, as the library has no file of it."""
+    alpha, pool = FileDescriptorProto(), DescriptorPool()
+    pb2.DESCRIPTOR.CopyToProto(alpha)
+    text = text_format.MessageToString(alpha).replace("v1alpha", "v1").replace("deprecated: true", "")
+    pool.AddSerializedFile(text_format.Parse(text, FileDescriptorProto()).SerializeToString())
+    return pool
+
+
+_NEWER = _newer()
 
 
 def _add_files(answer: pb2.ServerReflectionResponse, file: FileDescriptor) -> None:
