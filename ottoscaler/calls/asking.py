@@ -67,7 +67,7 @@ def _check(call: Call, named: list[tuple[str, str, str]]) -> None:
         raise InvalidCall("metadata", f"{count} entries", expected)
     check_names(named)
     for field, text in (("task_id", call.task_id), ('metadata["request_id"]', call.request_id)):
-        _check_text(field, text)
+        check_text(field, text)
 
 
 def check_names(named: list[tuple[str, str, str]]) -> None:
@@ -77,7 +77,7 @@ def check_names(named: list[tuple[str, str, str]]) -> None:
     by_variable: dict[str, str] = {}
     for field, name, value in named:
         _check_name(field, name)
-        _check_text(field, name + value)
+        check_text(field, name + value)
         variable = environment_name(name)
         if variable in by_variable:
             expected = f"a name that does not become {cut(variable)}, as that of {cut(by_variable[variable])} does"
@@ -85,7 +85,8 @@ def check_names(named: list[tuple[str, str, str]]) -> None:
         by_variable[variable] = field
 
 
-def _check_text(field: str, text: str) -> None:
+def check_text(field: str, text: str) -> None:
+    """Whether a variable can hold this text. Raises `InvalidCall`, which says nothing of it, as above."""
     if "\0" in text:
         raise InvalidCall(field, "", "text without a NUL byte", said="holds a NUL byte")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from ottoscaler.calls.asking import MOST_NAMES, Pairs, check_names
+from ottoscaler.calls.asking import MOST_NAMES, Pairs, check_names, check_text
 from ottoscaler.events import BadEntry, Limits, parse_entry
 from ottoscaler.rpc.door import InvalidCall, PipelineCall, PolicyRefused, StageCall
 from ottoscaler.stages import WrongPipeline, parse_pipeline
@@ -19,7 +19,10 @@ WORDS = ("repository", "commit_sha", "triggered_by")
 _OF_STAGE = re.compile(
     r"field otto\.pipeline\.(?P<stage>stages\[\d+\]) makes an event that is refused: (?P<why>.*)", re.S
 )
-_REFUSAL = re.compile(r"field (?P<field>\S+) (?:is|has) (?P<value>.*), expected (?P<allowed>.*)", re.S)
+_REFUSAL = re.compile(
+    r"field (?P<field>\S+) (?:is|has) (?P<value>(?:(?!, expected none while ).)*), expected (?P<allowed>.*)", re.S
+)
+_OF_METADATA = re.compile(r"(?P<said>.*), expected (?P<allowed>.*)", re.S)
 _FIELDS = {"pod_count": "worker_count", "otto.spec.retry": "retry_policy"}
 
 
@@ -34,6 +37,7 @@ def pipeline_pairs(call: PipelineCall, limits: Limits, now: float) -> Pairs:
         raise InvalidCall("metadata", f"{count} entries", f"at most {MOST_NAMES}")
     named = list(_named(call))
     check_names(named)
+    _check_stages(call.stages)
     metadata = sorted((name, value) for _, name, value in named)
     context, _ = read_context(call.metadata.items())
     pairs = (("type", "pipeline"), ("otto.pipeline", text), ("timestamp", f"{now:.3f}"), *context.pairs(), *metadata)
@@ -48,13 +52,30 @@ def refusal(cause: str, reason: str) -> InvalidCall | PolicyRefused:
     of_stage = _OF_STAGE.fullmatch(reason)
     stage, why = of_stage.group("stage", "why") if of_stage else ("", reason)
     said = _REFUSAL.fullmatch(why)
-    field, value, expected = said.group("field", "value", "allowed") if said else ("metadata", "", why)
+    if said is None:
+        return _wrong_metadata(f"{stage}.config" if stage else "metadata", why)
+    field, value, expected = said.group("field", "value", "allowed")
     if stage:
         for entry, message in _FIELDS.items():
             field = field.replace(entry, message)
-        field = f"{stage}.{field.removeprefix('otto.spec.')}"
+        field = f"{stage}.{field.removeprefix('otto.spec').removeprefix('.')}".removesuffix(".")
     error = PolicyRefused if cause == "PolicyRefused" else InvalidCall
     return error(field.removeprefix("otto.pipeline."), value.removeprefix("'").removesuffix("'"), expected)
+
+
+def _wrong_metadata(field: str, why: str) -> InvalidCall:
+    """What is wrong with several names or values together, and with none of them alone."""
+    read = _OF_METADATA.fullmatch(why)
+    said, expected = read.group("said", "allowed") if read else (why, "an event that is taken")
+    return InvalidCall(field, "", expected, said=f"makes an event that is refused: {said}")
+
+
+def _check_stages(stages: Iterable[StageCall]) -> None:
+    """What of stages becomes metadata is judged with their events; here only what no sentence may repeat."""
+    for at, stage in enumerate(stages):
+        check_text(f"stages[{at}].type", stage.type)
+        for name, value in stage.config.items():
+            check_text(f'stages[{at}].config["{name}"]', name + value)
 
 
 def _named(call: PipelineCall) -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,6 +15,8 @@ from trio.testing import MockClock
 from ottoscaler.calls.following import Following
 from ottoscaler.calls.pipeline_entry import pipeline_pairs
 from ottoscaler.events import Event, Limits, parse_entry
+from ottoscaler.policy import Policy
+from ottoscaler.policy_file import PolicyFile
 from ottoscaler.rpc.door import (
     DeadLetter,
     InvalidCall,
@@ -214,6 +217,48 @@ async def test_what_cannot_be_is_refused(
             await follow(one, asked)
         assert (caught.value.field, caught.value.value) == (field, value)
         assert not house.server.events.entries
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            StageCall(stage_id="a", worker_count=1, config={"token": "s3cret\0"}),
+            'stages[1].config["token"] holds a NUL byte, expected text without a NUL byte',
+        ),
+        (
+            StageCall(stage_id="a", worker_count=1, type="build\0"),
+            "stages[1].type holds a NUL byte, expected text without a NUL byte",
+        ),
+        (
+            StageCall(stage_id="a", worker_count=1, config={"token": "s3cret", "Token": "s3cret"}),
+            "stages[1].config makes an event that is refused: metadata 'Token' and 'token' both become "
+            "OTTO_META_TOKEN, expected names that differ in letters or digits",
+        ),
+        (
+            StageCall(stage_id="a", worker_count=1, config={"token": "s3cret" * 20_000}),
+            "stages[1].config makes an event that is refused: metadata and task_id are 120027 bytes, expected at most "
+            "65536 (MAX_METADATA_BYTES)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_stages_config_is_said_without_its_values(asked: StageCall, said: str) -> None:
+    """They become metadata of its workers, and may be secrets as that may; the field is one of the call."""
+    with pytest.raises(InvalidCall) as caught:
+        pipeline_pairs(call(BUILD, asked), Limits(), 0.0)
+    assert str(caught.value) == said
+
+
+def test_a_policy_that_cannot_be_used_is_named_in_its_own_words(tmp_path: Path) -> None:
+    """The field is the stage, the value what it asks for, and what is allowed is none, with the reason of that."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1")
+    policy = Policy(PolicyFile(str(path)), frozenset(), lambda event, index, attempt: {})
+    path.unlink()
+    with pytest.raises(PolicyRefused) as caught:
+        pipeline_pairs(call(StageCall(stage_id="a", worker_count=1, image="b:1")), Limits(policy=policy.judge), 0.0)
+    assert (caught.value.field, caught.value.value) == ("stages[0]", '{"image":"b:1"}')
+    assert caught.value.allowed.startswith("none while the policy cannot be used (POLICY_FILE is ")
 
 
 async def test_the_policy_judges_every_stage(autojump_clock: MockClock) -> None:
