@@ -75,7 +75,8 @@ def judge_request(server: MemoryServer, event_id: str, request_id: str, content:
     stands = _stands(server, request_id)
     if stands and stands["event"] == event_id:
         return 0
-    if stands and stands["event"] != replay_of and not is_nowhere(server, stands["event"]):
+    is_replay = stands and stands["event"] == replay_of and (server.ending(replay_of) or "").startswith("dlq ")
+    if stands and not is_replay and not is_nowhere(server, stands["event"]):
         return REPEATED if stands["content"] in content.split() else MISMATCHED
     claim_request(server, request_id, event_id, content, "")
     return 0

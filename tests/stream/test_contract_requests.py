@@ -187,6 +187,20 @@ async def test_a_replayed_dead_letter_keeps_its_request_id(backend: Backend, clo
     assert (await one.read_request("r") or Request("", "")).planned == 3
 
 
+async def test_no_entry_takes_the_id_of_an_event_that_is_no_dead_letter(
+    backend: Backend, clock: trio.abc.Clock
+) -> None:
+    """Whoever writes that it replays an event which lives, or has a result, repeats it, or asks for something else."""
+    one, _ = await open_session(backend, "one")
+    first, _ = await register(backend, one)
+    for _ in ("while it lives", "when it has ended"):
+        assert (await register(backend, one, replay_of=first))[1] == REPEATED
+        assert (await register(backend, one, content="d", replay_of=first))[1] == MISMATCHED
+        assert await ask(one, token="u") == Requested(first, "known")
+        if await one.read_progress(first):
+            await end(one, first)
+
+
 async def test_a_request_that_was_trimmed_unread_is_made_again(backend: Backend, clock: trio.abc.Clock) -> None:
     """An entry that others trimmed away before anybody got it stands in nobody's way, in calls and in entries."""
     one, _ = await open_session(backend, "one")

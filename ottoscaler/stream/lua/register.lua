@@ -1,13 +1,18 @@
 -- Write delivered events down. Per event the epoch, 0 = offered, -1 = not ours, -2 = its request id means an event that
 -- asked for the same, -3 = one that asked for something else.
 
+local function is_dead_letter(id)
+  return string.find(redis.call('GET', key('done', id)) or '', '^dlq ') ~= nil
+end
+
 -- Claim the request id, or say why not. A dead letter that is replayed goes on under the request id that it had.
 local function judge_request(id, request_id, content, replay_of)
   local stands = redis.call('HMGET', key('request', request_id), 'event', 'content')
   if stands[1] == id then
     return nil
   end
-  if stands[1] and stands[1] ~= replay_of and not is_nowhere(stands[1]) then
+  local is_replay = stands[1] and stands[1] == replay_of and is_dead_letter(replay_of)
+  if stands[1] and not is_replay and not is_nowhere(stands[1]) then
     return is_same(stands[2], content) and -2 or -3
   end
   claim_request(request_id, id, content, '')
