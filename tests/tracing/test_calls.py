@@ -10,11 +10,14 @@ from ottoscaler.calls.asking import scale_down_pairs, scale_up_pairs
 from ottoscaler.calls.pipeline_entry import pipeline_pairs
 from ottoscaler.events import Event, Limits, parse_entry
 from ottoscaler.rpc.door import PipelineCall, ScaleAnswer, ScaleDownCall, ScaleUpCall, StageCall
+from ottoscaler.rpc.http2.heads import Head
+from ottoscaler.rpc.trace_headers import with_trace
 from ottoscaler.rpc.v1 import scaling_pb2
 from tests.rpc.stage import call, open_door
 
 ONE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+GIVEN = ("traceparent", ONE)
 CALLS: dict[str, Any] = {
     "up": lambda metadata: scale_up_pairs(ScaleUpCall(worker_count=1, metadata=metadata), Limits(), 0.0),
     "down": lambda metadata: scale_down_pairs(ScaleDownCall(target=1, metadata=metadata), Limits(), 0.0),
@@ -45,16 +48,28 @@ def test_a_malformed_context_refuses_no_call(kind: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "metadata", "expected"),
     [
-        ({"traceparent": ONE, "tracestate": "a=1"}, {}, {"traceparent": ONE, "tracestate": "a=1"}),
-        ({"traceparent": ONE, "tracestate": "a=1"}, {"traceparent": OTHER}, {"traceparent": OTHER}),
-        ({"tracestate": "a=1"}, {}, {}),
+        ((GIVEN, ("tracestate", "a=1")), {}, {"traceparent": ONE, "tracestate": "a=1"}),
+        ((GIVEN, ("tracestate", "a=1")), {"traceparent": OTHER}, {"traceparent": OTHER}),
+        ((("tracestate", "a=1"),), {}, {}),
+        ((GIVEN, ("tracestate", "a=1"), ("tracestate", "b=2")), {}, {"traceparent": ONE, "tracestate": "a=1,b=2"}),
     ],
 )
-async def test_headers_are_heard(headers: dict[str, str], metadata: dict[str, str], expected: dict[str, str]) -> None:
-    """What instrumented clients send as headers reaches the service; the message's own metadata wins."""
+async def test_headers_are_heard(
+    headers: tuple[tuple[str, str], ...], metadata: dict[str, str], expected: dict[str, str]
+) -> None:
+    """What instrumented clients send as headers reaches the service, several of one name as one list, as HTTP has it;
+    the message's own metadata wins.
+    """
     async with open_door() as scene:
         scene.door.answer = ScaleAnswer(status="success")
         request = scaling_pb2.ScaleRequest(worker_count=1, metadata=metadata)
-        await call(scene.stub.ScaleUp, request, metadata=tuple(headers.items()))
+        await call(scene.stub.ScaleUp, request, metadata=headers)
         (asked,) = scene.door.asked
         assert asked.metadata == expected
+
+
+def test_a_context_that_is_given_twice_in_headers_counts_as_not_given() -> None:
+    """As in an entry: whichever of the two was meant, neither is taken."""
+    head = Head((GIVEN, ("traceparent", OTHER), ("tracestate", "a=1")))
+    asked = with_trace(ScaleUpCall(worker_count=1), head)
+    assert not {"traceparent", "tracestate"} & dict(scale_up_pairs(asked, Limits(), 0.0)).keys()
