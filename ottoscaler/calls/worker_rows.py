@@ -28,7 +28,10 @@ from ottoscaler.rpc.door import InvalidCall, WorkerState, WorkerStatus
 from ottoscaler.stream.entry_id import Id, parse_id
 
 Place = tuple[int, int, int, str]
-"""Where a worker stands among all: the two numbers of its event's id, its index, and its pod's name."""
+"""Where a worker stands among all: the two numbers of its event's id, and its index. Its pod's name, which changes when
+it is run again, counts only where somebody changed the labels that say the rest.
+"""
+NOWHERE = (0, 0)
 OF_PHASE: dict[str, WorkerState] = {
     "Pending": "pending",
     "Running": "running",
@@ -125,7 +128,8 @@ def place_of(token: str) -> Place:
 
 
 def _place(event_id: str, index: int, name: str) -> Place:
-    return *_numbers(event_id), index, name
+    numbers = _numbers(event_id)
+    return *numbers, index, name if numbers == NOWHERE else ""
 
 
 @lru_cache(maxsize=4096)
@@ -133,7 +137,7 @@ def _numbers(event_id: str) -> Id:
     try:
         return parse_id(event_id)
     except ValueError:  # somebody changed the label
-        return 0, 0
+        return NOWHERE
 
 
 def _labels(record: PodRecord) -> dict[str, str]:

@@ -175,6 +175,21 @@ async def test_pages_follow_each_other(autojump_clock: MockClock) -> None:
         assert [len(page.workers) for page in filtered] == [2, 2, 1]
 
 
+async def test_a_worker_that_runs_again_between_two_pages_is_on_one(autojump_clock: MockClock) -> None:
+    """Its pod has another name by then; what comes behind it is the next worker."""
+    world = World(
+        lambda labels: Plan(duration=5, exit_code=3) if labels["ottoscaler/attempt"] == "1" else Plan(duration=60)
+    )
+    async with open_house(world) as house:
+        one = await house.open(worker_max_attempts="2")
+        first, second = (await one.up(2)).worker_pod_names
+        await trio.sleep(1)
+        page = await one.status(page_size=1)
+        await trio.sleep(20)
+        rest = await one.status(page_token=page.next_page_token)
+        assert [worker.pod_name for answer in (page, rest) for worker in answer.workers] == [first, f"{second}-r2"]
+
+
 @pytest.mark.parametrize("token", ["x", "!", "e30=", "WzEsMl0=", "ß"])
 async def test_a_token_that_is_none_is_refused(autojump_clock: MockClock, token: str) -> None:
     """The answer names the field."""
