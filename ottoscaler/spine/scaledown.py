@@ -7,7 +7,7 @@ knows why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -99,7 +99,8 @@ class ScaleDown:
         live = await self._site.ledger.insist(survey)
         if self._event.remain is None:
             return await self._mark(self._candidates(live), self._event.pod_count, "Stopped")
-        present = list(self._candidates([event for event in live if event.epoch > 0]))
+        started = [event for event in live if event.epoch > 0]
+        present = [*self._ending(started), *self._candidates(started)]
         wanted = len(self._progress.victims) + max(0, len(present) - self._event.remain)
         return await self._mark(iter(present), wanted, "Stopped", is_target=True)
 
@@ -124,10 +125,7 @@ class ScaleDown:
         those that the API accepted and the watch does not show: it is behind, or somebody took labels of theirs away.
         """
         stoppable = {event.event_id: event for event in live}
-        shown = [record for record in self._site.fleet.records.values() if record.event_id in stoppable]
-        records = list(filter(self._site.is_labelled, shown))
-        records.sort(key=lambda record: record.attempt)  # of a worker that was run again the last pod counts
-        pods = {(record.event_id, record.index): record for record in records}
+        pods = self._last_pods(stoppable)
         for event in reversed(live):
             for index in range(event.planned, 0, -1):
                 last = pods.get((event.event_id, index))
@@ -140,6 +138,24 @@ class ScaleDown:
         for event in live:
             for index in sorted(event.accepted - event.settled):
                 if (event.event_id, index) not in pods:
+                    yield self._candidate(event.event_id, index)
+
+    def _last_pods(self, event_ids: Container[str]) -> dict[tuple[str, int], PodRecord]:
+        """By event and index; of a worker that was run again the last pod counts."""
+        shown = [record for record in self._site.fleet.records.values() if record.event_id in event_ids]
+        records = list(filter(self._site.is_labelled, shown))
+        records.sort(key=lambda record: record.attempt)
+        return {(record.event_id, record.index): record for record in records}
+
+    def _ending(self, live: list[LiveEvent]) -> Iterator[Candidate]:
+        """Workers that have failed, or whose pod somebody deletes, with nothing of it recorded yet: a further attempt
+        may follow. Marked, they end without one, as what they are; to stop them first costs nothing.
+        """
+        pods = self._last_pods({event.event_id for event in live})
+        for event in live:
+            for index in sorted(event.accepted - event.settled):
+                record = pods.get((event.event_id, index))
+                if record is not None and not _can_stop(record) and not _has_succeeded(record):
                     yield self._candidate(event.event_id, index)
 
     def _candidate(self, event_id: str, index: int, cause: str = "Stopped", *, name: str | None = None) -> Candidate:
@@ -163,6 +179,11 @@ class ScaleDown:
 
 def _can_stop(record: PodRecord) -> bool:
     return not record.deleting and judge_end(record) is None
+
+
+def _has_succeeded(record: PodRecord) -> bool:
+    end = judge_end(record)
+    return end is not None and end.outcome == "succeeded"
 
 
 def _preference(record: PodRecord) -> tuple[bool, float, str]:

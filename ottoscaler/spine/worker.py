@@ -199,7 +199,8 @@ class Worker:
         limit = final_by if verdict else self._diagnosis.stuck_until(record)
         if limit <= now:
             return verdict or await self._give_up(follow, record) or now
-        await self._stop_once(record)
+        if not verdict:  # else it has ended by itself, and is about to say so
+            await self._stop_once(record)
         return min(limit, self._diagnosis.late_at(record))
 
     async def _wait_appearance(self, follow: Follow) -> None:
