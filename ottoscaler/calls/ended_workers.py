@@ -1,4 +1,5 @@
-"""Workers that have ended: from the progress of events that go on, and from results, the newest first.
+"""Workers that have ended, and those that wait to be run again: from the progress of events that go on, and from
+results, the newest first.
 
 Results are read back as far as a question may cost: what lies further back is not shown, and neither is what a newer
 version wrote; the answer says so.
@@ -62,11 +63,12 @@ async def _of_live_events(ledger: Ledger, task_id: str) -> AsyncGenerator[Ended]
     ids = await ledger.insist(stream.live_events)
     standings = await ledger.insist(partial(stream.look, ids))
     for event_id, standing in standings.items():
-        if standing.ended and task_id in ("", standing.task_id):
+        if (standing.ended or standing.retried) and task_id in ("", standing.task_id):
             progress = await ledger.insist(partial(stream.read_progress, event_id))
             if progress is None or progress.lane != "work":  # the outcomes of a pipeline are those of its stages
                 continue
-            for outcome in progress.outcomes.values():
+            last_attempts = {index: progress.attempts[index, attempt] for index, attempt in sorted(progress.attempts)}
+            for outcome in (last_attempts | progress.outcomes).values():
                 yield Ended(event_id, standing.task_id, outcome)
 
 

@@ -42,11 +42,18 @@ STARTING = ("", "ContainerCreating", "PodInitializing")
 
 
 class Ended(NamedTuple):
-    """One worker's outcome, as progress and results have it, with the event that it belongs to."""
+    """One worker's outcome, as progress and results have it, with the event that it belongs to; of a worker that waits
+    to be run again that of its last attempt.
+    """
 
     event_id: str
     task_id: str
     outcome: Mapping[str, Any]
+
+    @property
+    def will_run_again(self) -> bool:
+        """Whether another attempt follows."""
+        return bool(self.outcome.get("retry_at"))
 
 
 class Row(NamedTuple):
@@ -63,9 +70,13 @@ class Row(NamedTuple):
     def shown(self) -> WorkerStatus:
         """The worker, as an answer has it."""
         if self.ended is not None:
-            return _of_outcome(self.ended, self.record)
+            return _of_outcome(self.ended, self.record, self.status)
         assert self.record is not None
         return _of_pod(self.record, self.status)
+
+    def is_before(self, record: PodRecord) -> bool:
+        """Whether it waited for the attempt that this pod is."""
+        return self.ended is not None and self.ended.will_run_again and self.ended.outcome["attempt"] < record.attempt
 
 
 def row_of_pod(record: PodRecord) -> Row:
@@ -75,10 +86,11 @@ def row_of_pod(record: PodRecord) -> Row:
 
 
 def row_of_outcome(ended: Ended, record: PodRecord | None) -> Row:
-    """A worker that has ended; `record` is its pod, where that is still there."""
+    """A worker that has ended, or waits to be run again; `record` is its pod, where that is still there."""
     outcome = ended.outcome
     place = _place(ended.event_id, outcome["index"], outcome["name"])
-    return Row(place, outcome["name"], outcome["outcome"], ended, record)
+    status: WorkerState = "pending" if ended.will_run_again else outcome["outcome"]
+    return Row(place, outcome["name"], status, ended, record)
 
 
 def _of_pod(record: PodRecord, status: WorkerState) -> WorkerStatus:
@@ -96,20 +108,20 @@ def _of_pod(record: PodRecord, status: WorkerState) -> WorkerStatus:
     )
 
 
-def _of_outcome(ended: Ended, record: PodRecord | None) -> WorkerStatus:
+def _of_outcome(ended: Ended, record: PodRecord | None, status: WorkerState) -> WorkerStatus:
     outcome = ended.outcome
+    times = {} if ended.will_run_again else {name: outcome.get(name, "") for name in ("started_at", "completed_at")}
     cause, reason = outcome.get("cause", ""), outcome.get("reason", "")
     return WorkerStatus(
         pod_name=outcome["name"],
-        status=outcome["outcome"],
+        status=status,
         task_id=ended.task_id,
         created_at=rfc3339(record.created_at if record else None),
-        started_at=outcome.get("started_at", ""),
-        completed_at=outcome.get("completed_at", ""),
         node_name=record.node if record else "",
         pod_ip=record.pod_ip if record else "",
         labels=_labels(record) if record else _labels_of(ended),
         error_message=f"{cause}: {reason}" if cause else "",
+        **times,
     )
 
 

@@ -34,7 +34,7 @@ async def worker_status(site: Site, question: StatusQuestion) -> StatusAnswer:
     }
     await trio.lowlevel.checkpoint()
     for worker, record in newest.items():
-        if worker not in rows and question.task_id in ("", record.task_id):
+        if (worker not in rows or rows[worker].is_before(record)) and question.task_id in ("", record.task_id):
             rows[worker] = row_of_pod(record)
     name = question.worker_pod_name
     asked = sorted(

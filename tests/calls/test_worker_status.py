@@ -122,6 +122,33 @@ async def test_a_worker_that_runs_again_is_found_by_the_name_that_was_told(autoj
             await trio.sleep(60)
 
 
+async def test_a_worker_that_waits_to_run_again_is_pending(autojump_clock: MockClock) -> None:
+    """Between two attempts, whether its former pod is still there or gone, it is counted, found by the name that was
+    told, and says what failed.
+    """
+    world = World(
+        lambda labels: Plan(duration=5, exit_code=3) if labels["ottoscaler/attempt"] == "1" else Plan(duration=60)
+    )
+    spec = '{"retry": {"max_attempts": 2, "retry_delay_seconds": 300}}'
+    async with open_house(world) as house:
+        one = await house.open(cleanup_delay_seconds="100")
+        event_id = house.server.add_entry([("type", "scale_up"), ("pod_count", "1"), ("otto.spec", spec)])
+        name = f"otto-agent-1-{event_id}"
+        for seconds, is_there in ((50, True), (200, False)):
+            await trio.sleep(seconds)
+            assert (name in house.world.pods) is is_there
+            for words in ({}, {"worker_pod_name": name}):
+                answer = await one.status(**words)
+                assert counts(answer) == (1, 1, 0, 0, 0, 0)
+                (worker,) = answer.workers
+                assert (worker.pod_name, worker.started_at, worker.completed_at) == (name, "", "")
+                assert worker.error_message == "ExitCode: the worker ended with exit code 3"
+        await trio.sleep(70)
+        assert counts(await one.status(worker_pod_name=name)) == (1, 0, 1, 0, 0, 0)
+        await trio.sleep(100)
+        assert counts(await one.status(worker_pod_name=name)) == (1, 0, 0, 1, 0, 0)
+
+
 async def test_stages_are_no_workers(autojump_clock: MockClock) -> None:
     """Of a pipeline that goes on, whose first stage has ended, its workers are counted, and not its stages."""
     plans = iter((Plan(duration=1), Plan(duration=600)))
