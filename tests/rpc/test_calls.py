@@ -8,10 +8,8 @@ from typing import Any
 import grpc
 import pytest
 import trio
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ottoscaler.errors import Unavailable
 from ottoscaler.metrics import REGISTRY
@@ -352,47 +350,6 @@ async def test_a_slow_reader_holds_up_its_own_stream_only() -> None:
         assert scene.door.given < 300
         assert await scene.health() == health_pb2.HealthCheckResponse.SERVING
         assert len(await trio.to_thread.run_sync(taken, stream, 399)) == 399
-
-
-async def test_reflection_lists_what_is_served() -> None:
-    """grpcurl and the like find our service, its health and the files, without the .proto files at hand."""
-    async with open_door() as scene:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(scene.channel)
-        requests = [
-            reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol="ottoscaler.v1.OttoscalerService"),
-        ]
-        answers = await call(lambda *args, **options: list(stub.ServerReflectionInfo(*args, **options)), iter(requests))
-        names = {service.name for service in answers[0].list_services_response.service}
-        assert {"ottoscaler.v1.OttoscalerService", "grpc.health.v1.Health"} <= names
-        assert len(answers[1].file_descriptor_response.file_descriptor_proto) == 2
-
-
-async def test_reflection_knows_what_it_lists_and_each_rpc_of_it() -> None:
-    """grpcurl describes all services by their names, and one rpc by its own: each leads to the file that has it."""
-    async with open_door() as scene:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(scene.channel)
-
-        async def ask(**words: Any) -> reflection_pb2.ServerReflectionResponse:
-            request = reflection_pb2.ServerReflectionRequest(**words)
-            (answer,) = await call(
-                lambda *args, **more: list(stub.ServerReflectionInfo(*args, **more)), iter([request])
-            )
-            assert isinstance(answer, reflection_pb2.ServerReflectionResponse)
-            return answer
-
-        listed = (await ask(list_services="")).list_services_response.service
-        pool = DescriptorPool()
-        for service in listed:
-            answer = await ask(file_containing_symbol=service.name)
-            for raw in reversed(answer.file_descriptor_response.file_descriptor_proto):  # imports come behind
-                pool.AddSerializedFile(raw)
-        described = [pool.FindServiceByName(service.name) for service in listed]
-        for method in (method for service in described for method in service.methods):
-            answer = await ask(file_containing_symbol=method.full_name)
-            assert answer.WhichOneof("message_response") == "file_descriptor_response", method.full_name
-        for name in ("ottoscaler.v1.OttoscalerService.Scale", "ottoscaler.v1", ""):
-            assert (await ask(file_containing_symbol=name)).error_response.error_code == Code.NOT_FOUND.value[0]
 
 
 async def test_health_knows_the_door_and_its_service() -> None:
