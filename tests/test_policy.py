@@ -176,14 +176,9 @@ ALLOWED_COMMANDS = "make ..., sh -c echo **, ENTRYPOINT --shard *"
             "field otto.spec.command is 'make $(OTTO_META_X)', expected no $(OTTO_...) in it, because commands are "
             "restricted",
         ),
-        (  # the sender's, too, and with slashes where a pattern lets none through
-            {"spec": Spec(command=("make", "$(TRACESTATE)"))},
-            "field otto.spec.command is 'make $(TRACESTATE)', expected no $(TRACESTATE) in it, because commands are "
-            "restricted",
-        ),
-        (
-            {"spec": Spec(args=("--shard", "$(TRACEPARENT)"))},
-            "field otto.spec.args is '--shard $(TRACEPARENT)', expected no $(TRACEPARENT) in it, because commands are "
+        (  # the sender's, too
+            {"spec": Spec(args=("--shard", "$(TRACESTATE)"))},
+            "field otto.spec.args is '--shard $(TRACESTATE)', expected no $(TRACESTATE) in it, because commands are "
             "restricted",
         ),
         ({"workers": 101}, "field pod_count is '101', expected at most 100 (ceilings.workers)"),
