@@ -23,7 +23,7 @@ COLLECTION_FROM = 10
 
 
 class Cleanup:
-    """The pods that one event leaves. `fences` are those that stay, for the close to hand over."""
+    """The pods that one event leaves. `fences` are those that stay, due by our own clock."""
 
     def __init__(self, site: Site, guard: Guard, event: Event) -> None:
         self.fences: dict[str, Fence] = {}
@@ -49,11 +49,18 @@ class Cleanup:
         """Keep the name from a late create, where one may still come: the pod stays if there is one, the name is
         guarded.
         """
-        if outcome.fence_until <= self._site.now():
+        now = self._site.now()
+        if outcome.fence_until <= now:
             return False
-        fence = self.fences[outcome.name] = Fence(outcome.name, outcome.uid, int(outcome.fence_until * 1000))
+        due = min(outcome.fence_until, now + self._site.patience.create_fence)  # an owner's clock was ahead of ours
+        fence = self.fences[outcome.name] = Fence(outcome.name, outcome.uid, int(due * 1000))
         self._guard.watch(fence, self._event_id)
         return True
+
+    def fences_left(self) -> tuple[Fence, ...]:
+        """The fences for the close to hand over, each with how long it is still needed (ms)."""
+        now = int(self._site.now() * 1000)
+        return tuple(Fence(fence.name, fence.uid, max(0, fence.due - now)) for fence in self.fences.values())
 
     async def clean(self, outcome: WorkerOutcome) -> None:
         """Delete the pod of an attempt that has ended: with the others if the event ends soon, else by itself."""

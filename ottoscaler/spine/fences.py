@@ -55,7 +55,8 @@ class Guard:
             self._nursery.start_soon(self._guard, fence, event_id)
 
     async def _guard(self, fence: Fence, event_id: str) -> None:
-        seconds = max(0.0, fence.due / 1000 - self._site.now())  # one from the list may be due already
+        left = fence.due / 1000 - self._site.now()  # by the clock of Redis where it is from the list
+        seconds = min(max(self._period, left), self._site.patience.create_fence)
         with trio.move_on_after(seconds), self._site.fleet.follow(fence.name) as follow:
             while True:
                 late = await follow.wait(

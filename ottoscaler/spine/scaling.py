@@ -185,7 +185,7 @@ class Scaling:
         """The present attempt of a worker; `is_new`: it was planned here, so no earlier owner can have begun it."""
         uid, fence_until = self._attempts.accepted(index)
         number = self._attempts.number(index)
-        fence_from = fence_until - self._site.patience.create_fence if fence_until else 0.0
+        fence_from = min(self._site.now(), fence_until - self._site.patience.create_fence) if fence_until else 0.0
         if self._is_inherited_unclean and not uid and not is_new:
             fence_from = self._site.now()
         worker = self._workers[index] = Worker(
@@ -288,7 +288,7 @@ class Scaling:
         started = None if first == math.inf else first
         gaps, now = self._logs.gaps(), self._site.now()
         pairs = result_pairs(self._passed_on, outcomes, started=started, completed=now, log_gaps=gaps)
-        fences = tuple(self._cleanup.fences.values())
+        fences = self._cleanup.fences_left()
         kept = kept_of(self._event, pairs)
         await self._site.ledger.close(Closing(self._event.id, "results", pairs, self.claim, fences, kept))
         log.info("scale_up closed", **self._facts, stage="closed", **figures(pairs))

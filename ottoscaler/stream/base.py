@@ -102,7 +102,9 @@ class Tending:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A finished pod that stays for a while, as a create that was never answered might still arrive. `due` in ms."""
+    """A finished pod that stays for a while, as a create that was never answered might still arrive. `due`: until when,
+    in ms by the clock of Redis; in a `Closing` how many ms from then on, for the clocks of owners may differ.
+    """
 
     name: str
     uid: str

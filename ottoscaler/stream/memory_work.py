@@ -197,7 +197,7 @@ def close(server: MemoryServer, closing: Closing) -> Closed:
     server.remember(server.done, event_id, f"{closing.target} {entry_id}", DAY)
     server.events.acknowledge(server.keys.group, id_)
     for fence in closing.fences:
-        server.fences[fence.name, fence.uid] = fence.due
+        server.fences[fence.name, fence.uid] = server.now() + fence.due
     if _is_needed_no_more(server, id_):
         server.events.delete(id_)
     server.wake()

@@ -1,5 +1,6 @@
 """Finished pods that were kept as fences: when they are due they go, together and no faster than the throttle lets."""
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -8,7 +9,7 @@ from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from tests.spine.scaler import Scaler
 from tests.spine.stage import INSTANCE, NAMESPACE
 from tests.spine.test_taker import open_play, put_finished
-from tests.spine.world import World
+from tests.spine.world import Plan, World, ambiguous
 
 FENCES = 40
 AT_ONCE = 4  # the scaler's throttle
@@ -60,3 +61,44 @@ async def test_no_pod_of_anybody_else_is_taken_for_a_fence(autojump_clock: MockC
         assert sorted(world.writes) == [("delete", "ours"), ("delete", "stripped")]
         assert sorted(world.reads) == ["empty", "nobody", "stranger", "stripped"]
         assert not server.fences
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+async def test_a_fence_lasts_as_long_by_whatever_clock(autojump_clock: MockClock, skew: float) -> None:
+    """An owner whose clock is an hour off keeps a finished pod for the fence's time, no shorter and no longer: the pod
+    is let go by the clock of Redis.
+    """
+    async with open_play() as scaler:
+        world, server = scaler.kube._world, scaler.stream._server
+        world.plan = lambda labels: Plan()
+        scaler.skew = skew
+        scaler.kube.fail = lambda verb, name: ambiguous(verb) if verb == "created" else None
+        producer = MemoryStream(server, "producer")
+        await producer.add_event([("type", "scale_up"), ("pod_count", "1"), ("task_id", "a")], "token")
+        await trio.sleep(50)
+        assert [fields["status"] for _, fields in await producer.read_entries("results", "0", 9, 0.0)] == ["succeeded"]
+        assert len(world.pods) == len(await producer.list_fences()) == 1
+        await trio.sleep(15)
+        assert (world.pods, await producer.list_fences()) == ({}, [])
+
+
+async def test_a_former_owner_whose_clock_was_ahead_makes_no_fence_last_longer(autojump_clock: MockClock) -> None:
+    """What it wrote down of a create without an answer is measured by the new owner's clock, and no longer than a fence
+    of its own would last.
+    """
+    async with open_play() as scaler:
+        world, server = scaler.kube._world, scaler.stream._server
+        world.plan = lambda labels: Plan(duration=5)
+        scaler.skew = 3600.0
+        scaler.kube.fail = lambda verb, name: ambiguous(verb) if verb == "created" else None
+        producer = MemoryStream(server, "producer")
+        await producer.add_event([("type", "scale_up"), ("pod_count", "1"), ("task_id", "a")], "token")
+        await trio.sleep(3)
+        async with trio.open_nursery() as nursery:
+            second = Scaler(world, server, "second")
+            nursery.start_soon(second.run)
+            await trio.sleep(1)
+            scaler.drain.request("SIGTERM")
+            await trio.sleep(200)
+            assert (world.pods, await producer.list_fences()) == ({}, [])
+            nursery.cancel_scope.cancel(reason="the test is over")

@@ -152,7 +152,7 @@ end
 redis.call('SET', done, args.target .. ' ' .. entry_id, 'PX', DAY)
 redis.call('XACK', stream, group, id)
 for _, fence in ipairs(args.fences) do
-  redis.call('ZADD', key('fences'), fence[2], fence[1])
+  redis.call('ZADD', key('fences'), text(now() + fence[2]), fence[1])
 end
 if is_needed_no_more() then
   redis.call('XDEL', stream, id)
