@@ -46,6 +46,8 @@ class Scaler:
         """Who forwards the logs of workers, when somebody does."""
         self.open_traces: Callable[[str, Callable[[], float]], Traces] = lambda era, now: NO_TRACES
         """Who records traces: given the era and the clock."""
+        self.skew = 0.0
+        """So many seconds its clock is ahead."""
         self._name = session
 
     async def run(self, before: Callable[[Scaler], Any] = lambda scaler: None) -> None:
@@ -80,7 +82,7 @@ class Scaler:
             patience=Patience(cleanup_delay=self.settings.cleanup_delay_seconds),
             backoff=BACKOFF,
             retries=_build_policy(self.settings),
-            now=lambda: self.stream._server.now() / 1000,
+            now=lambda: self.stream._server.now() / 1000 + self.skew,
         )
         site = replace(site, traces=self.open_traces(era.id, site.now))
         doors = Doors()
