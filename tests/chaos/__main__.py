@@ -29,11 +29,12 @@ from pathlib import Path
 import trio
 from rich.console import Console
 
-from tests.chaos import aimed, heavy, light, light_verdict, verdict
+from tests.chaos import aimed, aimed_verdict, heavy, light, light_verdict, verdict
 from tests.chaos.light_stage import Run
 from tests.chaos.reports import Report, heavy_table, light_table
 
 LIGHT_RUNS = 2000
+JUDGES: dict[str, Callable[[Run], None]] = {"light": light_verdict.judge, "aimed": aimed_verdict.judge_aimed}
 IN_ONE_PROCESS: dict[str, Callable[[int], Run]] = {"light": light.run, "aimed": aimed.run}
 HEAVY_RUNS = 10
 BATCH = 20
@@ -104,7 +105,7 @@ def _play_one_light(kind: str, seed: int) -> Report:
     report = Report(kind, seed, harm=harm, events=len(made.sent), workers=len(made.world.runs))
     report.seconds = time.monotonic() - begun
     try:
-        light_verdict.judge(made)
+        JUDGES[kind](made)
     except AssertionError as error:
         report.broken = f"{error}\nharm: {made.harm}"
     return report

@@ -9,34 +9,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache, partial
+from typing import Any, NamedTuple
 
 import trio
 
-from ottoscaler.errors import Unavailable
-from ottoscaler.rpc.door import ScaleUpCall
-from ottoscaler.stream.memory import MemoryServer, MemoryStream
-from tests.chaos.aimed_harms import AIMED, Aim
-from tests.chaos.asking import ask, ask_last, watch_entries
-from tests.chaos.light import is_guarded, send
+from ottoscaler.stream.memory import MemoryServer
+from tests.chaos.aimed_harms import AIMED, OPENING, Aim
+from tests.chaos.aimed_scenes import SCENES, Scene
+from tests.chaos.aimed_truth import Truth
+from tests.chaos.asking import ask_last, watch_entries
+from tests.chaos.light import is_guarded
 from tests.chaos.light_stage import Replica, Run
 from tests.chaos.light_verdict import is_well, settle
-from tests.chaos.pipelines import pipeline_entry
 from tests.spine.determinism import LeapingClock, schedule_from
 from tests.spine.world import Plan, World
 
 LONGEST_WORK = 40.0
 """Harm that was aimed at a later step is not done."""
-UP = {"type": "scale_up", "pod_count": "1", "task_id": "a"}
-TWO = UP | {"pod_count": "2"}
-SCENES = ("one", "two", "down", "cancel", "pipeline", "request")
 PLANS = (
     Plan(start_delay=0.05, duration=0.1),
     Plan(start_delay=0.3, duration=1.0),
     Plan(start_delay=0.3, duration=1.0, exit_code=1),
     Plan(start_delay=0.3, duration=5.0, ignores_term=True),
+    Plan(start_delay=0.3, duration=1.0, finalizer_seconds=8.0),
+    Plan(start_delay=2.0, duration=0.5, exit_code=3),
 )
+PHASE_LAGS = (1.1, 1.1, 1.1, 1.1, 0.0, 0.0, 4.0, 12.0)
+"""Seconds between the end of a worker and its pod's final phase."""
 
 
 class Steps:
@@ -78,14 +78,11 @@ async def _do_later(seconds: float, act: Callable[[], None]) -> None:
 def run(seed: int) -> Run:
     """Play a seed."""
     dice = random.Random(seed)
-    scene, plan, replicas, attempts = (
-        dice.choice(SCENES),
-        dice.choice(PLANS),
-        dice.randint(1, 3),
-        dice.choice([1, 1, 3]),
-    )
-    steps = steps_of(scene, PLANS.index(plan), replicas, attempts)
-    return play(seed, scene, plan, replicas, attempts, list(_aims(dice, steps)))
+    scene = dice.choice(sorted(SCENES))
+    attempts = dice.choice([1, 1, 3])
+    work = Work(scene, dice.randrange(len(PLANS)), dice.randint(1, 3), SCENES[scene].attempts or attempts)
+    steps = steps_of(work)
+    return play(seed, work, dice.choice(PHASE_LAGS), list(_aims(dice, steps)))
 
 
 def _aims(dice: random.Random, steps: int) -> Iterator[Aim]:
@@ -93,35 +90,47 @@ def _aims(dice: random.Random, steps: int) -> Iterator[Aim]:
     for number in range(dice.choice([1, 2, 2, 3])):
         near = number and dice.random() < 0.6
         step = step + dice.randint(0, 12) if near else dice.randrange(steps)
-        yield Aim(
-            step, dice.choice(sorted(AIMED)), dice.randrange(3), dice.choice([0.05, 0.5, 4.0, 12.0]), dice.random()
-        )
+        name = dice.choice(OPENING if not number and dice.random() < 0.4 else sorted(AIMED))
+        yield Aim(step, name, dice.randrange(3), dice.choice([0.05, 0.5, 4.0, 12.0]), dice.random())
+
+
+class Work(NamedTuple):
+    """What is done: a scene, which of the plans all its workers have, by how many replicas, WORKER_MAX_ATTEMPTS."""
+
+    scene: str
+    plan: int
+    replicas: int
+    attempts: int
 
 
 @cache
-def steps_of(scene: str, plan: int, replicas: int, attempts: int) -> int:
+def steps_of(work: Work) -> int:
     """The steps of this work when nothing goes wrong."""
-    made = play(1, scene, PLANS[plan], replicas, attempts, [])
-    return made.steps
+    return play(1, work, PHASE_LAGS[0], []).steps
 
 
-def play(seed: int, scene: str, plan: Plan, replicas: int, attempts: int, aims: list[Aim]) -> Run:
+def play(seed: int, work: Work, phase_lag: float, aims: list[Aim]) -> Run:
     """Play this work with these harms."""
-    made = Run(seed, World(plan=lambda labels: plan), MemoryServer(started_at=1_760_000_000.0), attempts=attempts)
+    plan = PLANS[work.plan]
+    world = World(plan=lambda labels: plan, phase_lag=phase_lag)
+    made = Run(seed, world, MemoryServer(started_at=1_760_000_000.0), attempts=work.attempts)
+    made.scene = work.scene
+    made.truth = Truth(world)
+    made.is_run_again = "platform_retry_started" in SCENES[work.scene].settings
     schedule_from(seed)
     with (clock := LeapingClock()).sleeping_here():
-        trio.run(_play, made, scene, replicas, aims, clock=clock)
+        trio.run(_play, made, SCENES[work.scene], work.replicas, aims, clock=clock)
     return made
 
 
-async def _play(made: Run, scene: str, count: int, aims: list[Aim]) -> None:
+async def _play(made: Run, scene: Scene, count: int, aims: list[Aim]) -> None:
     steps, dice = Steps(made, aims), random.Random(made.seed)
     made.on_step = steps.take
     _tell_changes(made.world, steps)
     watch_entries(made.server, made.asked, made.sent)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.world.run)
-        made.replicas = replicas = [Replica(made, number) for number in range(count)]
+        made.replicas = replicas = [Replica(made, number, **scene.settings) for number in range(count)]
         made.world.is_guarded = partial(is_guarded, made, replicas)
         for replica in replicas:
             nursery.start_soon(replica.live)
@@ -129,64 +138,29 @@ async def _play(made: Run, scene: str, count: int, aims: list[Aim]) -> None:
         async with trio.open_nursery() as steps.nursery:
             steps.has_begun = True
             with trio.move_on_after(LONGEST_WORK):
-                await _work(made, scene, replicas, dice)
+                await scene.work(made, replicas, dice)
                 while not is_well(made, replicas):  # noqa: ASYNC110 - nobody tells
                     await trio.sleep(0.25)
             made.steps = steps.count
             steps.give_up()
-        made.server.weather = "fine"
+        made.server.weather, made.is_cured = "fine", True
+        made.world.late_creates.clear()
+        made.world.strangers.clear()
         for replica in replicas:
             replica.recover()
+        made.calm_at = trio.current_time()
         await ask_last(made.asked, replicas, dice)
         await settle(made, replicas)
+        ends = (made.server.results.last[0], made.server.dead_letters.last[0])
+        made.waited = max(ends) / 1000 - 1_760_000_000.0 - made.calm_at
         nursery.cancel_scope.cancel(reason="the run is over")
 
 
 def _tell_changes(world: World, steps: Steps) -> None:
     publish = world._publish
 
-    def told(kind: str, pod: dict[str, object]) -> None:
+    def told(kind: str, pod: dict[str, Any]) -> None:
         publish(kind, pod)
         steps.take(f"pod {kind}")
 
     world._publish = told  # type: ignore[method-assign]  # the one way of every change
-
-
-async def _work(made: Run, scene: str, replicas: list[Replica], dice: random.Random) -> None:
-    stream = MemoryStream(made.server, "producer")
-    match scene:
-        case "one":
-            await _send(made, stream, UP, "1")
-        case "two":
-            await _send(made, stream, TWO, "1")
-        case "down":
-            await _send(made, stream, TWO, "1")
-            await trio.sleep(dice.choice([0.0, 0.2, 0.6]))
-            await _send(made, stream, {"type": "scale_down", "pod_count": "1", "task_id": "a"}, "2")
-        case "cancel":
-            await _send(made, stream, TWO, "1")
-            await trio.sleep(dice.choice([0.0, 0.2, 0.6]))
-            await _send(made, stream, {"type": "cancel", "event_id": min(made.sent)}, "2")
-        case "pipeline":
-            await _send(made, stream, pipeline_entry(dice), "1")
-        case "request":
-            made.asked.calls["r0"] = call = ScaleUpCall(worker_count=1, task_id="a", request_id="r0")
-            async with trio.open_nursery() as nursery:
-                for replica in replicas[:2]:
-                    nursery.start_soon(_ask, made, call, replica, dice.choice([0.05, 2.0]))
-
-
-async def _send(made: Run, stream: MemoryStream, fields: dict[str, str], token: str) -> None:
-    """Add it, however often that takes. Redis may be emptied between the adding and the answer."""
-    log, is_sent = made.server.events, False
-    while not is_sent:
-        with suppress(Unavailable):
-            await send(made, stream, fields, token)
-            is_sent = True
-    if made.server.events is not log:
-        made.forgotten |= set(made.sent)
-
-
-async def _ask(made: Run, call: ScaleUpCall, replica: Replica, seconds: float) -> None:
-    with trio.move_on_after(seconds):
-        await ask(made.asked, call, replica)

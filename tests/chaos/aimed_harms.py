@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ottoscaler.errors import Unavailable
+import trio
+
+from ottoscaler.errors import Refused, Unavailable
 from tests.chaos.light_harms import take_away
 from tests.chaos.light_stage import Replica, Run, no_fault
+from tests.spine.stage import INSTANCE
 from tests.spine.world import ambiguous, lost
 
 Later = tuple[float, Callable[[], None]] | None
@@ -115,6 +119,7 @@ def _if_there(act: Callable[[Run, str], None], made: Run, name: str) -> None:
 
 
 def _delete(made: Run, name: str) -> None:
+    made.evictions += made.is_run_again
     take_away(made, name, made.world.remove)
 
 
@@ -124,6 +129,7 @@ def _evict(made: Run, name: str) -> None:
 
 
 def _strip(made: Run, name: str) -> None:
+    made.evictions += made.is_run_again
     made.excused.add(name)
     made.world.strip_labels(name)
 
@@ -140,6 +146,83 @@ def _trim(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
     if group is not None:
         made.server.events.trim(sum(id_ > group.last for id_ in made.server.events.entries))
     return None
+
+
+def _forbidden(verb: str) -> Exception:
+    return Refused('pods "p" is forbidden: User "otto" cannot delete resource "pods"', status=403, reason="Forbidden")
+
+
+def _over_quota(verb: str) -> Exception:
+    return Refused('pods "p" is forbidden: exceeded quota: pods', status=403, reason="Forbidden")
+
+
+def _silent_watch(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+    if replicas[0].scaler is not None:
+        replicas[0].scaler.kube.silent_until = trio.current_time() + 3 * aim.seconds
+    return None
+
+
+def _late_list(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+    """The watch is cut for good, and the list that it brings arrives when it is no longer true."""
+    if (scaler := replicas[0].scaler) is None:
+        return None
+    scaler.kube.list_delay = aim.seconds
+    replicas[0].api_fault = lambda verb, name: lost(verb) if verb == "watch" else None
+    scaler.kube.cut_watch()
+
+    def over() -> None:
+        replicas[0].api_fault = no_fault
+        scaler.kube.list_delay = 0.0
+
+    return aim.seconds + 0.2, over
+
+
+def _stranger(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+    """The next create meets somebody else's pod of its name."""
+    another, former = {"ottoscaler/instance": "x"}, {"ottoscaler/instance": INSTANCE, "ottoscaler/era": "before"}
+    labels: tuple[dict[str, str], ...] = ({}, another, former)
+    made.world.strangers.append(labels[int(aim.dice * 3)])
+    return None
+
+
+def _relabel(made: Run, name: str) -> None:
+    """Somebody writes another label: whose pod it is must not be believed of it."""
+    dice = random.Random(name)
+    made.evictions += made.is_run_again
+    label, value = dice.choice(
+        [("event-id", "1-1"), ("index", "7"), ("attempt", "2"), ("index", "x"), ("era", "another"), ("instance", "x")]
+    )
+    made.excused.add(name)
+    if label == "instance":
+        made.world.strip_labels(name, instance=value)
+        return
+    made.world.change(name, lambda pod: pod["metadata"]["labels"].update({f"ottoscaler/{label}": value}))
+
+
+def _clock(sign: float) -> Harm:
+    def harm(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+        replicas[0].set_skew(sign * (3600.0 if aim.dice < 0.3 else 10 * aim.seconds))
+        return None
+
+    return harm
+
+
+def _link(how: str) -> Harm:
+    def harm(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+        replicas[0].link = how
+        return aim.seconds, partial(setattr, replicas[0], "link", "fine")
+
+    return harm
+
+
+def _double(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+    """The owner is killed, and whoever takes over soon after."""
+    replicas[0].kill()
+
+    def kill_others() -> None:
+        _kill_all(made, replicas[1:], what, aim)
+
+    return 3.0 + aim.dice, kill_others
 
 
 AIMED: dict[str, Harm] = {
@@ -160,6 +243,23 @@ AIMED: dict[str, Harm] = {
     "pod deleted by hand": _to_pod(_delete),
     "labels stripped": _to_pod(_strip),
     "evicted": _to_pod(_evict),
+    "API answers no question": _api(lost, "get"),
+    "API reads nothing": _api(lost, "get", "list", "watch"),
+    "API refuses deletes": _api(_forbidden, "delete"),
+    "API refuses creates for now": _api(_over_quota, "create"),
+    "watch silent": _silent_watch,
+    "list late": _late_list,
+    "stranger": _stranger,
+    "label changed": _to_pod(_relabel),
+    "clock ahead": _clock(1.0),
+    "clock behind": _clock(-1.0),
+    "one refused by Redis": _link("refusing"),
+    "one not answered by Redis": _link("deaf"),
+    "one cut off from Redis": _link("silent"),
+    "one answered late by Redis": _link("slow"),
+    "double takeover": _double,
     "Redis emptied": _empty,
     "stream trimmed": _trim,
 }
+OPENING = ("late create", "API answers no create", "kill -9", "clock ahead", "clock behind", "watch silent")
+"""Harm that makes other harm worse, and so comes first more often."""

@@ -41,13 +41,13 @@ class Answering(Protocol):
 
 
 def watch_entries(server: MemoryServer, asked: Asked, sent: dict[str, dict[str, str]]) -> None:
-    """Note every entry with a request id, and every stage of a pipeline, whoever adds it."""
+    """Note every entry with a request id, every stage of a pipeline, and every replay, whoever adds it."""
     add = server.add_entry
 
     def noted(pairs: Sequence[tuple[str | bytes, str | bytes]]) -> str:
         event_id = add(pairs)
         fields = {_text(name): _text(value) for name, value in pairs}
-        if "otto.parent" in fields:
+        if "otto.parent" in fields or "otto.replay_of" in fields:
             sent[event_id] = fields
         if request_id := fields.get("otto.request_id"):
             sent[event_id] = fields

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +12,16 @@ from typing import Any, TypeVar
 import trio
 
 from ottoscaler.calls.door import Calls
+from ottoscaler.errors import Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.startup import StartupFailed, StartupStopped
+from ottoscaler.stream.dead_letters import Replayed
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from tests.chaos.aimed_truth import Truth
 from tests.chaos.asking import Asked
 from tests.spine.scaler import Scaler
-from tests.spine.world import World, WorldKube
+from tests.spine.world import World
+from tests.spine.world_kube import WorldKube
 
 T = TypeVar("T")
 
@@ -45,8 +49,27 @@ class Run:
     results: list[dict[str, str]] = field(default_factory=list)
     dead: list[dict[str, str]] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
+    scene: str = ""
+    """What of `aimed_scenes.py` was played; none in light chaos."""
+    truth: Truth | None = None
+    """What became of every pod, where somebody notes it."""
+    is_cured: bool = False
+    """Whether the events of the task `poison` can be handled by now."""
+    replays: list[Replayed] = field(default_factory=list)
+    """What was answered to who replayed dead letters."""
+    is_run_again: bool = False
+    """Whether workers that had started are run again when their pods are taken away (PLATFORM_RETRY_STARTED)."""
+    calm_at: float = 0.0
+    """When all harm had ended (virtual s)."""
+    waited: float = 0.0
+    """So long after that the last event had its entry (s)."""
     asked: Asked = field(default_factory=Asked)
     replicas: list[Replica] = field(default_factory=list)
+
+    def is_poison(self, pod: str) -> bool:
+        """Whether this is a pod of an event whose handling breaks."""
+        return any(id_ in pod for id_, fields in self.sent.items() if fields.get("task_id") == "poison")
+
     steps: int = 0
     """How many of these there were until all was well (`aimed.py`)."""
     on_step: Callable[[str], None] = lambda what: None
@@ -68,6 +91,12 @@ class Replica:
         self.scaler: Scaler | None = None
         self.calls: Calls | None = None
         self.api_fault: Callable[[str, str], Exception | None] = no_fault
+        self.link = "fine"
+        """Its own way to Redis: `refusing` = no call arrives, `deaf` = all are carried out and no answer comes back,
+        `silent` and `slow` = nothing arrives, or comes back, until it is fine again.
+        """
+        self.skew = 0.0
+        """So many seconds its clock is ahead."""
         self.is_retired = False
         self._life: trio.CancelScope | None = None
         self._thawed = trio.Event()
@@ -81,7 +110,8 @@ class Replica:
             name = f"r{self.number}-{self.starts}"
             self.scaler = Scaler(self.run.world, self.run.server, name, **self._settings)
             self.scaler.kube.fail = self._fail
-            self.scaler.stream = Redis(self.run.server, name, self.wait_thawed, self.run.on_step)
+            self.scaler.skew = self.skew
+            self.scaler.stream = Redis(self.run.server, name, self)
             self._freeze_writes(self.scaler.kube)
             with trio.CancelScope() as self._life:
                 with suppress_ends():
@@ -127,9 +157,17 @@ class Replica:
         if trio.current_time() >= self._frozen_until:
             self._thawed.set()
 
+    def set_skew(self, seconds: float) -> None:
+        """Its clock is so much ahead, now and in its next lives."""
+        self.skew = seconds
+        if self.scaler is not None:
+            self.scaler.skew = seconds
+
     def recover(self) -> None:
         """All harm is over."""
-        self.api_fault = no_fault
+        self.api_fault, self.link = no_fault, "fine"
+        if self.scaler is not None:
+            self.scaler.kube.list_delay = self.scaler.kube.silent_until = 0.0
         self._thawed.set()
 
     def is_idle(self) -> bool:
@@ -146,7 +184,10 @@ class Replica:
         rings = getattr(self.scaler, "rings", None)
         if self.scaler is None or rings is None or self.api_fault is not no_fault or not self._thawed.is_set():
             return False
-        is_prompt = self.scaler.kube._latency < 0.1 and rings._site.writes.paused_until <= trio.current_time()
+        kube = self.scaler.kube
+        if self.link != "fine" or kube.silent_until > trio.current_time() or kube.list_delay:
+            return False
+        is_prompt = kube._latency < 0.1 and rings._site.writes.paused_until <= trio.current_time()
         return is_prompt and rings.vitals.is_ready and bool(rings._session.is_valid())
 
     async def wait_thawed(self) -> None:
@@ -156,6 +197,8 @@ class Replica:
 
     def _fail(self, verb: str, name: str) -> Exception | None:
         self.run.on_step(verb)
+        if verb == "create" and not self.run.is_cured and self.run.is_poison(name):
+            raise RuntimeError(f"a bug that only {name} meets")
         return self.api_fault(verb, name)
 
     def _freeze_writes(self, kube: WorldKube) -> None:
@@ -177,16 +220,11 @@ class Redis(MemoryStream):
     either others may come in between, and one for both is most of what a run costs.
     """
 
-    def __init__(
-        self,
-        server: MemoryServer,
-        session: str,
-        wait_thawed: Callable[[], Awaitable[None]],
-        on_step: Callable[[str], None],
-    ) -> None:
+    def __init__(self, server: MemoryServer, session: str, replica: Replica) -> None:
         super().__init__(server, session)
-        self._wait_thawed = wait_thawed
-        self._on_step = on_step
+        self._replica = replica
+        self._wait_thawed = replica.wait_thawed
+        self._on_step = replica.run.on_step
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
         if is_late := random.random() < 0.5:
@@ -195,7 +233,15 @@ class Redis(MemoryStream):
         while self._server.weather == "silent":
             await self._server.changed.wait()
         self._on_step(name)
+        while self._replica.link == "silent":  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.05)
+        if self._replica.link == "refusing":
+            raise Unavailable("this replica cannot reach Redis", address="memory://")
         answer = self._carry_out(name, script)
+        if self._replica.link == "deaf":
+            raise Unavailable("this replica does not hear Redis", address="memory://")
+        while self._replica.link == "slow":  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.05)
         self._on_step(f"{name} done")
         if not is_late:
             await trio.lowlevel.checkpoint()

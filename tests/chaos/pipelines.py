@@ -43,7 +43,7 @@ def _broken(asked: Fields, result: Fields, ends: Mapping[str, Fields]) -> Iterat
         yield f"stages {list(stages)} ended as {list(ended)}"
         return
     for stage_id, stage in ended.items():
-        met = [ended[needed]["status"] == "completed" for needed in stages[stage_id]["depends_on"]]
+        met = [ended[needed]["status"] == "completed" for needed in stages[stage_id].get("depends_on", [])]
         end = ends.get(stage["event_id"], {})
         if stage["event_id"] and not all(met):
             yield f"{stage_id} was started without what it needs: {result}"

@@ -44,7 +44,8 @@ from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session
 from tests.proof.policy_requests import Requests
 from tests.spine.scaler import BACKOFF
-from tests.spine.world import World, WorldKube
+from tests.spine.world import World
+from tests.spine.world_kube import WorldKube
 
 CONFINED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 LIMITS = {"limits": {"cpu": "500m", "memory": "64Mi"}}

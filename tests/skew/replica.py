@@ -19,7 +19,8 @@ from ottoscaler.spine.rings import Rings
 from ottoscaler.startup import Startup
 from ottoscaler.stream.redis import RedisStream
 from ottoscaler.stream.session import Session
-from tests.spine.world import Plan, World, WorldKube
+from tests.spine.world import Plan, World
+from tests.spine.world_kube import WorldKube
 from tests.stream.backends import RedisBackend
 from tests.stream.servers import Server
 

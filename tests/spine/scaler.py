@@ -27,7 +27,8 @@ from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.session import Session
 from ottoscaler.throttle import Throttle
 from tests.spine.stage import INSTANCE, NAMESPACE, build_pod, name_pod
-from tests.spine.world import World, WorldKube
+from tests.spine.world import World
+from tests.spine.world_kube import WorldKube
 
 BACKOFF = Backoff(0.1, 1.0, jitter=0.0)
 

@@ -26,7 +26,8 @@ from ottoscaler.stream.base import Claim, Entry, Lane, Registration
 from ottoscaler.stream.memory import MemoryServer, MemoryStream
 from ottoscaler.stream.progress import Progress
 from ottoscaler.throttle import Throttle
-from tests.spine.world import World, WorldKube
+from tests.spine.world import World
+from tests.spine.world_kube import WorldKube
 
 INSTANCE, ERA, NAMESPACE = "instance-1", "era-1", "otto"
 

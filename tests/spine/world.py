@@ -2,23 +2,22 @@
 
 Objects are never changed in place: each change publishes a new one, so that all who were told of a pod share one copy.
 
-`World` is the cluster: it outlives the scalers that a test starts and kills. `WorldKube` is one scaler's client of
-it, with the methods that the spine uses of `ottoscaler.kube.client.Kube`. What each worker did is kept in
+`World` is the cluster: it outlives the scalers that a test starts and kills. `WorldKube` (`world_kube.py`) is one
+scaler's client of it. What each worker did is kept in
 `World.runs`, the judge of "never twice".
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from ottoscaler.errors import Ambiguous, Conflict, Expired, NotFound, Unavailable
-from ottoscaler.kube.client import WatchEvent
+from ottoscaler.errors import Ambiguous, Conflict, Expired, Unavailable
 
 LABEL = "ottoscaler/"
 
@@ -33,6 +32,8 @@ class Plan:
     stuck: str = ""
     reason: str = ""
     ignores_term: bool = False
+    finalizer_seconds: float = 0.0
+    """So long somebody's finalizer keeps a pod whose deletion was asked for and whose worker has ended."""
 
 
 class World:
@@ -51,12 +52,16 @@ class World:
         self.reads: list[str] = []
         self.late_creates: list[float] = []
         """For each of the next creates: its client gets no answer, and it is carried out so many seconds later."""
+        self.strangers: list[dict[str, str]] = []
+        """The next creates meet a pod of their name, with these labels."""
         self.creates_to_come: list[str] = []
         """Such creates that are not carried out yet."""
         self.is_guarded: Callable[[str], bool] = lambda event_id: True
         """Whether somebody could delete at once what comes late for an event."""
         self.unguarded: set[str] = set()
         """Pods that came late while nobody could."""
+        self.came_late: set[str] = set()
+        """Pods of creates that were carried out later."""
         self.version = 100
         self.history_kept = 100_000
         """Changes that a watch can still be told; one from before them is answered 410."""
@@ -66,6 +71,7 @@ class World:
         self._warned = trio.Event()
         self._of_pod: dict[str, trio.Event] = {}
         """Who waits for a change of one pod, by its name."""
+        self._finalizers: dict[str, float] = {}
         self._uids = itertools.count(1)
         self._nursery: trio.Nursery | None = None
 
@@ -88,6 +94,11 @@ class World:
         self._nursery.start_soon(self._live, name, pod["metadata"]["uid"])
         return self.pods[name]
 
+    def put_stranger(self, name: str, labels: dict[str, str]) -> None:
+        """Somebody else has made a pod of this name, which runs on."""
+        metadata = {"name": name, "labels": labels, "uid": f"uid-{next(self._uids)}"}
+        self._publish("ADDED", {"metadata": metadata, "spec": {}, "status": {"phase": "Running"}})
+
     def create_later(self, body: Mapping[str, Any], seconds: float) -> None:
         """Carry out a create when its client is long gone."""
 
@@ -96,6 +107,7 @@ class World:
             self.creates_to_come.remove(body["metadata"]["name"])
             with suppress(Conflict):
                 self.create(body)
+                self.came_late.add(body["metadata"]["name"])
                 if not self.is_guarded(body["metadata"]["labels"][LABEL + "event-id"]):
                     self.unguarded.add(body["metadata"]["name"])
 
@@ -111,9 +123,30 @@ class World:
         if uid is not None and pod["metadata"]["uid"] != uid:
             raise Conflict("the UID in the precondition does not match", status=409, reason="Conflict")
         if pod["status"]["phase"] == "Running":
-            self._change(name, lambda now: now["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:09Z"))
+            self._mark_deleted(name)
         else:
+            self._let_go(name)
+
+    def _mark_deleted(self, name: str) -> None:
+        self._change(name, lambda now: now["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:09Z"))
+
+    def _let_go(self, name: str) -> None:
+        """It is deleted and does not run: gone once its finalizer is."""
+        pod = self.pods[name]
+        seconds = self._finalizers.get(pod["metadata"]["uid"], 0.0)
+        if not seconds:
             self._publish("DELETED", pod)
+            return
+
+        async def later() -> None:
+            await trio.sleep(seconds)
+            if name in self.pods and self.pods[name]["metadata"]["uid"] == pod["metadata"]["uid"]:
+                self._publish("DELETED", self.pods[name])
+
+        if "deletionTimestamp" not in pod["metadata"]:
+            self._mark_deleted(name)
+        assert self._nursery is not None
+        self._nursery.start_soon(later)
 
     def remove(self, name: str) -> None:
         """Somebody deletes the pod by force, behind everybody's back."""
@@ -141,20 +174,28 @@ class World:
         self._warned.set()
         self._warned = trio.Event()
 
-    def strip_labels(self, name: str) -> None:
-        """Somebody takes the labels away: the pod lives, but leaves every selector with its previous content."""
+    def strip_labels(self, name: str, **left: str) -> None:
+        """Somebody takes the labels away, or changes the instance: the pod lives, but leaves every selector with its
+        previous content.
+        """
         pod = self.pods[name]
+        changed = {LABEL + label: value for label, value in left.items()}
+        labels = {**pod["metadata"]["labels"], **changed} if left else {}
         self._publish("DELETED", pod)
-        self._publish("ADDED", {**pod, "metadata": {**pod["metadata"], "labels": {}}})
+        self._publish("ADDED", {**pod, "metadata": {**pod["metadata"], "labels": labels}})
 
     async def _live(self, name: str, uid: str) -> None:
         pod = self.pods[name]
         plan = self.plan(pod["metadata"]["labels"])
+        if plan.finalizer_seconds:
+            self._finalizers[uid] = plan.finalizer_seconds
         if plan.stuck:
             waiting = {"waiting": {"reason": plan.stuck, "message": plan.reason}}
             self._set_state(name, uid, waiting, "Pending")
             return
         await trio.sleep(plan.start_delay)
+        if name in self.pods and "deletionTimestamp" in self.pods[name]["metadata"]:
+            return  # no node starts what is on its way out
         if not self._set_state(name, uid, {"running": {"startedAt": "2026-01-01T00:00:01Z"}}, "Running"):
             return
         labels = pod["metadata"]["labels"]
@@ -170,7 +211,7 @@ class World:
         await trio.sleep(self.phase_lags.get(labels[LABEL + "index"], self.phase_lag))
         self._set_state(name, uid, ended, "Failed" if code else "Succeeded")
         if name in self.pods and "deletionTimestamp" in self.pods[name]["metadata"]:
-            self._publish("DELETED", self.pods[name])
+            self._let_go(name)
 
     async def _wait_deleted(self, name: str, uid: str, seconds: float) -> bool:
         with trio.move_on_after(seconds):
@@ -235,130 +276,6 @@ class World:
         self._changed = trio.Event()
 
 
-class WorldKube:
-    """One scaler's client. Faults: `fail` is asked before each request and may raise; `late` creates are carried out
-    later.
-    """
-
-    address = "https://world"
-
-    def __init__(self, world: World, may_write: Callable[[], None] = lambda: None, latency: float = 0.01) -> None:
-        self._world = world
-        self._may_write = may_write
-        self._latency = latency
-        self.fail: Callable[[str, str], Exception | None] = lambda verb, name: None
-        self._cuts = 0
-
-    def cut_watch(self) -> None:
-        """Reset the connection of the watch that is open now."""
-        self._cuts += 1
-        self._world.wake()
-
-    async def _write(self, verb: str, name: str) -> None:
-        self._may_write()
-        self._world.writes.append((verb, name))
-        await trio.sleep(self._latency / 2)
-        if error := self.fail(verb, name):
-            raise error
-
-    async def create_pod(self, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Kube.create_pod`."""
-        await self._write("create", body["metadata"]["name"])
-        if self._world.late_creates:
-            self._world.create_later(body, self._world.late_creates.pop())
-            raise Ambiguous("create: timed out", address=self.address)
-        pod = self._world.create(body)
-        await trio.sleep(self._latency / 2)
-        if error := self.fail("created", body["metadata"]["name"]):
-            raise error
-        return pod
-
-    async def delete_pod(
-        self, namespace: str, name: str, *, uid: str | None = None, resource_version: str | int | None = None, **_: Any
-    ) -> None:
-        """As `Kube.delete_pod`."""
-        await self._write("delete", name)
-        pod = self._world.pods.get(name)
-        if pod and resource_version and str(resource_version) != pod["metadata"]["resourceVersion"]:
-            raise Conflict("the object has been modified", status=409, reason="Conflict")
-        self._world.delete(name, uid)
-        await trio.sleep(self._latency / 2)
-
-    async def delete_finished_pods(self, namespace: str, selector: str, *, limit: int = 500) -> None:
-        """As `Kube.delete_finished_pods`."""
-        await self._write("deletecollection", selector)
-        wanted = _labels_of(selector)
-        for pod in list(self._world.pods.values()):
-            if wanted <= pod["metadata"]["labels"].items() and pod["status"]["phase"] in (
-                "Succeeded",
-                "Failed",
-            ):
-                self._world.delete(pod["metadata"]["name"])
-
-    async def get_pod(self, namespace: str, name: str) -> dict[str, Any]:
-        """As `Kube.get_pod`."""
-        self._world.reads.append(name)
-        await trio.sleep(self._latency)
-        if name not in self._world.pods:
-            raise NotFound(f'pods "{name}" not found', status=404, reason="NotFound")
-        return self._world.pods[name]
-
-    async def list_pods(self, namespace: str, selector: str) -> tuple[list[dict[str, Any]], int]:
-        """As `Kube.list_pods`."""
-        await trio.sleep(self._latency)
-        if error := self.fail("list", selector):
-            raise error
-        wanted = _labels_of(selector)
-        pods = [pod for pod in self._world.pods.values() if wanted <= pod["metadata"].get("labels", {}).items()]
-        return pods, self._world.version
-
-    async def watch_pods(
-        self, namespace: str, selector: str, resource_version: int, timeout_seconds: int = 30
-    ) -> AsyncIterator[WatchEvent]:
-        """As `Kube.watch_pods`; a bookmark ends each quiet watch."""
-        if error := self.fail("watch", selector):
-            raise error
-        if resource_version > self._world.version:
-            raise Expired("from the future")
-        version, deadline, cuts = resource_version, trio.current_time() + timeout_seconds, self._cuts
-        wanted = _labels_of(selector)
-        while True:
-            if self._cuts != cuts:
-                raise lost("watch")
-            for version, kind, pod in self._world.after(version):  # noqa: B007, B020 - goes on from the last one
-                if wanted <= pod["metadata"].get("labels", {}).items():
-                    yield WatchEvent(kind, pod)
-            if version < self._world.version:
-                continue
-            with trio.move_on_at(deadline) as limit:
-                await self._world.wait_change()
-            if limit.cancelled_caught:
-                break
-        yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
-
-    async def list_warnings(self, namespace: str) -> tuple[list[dict[str, Any]], int]:
-        """As `Kube.list_warnings`; versions count the warnings."""
-        await trio.sleep(self._latency)
-        if error := self.fail("list", "warnings"):
-            raise error
-        return list(self._world.warnings), len(self._world.warnings) + 1
-
-    async def watch_warnings(
-        self, namespace: str, resource_version: int, timeout_seconds: int = 30
-    ) -> AsyncIterator[WatchEvent]:
-        """As `Kube.watch_warnings`."""
-        if error := self.fail("watch", "warnings"):
-            raise error
-        told, deadline = resource_version - 1, trio.current_time() + timeout_seconds
-        while trio.current_time() < deadline:
-            for event in self._world.warnings[told:]:
-                yield WatchEvent("ADDED", event)
-            told = len(self._world.warnings)
-            with trio.move_on_at(deadline):
-                await self._world.wait_warning()
-        yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(told + 1)}})
-
-
 def long_world(**plan: object) -> World:
     """Workers that run for ten minutes unless they are stopped."""
     return World(lambda labels: Plan(duration=600, **plan))  # type: ignore[arg-type]  # fields of the plan
@@ -369,10 +286,6 @@ def copied(part: Any) -> Any:
     if isinstance(part, dict):
         return {name: copied(value) for name, value in part.items()}
     return [copied(value) for value in part] if isinstance(part, list) else part
-
-
-def _labels_of(selector: str) -> Set[tuple[str, str]]:
-    return dict(part.split("=") for part in selector.split(",")).items()
 
 
 def lost(verb: str) -> Unavailable:
