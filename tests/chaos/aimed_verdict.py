@@ -16,16 +16,24 @@ OWN = ("ExitCode", "Killed")
 BLIND = ("kill -9", "SIGTERM", "SIGSTOP", "watch", "list", "reads", "Redis", "labels", "label", "takeover")
 """Harm after which an end may have been missed by who owned the worker."""
 
+LONGEST_WAIT = 150.0
+"""Of an event after all harm (s): fences of 60 s are no part of it; three workers in a row may have three attempts,
+each of which may wait 10 s for its pod's last word.
+"""
+
 
 def judge_aimed(made: Run) -> None:
     """Raise `Broken` where a promise does not hold."""
     judge(made)
     assert made.truth is not None
+    _must(made.waited <= LONGEST_WAIT, f"an event waited {made.waited:.0f} s after all harm had ended")
     stopped = Counter[str]()
     for fields in made.results:
         if fields["event_id"] in made.forgotten or fields["type"] == "pipeline":
             continue
         workers = msgspec.json.decode(fields["workers"])
+        if not any(replica.skew for replica in made.replicas):
+            _must(fields["started_at"] <= fields["completed_at"], f"it ended before it began: {fields}")
         _judge_counts(fields, workers)
         if fields["type"] == "scale_up" and "original" not in fields:
             stopped["ups"] += sum(worker["cause"] == "Stopped" for worker in workers)
