@@ -37,8 +37,8 @@ class HandlerLike(Protocol):
     def open_log_stream(self) -> OpenStream:
         """Open a ForwardWorkerLogs call."""
 
-    async def notify(self, notification: bytes) -> bool:
-        """Tell a state; False: it could not keep it. Raises Unavailable."""
+    async def notify(self, notification: bytes, *, wait_open: Callable[[], Awaitable[None]]) -> bool:
+        """Tell a state, right after `wait_open`; False: it could not keep it. Raises Unavailable."""
 
 
 class _Farewells(Backlog):
@@ -130,7 +130,7 @@ class HandlerReceiver:
                 async with self._calls:
                     await self._wait_open()  # when its turn has come, for until then this process may have lost its own
                     self.states.ask()
-                    is_heard = await self._handler.notify(notification)
+                    is_heard = await self._handler.notify(notification, wait_open=self._wait_open)
                 self.states.find()
                 if is_heard:
                     return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -104,12 +104,21 @@ class Handler:
             exchange = connection.open_exchange(f"{_SERVICE}/ForwardWorkerLogs", self._headers(), wake)
             yield LogStream(self.address, exchange, wake)
 
-    async def notify(self, notification: bytes, seconds: float = 10.0) -> bool:
+    async def notify(
+        self,
+        notification: bytes,
+        seconds: float = 10.0,
+        *,
+        wait_open: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> bool:
         """Tell of a worker's state; False where the handler neither received nor ignored it. Raises `Unavailable`
-        without an answer.
+        without a connection, or an answer, in so many seconds each.
+
+        `wait_open` returns when sending is allowed: it is asked last, for connecting may take long.
         """
+        connection = await self._share_within(seconds)
+        await wait_open()
         with trio.move_on_after(seconds):
-            connection = await self._share()
             path = f"{_SERVICE}/NotifyWorkerStatus"
             exchange = connection.open_exchange(path, self._headers(seconds), lambda: None)
             try:
@@ -118,7 +127,15 @@ class Handler:
             finally:
                 exchange.cancel()
             return self._read_ack(exchange)
-        raise _unavailable(self.address, f"DEADLINE_EXCEEDED: no answer within {seconds:g} s")
+        raise self._late("answer", seconds)
+
+    async def _share_within(self, seconds: float) -> Connection:
+        with trio.move_on_after(seconds):
+            return await self._share()
+        raise self._late("connection", seconds)
+
+    def _late(self, what: str, seconds: float) -> Unavailable:
+        return _unavailable(self.address, f"DEADLINE_EXCEEDED: no {what} within {seconds:g} s")
 
     def _read_ack(self, exchange: Exchange) -> bool:
         try:

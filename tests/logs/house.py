@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -109,7 +109,7 @@ class FakeHandler:
         """A stream."""
         return self.receiver.open
 
-    async def notify(self, notification: bytes) -> bool:
+    async def notify(self, notification: bytes, *, wait_open: Callable[[], Awaitable[None]]) -> bool:
         """A state."""
         await trio.sleep(0.01)
         if self.receiver.is_away or self.is_deaf:

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import h2.events
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from ottoscaler.errors import Unavailable
+from ottoscaler.logs.forwarding import HandlerReceiver
 from ottoscaler.rpc.handler_link import Handler, LogStream, open_handler
 from ottoscaler.rpc.http2 import client as http2
 from ottoscaler.rpc.http2.client import CONNECT_SECONDS, TAKE_BYTES, Connection, Exchange
@@ -188,6 +189,13 @@ async def test_a_state_that_is_not_answered_is_unavailable(serve: Judge, words: 
                 await handler.notify(b"state")
 
 
+def _acknowledge_states(peer: Peer, event: h2.events.Event) -> None:
+    if isinstance(event, h2.events.StreamEnded):
+        peer.h2.send_headers(event.stream_id, HEADERS)
+        peer.answer(event.stream_id, b"")
+        peer.h2.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+
+
 @pytest.mark.parametrize(
     ("answer", "is_heard"), [(b"", True), (b"\x08\x01", True), (b"\x08\x02", False), (b"\x08\x07", False)]
 )
@@ -220,6 +228,34 @@ async def test_states_share_a_connection_and_have_a_limit() -> None:
             assert await handler.notify(b"long")
         assert len(peers) == 1
         assert any(isinstance(event, h2.events.StreamReset) for event in peers[0].events)
+
+
+async def test_no_state_leaves_once_this_process_may_not_act() -> None:
+    """A state whose connection takes long to open is held back where this process has lost its right to act meanwhile:
+    the next owner may have told later ones.
+    """
+    may_answer, may_act, peers = trio.Event(), trio.Event(), list[Peer]()
+
+    async def speak_late(stream: trio.SocketStream) -> None:
+        await may_answer.wait()
+        peers.append(Peer(stream))
+        await peers[-1].run(_acknowledge_states)
+
+    async with open_server(speak_late) as port, trio.open_nursery() as nursery:
+        async with open_handler(f"127.0.0.1:{port}", tls=False, ca=None, token=None) as handler:
+            receiver = HandlerReceiver(handler, lambda: may_act.wait())
+            may_act.set()
+            with trio.fail_after(30):
+                nursery.start_soon(receiver.tell, b"state")
+                await wait_all_tasks_blocked(0.05)
+                may_act = trio.Event()
+                may_answer.set()
+                await wait_all_tasks_blocked(0.05)
+                assert peers[0].got == []
+                may_act.set()
+                while not peers[0].got:
+                    await peers[0].arrived.wait()
+            nursery.cancel_scope.cancel(reason="the test is over")
 
 
 async def test_goaway_lets_what_is_under_way_be_answered() -> None:

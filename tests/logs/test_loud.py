@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,7 +25,7 @@ class Handler:
         self.lines = FakeReceiver()
         self.open_log_stream = self.lines.open
 
-    async def notify(self, notification: bytes) -> bool:
+    async def notify(self, notification: bytes, *, wait_open: Callable[[], Awaitable[None]]) -> bool:
         """Nobody tells states here."""
         raise NotImplementedError
 
