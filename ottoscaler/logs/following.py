@@ -48,6 +48,8 @@ END_SECONDS = 5.0
 """So long a worker that was said to have ended is followed, if its container was not seen to end."""
 SETTLE_SECONDS = 0.1
 """A stream that is silent for so long after the container's end was seen is left: a read says what there is."""
+MOST_MISSES = 5
+"""After so many reads without the mark, some 8 s, the file is another one, whatever its head."""
 CERTAIN_SECONDS = 2.0
 """A read that began so long after `finishedAt` began after the container's end: that time has whole seconds, and clocks
 of nodes are taken to differ from ours by less than a second.
@@ -92,8 +94,8 @@ class Following:
         """A line without its end, as the last stream or read left it."""
         self._answers = 0
         """Streams and reads that began: one alone may have been cut off at any point."""
-        self._has_missed = False
-        """The last read did not find the mark."""
+        self._misses = 0
+        """So many reads, one after the other, did not find the mark."""
         self._ended_at = self._read_at = 0.0
         """When a stream ended by itself, and when the last read to the end began."""
         self._opened = self._empty_until = 0.0
@@ -177,9 +179,9 @@ class Following:
         self._answers += 1
         if reader.is_interrupted or (reader.unstamped and not seeker.first):
             raise Unavailable(f"the kubelet says: {(reader.unstamped or reader.rest)[:300].decode(errors='replace')}")
-        has_missed, self._has_missed = self._has_missed, not seeker.found
+        self._misses = 0 if seeker.found else self._misses + 1
         if not seeker.found:
-            if has_missed:  # a read that was cut off does not find it either
+            if await self._is_rotated():
                 await self._say_rotated(seeker.first)
             return False
         if since and not await self._check_head():
@@ -193,6 +195,14 @@ class Following:
             await self._take(seeker, reader.end(), is_whole=not since)
         return True
 
+    async def _is_rotated(self) -> bool:
+        """Whether reads missed the mark because the file is another one: one that was cut off does not find it either,
+        nor shows an empty look that there is nothing.
+        """
+        if self._misses < 2:
+            return False
+        return self._misses >= MOST_MISSES or await self._read_head() not in ("", self.position.head)
+
     async def _say_rotated(self, head: str) -> None:
         """The mark is not in the file any more; whether there was another file before it nobody has looked."""
         stamp, sure = self.position.stamp, self.position.sure
@@ -200,7 +210,7 @@ class Following:
             await self._deliver([Gap(sure, stamp, "LogRotated", certain=False)])
         await self._deliver([Gap(stamp, head, "LogRotated")])
         self.position = msgspec.structs.replace(self.position, stamp="", digest="", nth=0, head=head, sure=head)
-        self._has_missed = False
+        self._misses = 0
 
     async def _follow(self) -> None:
         """One stream, until it ends, falls silent, or may have skipped something."""
@@ -286,13 +296,18 @@ class Following:
 
     async def _check_head(self) -> bool:
         """Look at the file's first stamp; whether the stream may be read on."""
+        head = await self._read_head()
+        self._unchecked = 0
+        return not head or await self._compare_head(head)
+
+    async def _read_head(self) -> str:
+        """The file's first stamp; empty where nothing came."""
         reader, lines = LineReader(), list[LogLine]()
         async with aclosing(self._read(follow=False, limit_bytes=64)) as pieces:
             async for piece in pieces:
                 lines += reader.feed(piece)
         lines += reader.end()
-        self._unchecked = 0
-        return not lines or await self._compare_head(lines[0].stamp)
+        return lines[0].stamp if lines else ""
 
     async def _compare_head(self, head: str) -> bool:
         """False where the file is a new one and the stream has not come to it yet."""

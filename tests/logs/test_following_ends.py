@@ -334,6 +334,23 @@ async def test_after_a_rotation_one_read_without_the_mark_is_no_second_one(
     assert [gap.why for gap in scene.gaps] == ["LogRotated"]
 
 
+async def test_reads_that_are_cut_off_again_and_again_are_no_rotation(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """While the file is the one that was read before, what does not show the mark was cut off: no gap, no repeats."""
+    async with opened(tmp_path) as scene:
+        scene.start()
+        scene.say(1, 2)
+        await trio.sleep(1)
+        scene.kubelet.empty_answers = 3  # two reads, and a look at the file between or behind them
+        scene.kubelet.cut(is_polite=True)
+        await trio.sleep(5)
+        scene.say(3)
+        scene.end()
+    assert scene.texts == words(1, 2, 3)
+    assert not scene.gaps
+
+
 async def test_a_gap_after_a_rotation_begins_behind_it(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What is missing when the pod is gone is missing from the new file on, not from the log's beginning."""
     async with opened(tmp_path) as scene:
