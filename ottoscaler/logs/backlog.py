@@ -91,7 +91,7 @@ class Backlog:
         """What is on disk and was not read back."""
         self._has_room = trio.Event()
         self._turn = trio.Lock()
-        self._has_left = False
+        self._has_left = self._is_closed = False
         room.workers += 1
 
     def __len__(self) -> int:
@@ -109,8 +109,10 @@ class Backlog:
             self._room.workers -= 1
 
     async def close(self) -> None:
-        """Give room and file back; what waits is forgotten."""
+        """Give room and file back; what waits is forgotten. The room at once: who holds the file may wait for a disk."""
         self.leave()
+        self._book(-sum(segment.end for segment in self._segments))
+        self._is_closed = True
         async with self._turn:
             self._memory.clear()
             self._blocks.clear()
@@ -218,11 +220,16 @@ class Backlog:
             left = left[await segment.file.write(left) :]
         segment.is_at_end = True
         segment.end += len(raw)
-        self._room.spooled += len(raw)
+        self._book(len(raw))
         self._blocks.extend(_Block(segment, len(block)) for block in blocks)
 
+    def _book(self, size: int) -> None:
+        """So much of the room on disk is taken, or given back."""
+        if not self._is_closed:
+            self._room.spooled += size
+
     async def _drop(self, segment: _Segment) -> None:
-        self._room.spooled -= segment.end
+        self._book(-segment.end)
         with suppress(OSError):  # it has no name, and nobody reads it any more
             await trio.aclose_forcefully(segment.file)
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ottoscaler.logs import backlog as backlog_module
 from ottoscaler.logs.backlog import Backlog, Room
+from ottoscaler.logs.keeping import CLOSE_SECONDS
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap
 
@@ -157,3 +159,33 @@ async def test_a_thousand_stalled_workers_share_the_memory() -> None:
     backlogs = [Backlog(room) for _ in range(1000)]
     assert room.share * len(backlogs) <= 20 << 20
     assert Backlog(Room()).peek() is None
+
+
+async def test_room_is_given_back_though_the_disk_hangs(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that ends while its spool is being read for long leaves no room taken behind, for nobody else could
+    have it until a restart.
+    """
+
+    async def read_slowly(file: object, size: int) -> bytes:
+        await trio.sleep(60)
+        return b""
+
+    room = Room(40_000)
+    backlog = Backlog(room)
+    await backlog.put([line(at, 1000) for at in range(100)])
+    await backlog.put([line(at, 1000) for at in range(100)])
+    while backlog.peek() is not None:
+        backlog.pop()
+    assert room.spooled
+    monkeypatch.setattr(backlog_module, "_read", read_slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(backlog.refill)
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await backlog.close()
+        assert room.spooled == 0
+        nursery.cancel_scope.cancel(reason="the test is over")
+    await backlog.close()
+    assert room.spooled == 0
