@@ -7,6 +7,7 @@ becomes of the process, nothing of them is left.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ BLOCK_LINES = 512
 AsyncFile = Any  # what trio.wrap_file gives; its types say less
 SPOOL_SHARE = 8
 """One worker may take so large a part of the disk's room: an eighth."""
+AGAIN_SECONDS = 60.0
+"""A disk that could not be written is left alone for so long; and after so long one that has no room is asked again."""
 SEGMENT_BYTES = 2 << 20
 """A file of the spool that has grown so large is followed by another one; its room is free once all of it was read."""
 
@@ -43,6 +46,7 @@ class Room:
         self._memory = memory_bytes
         self._spool = spool_bytes
         self._has_failed = False
+        self._failed_until = -math.inf
 
     @property
     def share(self) -> int:
@@ -52,13 +56,13 @@ class Room:
     def may_spool(self, mine: int, more: int) -> bool:
         """Whether a worker whose file has `mine` bytes may write `more`."""
         fits = self.spooled + more <= self._spool and mine + more <= self._spool // SPOOL_SHARE
-        return fits and not self._has_failed
+        return fits and trio.current_time() >= self._failed_until
 
     def fail(self, error: OSError) -> None:
-        """The disk is full or not there: do without."""
+        """The disk is full or not there: do without for a while."""
         if not self._has_failed:
             log.warning("no spool for logs: the kubelet's files alone keep them", reason=str(error))
-        self._has_failed = True
+        self._has_failed, self._failed_until = True, trio.current_time() + AGAIN_SECONDS
 
 
 class _Segment:
@@ -135,7 +139,8 @@ class Backlog:
             is_on_disk = await self._spool()
             self._arrived()  # meanwhile nothing of it could be seen
             if not is_on_disk and self._tail_weight >= self._half:
-                await has_room.wait()
+                with trio.move_on_after(AGAIN_SECONDS):
+                    await has_room.wait()
 
     @property
     def _half(self) -> int:

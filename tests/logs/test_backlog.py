@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ottoscaler.logs import backlog as backlog_module
-from ottoscaler.logs.backlog import Backlog, Room
+from ottoscaler.logs.backlog import AGAIN_SECONDS, Backlog, Room
 from ottoscaler.logs.keeping import CLOSE_SECONDS
 from ottoscaler.logs.lines import LogLine
 from ottoscaler.logs.mark import Entry, Gap
@@ -151,6 +152,39 @@ async def test_a_full_disk_is_done_without(monkeypatch: pytest.MonkeyPatch) -> N
             await backlog.put([line(number, 900)])
     assert waited.cancelled_caught
     assert backlog.pop() == line(0, 900)
+
+
+async def test_a_disk_that_was_full_is_tried_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits for room goes on, on disk, a minute after there is some, and not only after a restart."""
+    make, is_full = tempfile.TemporaryFile, True
+
+    def refuse(*said: Any, **more: Any) -> Any:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        return make(*said, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    room, put = Room(0), 0
+    backlog = Backlog(room)
+
+    async def put_all() -> None:
+        nonlocal put
+        for number in range(100):
+            await backlog.put([line(number, 900)])
+            put += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put_all)
+        await trio.sleep(600)
+        assert put < 20
+        is_full = False
+        with trio.fail_after(1e6):  # files are written in real time, which this clock does not know
+            while put < 100:  # noqa: ASYNC110 - there is nothing that says so
+                await trio.sleep(AGAIN_SECONDS)
+    assert room.spooled
+    await backlog.close()
 
 
 async def test_a_thousand_stalled_workers_share_the_memory() -> None:
