@@ -41,6 +41,10 @@ class Ambiguous(Unavailable):
     """A write was sent and its end is unknown: it was carried out, or not, or will be later."""
 
 
+class MessageTooLarge(Unavailable):
+    """A server ended a stream because it takes no message as large as one of those that it was sent."""
+
+
 class WritesSuspended(TryAgain):
     """Our lease has run out, so nothing was sent; a renewal that goes through ends it."""
 

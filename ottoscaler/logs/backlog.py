@@ -113,7 +113,7 @@ class Backlog:
             self._room.workers -= 1
 
     async def close(self) -> None:
-        """Give room and file back; what waits is forgotten. The room at once: who holds the file may wait for a disk."""
+        """Give room and file back; what waits is forgotten. The room at once, for the disk may take its time."""
         self.leave()
         self._book(-sum(segment.end for segment in self._segments))
         self._is_closed = True

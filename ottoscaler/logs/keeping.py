@@ -258,6 +258,7 @@ class LogKeeper:
 
         tracked.following = Following(tracked.who.name, read, pod, tracked.outbox.mark, deliver, now=self.now)
         tracked.hurry()
+        tracked.sender.left_out = partial(_note_gap, tracked)
         self.receiver.attach(tracked.sender)
         try:
             with tracked.forwarding:

@@ -12,15 +12,16 @@ import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from operator import itemgetter
 from typing import NamedTuple, Protocol, get_args
 
 import trio
 
 from ottoscaler.backoff import Backoff
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import MessageTooLarge, Unavailable
 from ottoscaler.log import log
 from ottoscaler.logs.backlog import Backlog
-from ottoscaler.logs.mark import Entry
+from ottoscaler.logs.mark import Entry, Gap
 from ottoscaler.logs.outage import Outage
 from ottoscaler.logs.outbox import AnswerLike, Item, Outbox, Status
 from ottoscaler.metrics import LOG_LINES
@@ -87,6 +88,8 @@ class Sender:
         self.encode = encode
         self.settled = settled
         self.broke = broke
+        self.left_out: Callable[[Gap], None] = lambda gap: None
+        """Is called where a line is too large for the receiver, which gets this gap in its place."""
         self.lane: Lane | None = None
         self.is_ready = False
         self.is_loud = False
@@ -109,11 +112,10 @@ class Sender:
 
 
 class _Turn(NamedTuple):
-    """What a worker sent at once. `sizes` are those of its entries as they were sent."""
+    """What a worker sent at once."""
 
     sender: Sender
     items: list[Item]
-    sizes: list[int]
     sent_at: float
 
 
@@ -208,6 +210,8 @@ class Lane:
                     await self._converse(stream)
             except* Unavailable as errors:
                 failure = errors
+                if errors.subgroup(MessageTooLarge):
+                    self._leave_out_largest()
             finally:
                 was_connected, self._is_connected = self._is_connected, False
                 self._lose()
@@ -294,17 +298,18 @@ class Lane:
     def _send(self, stream: StreamLike, sender: Sender, items: list[Item], now: float) -> None:
         encode = sender.encode
         try:
-            entries = [encode(item.entry) for item in items]
+            entries = [encode(item.instead or item.entry) for item in items]
         except Exception as error:  # noqa: BLE001 - whatever one worker's line raises, the others go on
             self._break(sender, error)
             return
         stream.send(entries)
         self._outage.ask()
-        sizes = [len(entry) for entry in entries]
-        self._flight.append(_Turn(sender, items, sizes, now))
+        for item, entry in zip(items, entries, strict=True):
+            item.size = len(entry)
+            self._flight_bytes += item.size
+        self._flight.append(_Turn(sender, items, now))
         self._flying += len(items)
         sender.flying += len(items)
-        self._flight_bytes += sum(sizes)
 
     def _park(self, sender: Sender, now: float) -> None:
         """A worker that has nothing to send now: until an answer, a line, or a time."""
@@ -350,13 +355,13 @@ class Lane:
 
     def _settle(self, answers: Sequence[AnswerLike], now: float) -> int:
         """The next entries of the first turn were answered; how many these were."""
-        (sender, items, sizes, sent_at), begin = self._flight[0], self._answered
+        (sender, items, sent_at), begin = self._flight[0], self._answered
         self._answered = end = begin + len(answers)
         if end == len(items):
             self._flight.popleft()
             self._answered = 0
         self._flying -= len(answers)
-        self._flight_bytes -= sum(sizes[begin:end])
+        self._flight_bytes -= sum(item.size for item in items[begin:end])
         self._adapt(now - sent_at, len(answers))
         if sender.lane is self:
             sender.flying -= len(answers)
@@ -376,6 +381,13 @@ class Lane:
         """Whether there is something that would be sent now if that were possible."""
         now = trio.current_time()
         return any(sender.outbox.has_due(now) or sender.backlog.must_refill for sender in self._senders)
+
+    def _leave_out_largest(self) -> None:
+        """One under way was too large, so the largest is: it is a gap from now on, and all others go again."""
+        turns = [turn for turn in self._flight if turn.sender.lane is self]
+        if large := [(item.size, item, turn.sender) for turn in turns for item in turn.items if item.may_be_too_large]:
+            _, item, sender = max(large, key=itemgetter(0))
+            sender.left_out(item.leave_out())
 
     def _lose(self) -> None:
         """The stream has ended: what it did not answer is to be sent again."""

@@ -27,6 +27,7 @@ WHYS = {
     "EndNotSeen": "the end of the worker's container was never seen",
     "GraceOver": "nobody took the lines within the grace",
     "Crowded": "nobody took the lines while too many events waited for that",
+    "TooLarge": "otto-handler takes no message that is so large",
     "Broken": "following the log broke",
 }
 """Why lines are missing."""

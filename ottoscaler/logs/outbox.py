@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from ottoscaler.logs.lines import LogLine
-from ottoscaler.logs.mark import Entry, Mark
+from ottoscaler.logs.mark import Entry, Gap, Mark
 
 WINDOW_LINES = 2048
 WINDOW_BYTES = 1 << 20
@@ -23,6 +23,8 @@ RETRIED_LINES = 256
 RETRIED_BYTES = 64 << 10
 """The same while lines wait to be sent again: a thousand workers whose lines are refused stay within little memory."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 30.0
+SMALLEST_REFUSED = 4 << 10
+"""No receiver refuses less for its size: a gap, which would go in its place, is hardly smaller."""
 OVERHEAD = 256
 """Bytes that a line takes in memory beside its text."""
 
@@ -54,16 +56,31 @@ class Supply(Protocol):
 class Item:
     """One entry on its way. Items compare by the time from which they may be sent, then by their order."""
 
-    __slots__ = ("due", "entry", "is_done", "is_sent", "order", "tries", "weight")
+    __slots__ = ("due", "entry", "instead", "is_done", "is_sent", "order", "size", "tries", "weight")
 
     def __init__(self, entry: Entry, order: int, weight: int) -> None:
         self.entry = entry
+        self.instead: Gap | None = None
+        """What goes to the receiver in its place."""
+        self.size = 0
+        """Bytes that were sent of it."""
         self.order = order
         self.weight = weight
         self.tries = 0
         self.due = 0.0
         self.is_sent = False
         self.is_done = False
+
+    @property
+    def may_be_too_large(self) -> bool:
+        """Whether it is under way, and may be what the receiver refuses for its size."""
+        return self.is_sent and isinstance(self.entry, LogLine) and self.size > SMALLEST_REFUSED
+
+    def leave_out(self) -> Gap:
+        """Have a gap go in its place; the mark passes over the line all the same."""
+        assert isinstance(self.entry, LogLine)  # gaps are small
+        self.instead = Gap(self.entry.stamp, self.entry.stamp, "TooLarge")
+        return self.instead
 
     def __lt__(self, other: Item) -> bool:
         return (self.due, self.order) < (other.due, other.order)

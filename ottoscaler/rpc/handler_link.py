@@ -18,7 +18,7 @@ import trio
 from google.protobuf.message import DecodeError
 from hpack import NeverIndexedHeaderTuple
 
-from ottoscaler.errors import Unavailable
+from ottoscaler.errors import MessageTooLarge, Unavailable
 from ottoscaler.rpc.http2.client import Connection, Exchange, Header, client_tls, open_connection
 from ottoscaler.rpc.http2.framing import MessageReader, prefixed
 from ottoscaler.rpc.v1.worker_logs_pb2 import LogForwardResponse, WorkerStatusAck
@@ -196,8 +196,15 @@ def _words(exchange: Exchange) -> str:
     return exchange.ended
 
 
+_is_too_large = re.compile(
+    r"(received|grpc) message (larger than|exceeds)( the)? max|decoded message length too large", re.IGNORECASE
+).search
+"""The words of gRPC's core, Node, Go, Java, .NET and Rust; the code is that of a quota that is used up, too."""
+
+
 def _unavailable(address: str, words: str) -> Unavailable:
-    return Unavailable(f"otto-handler at {address}: {words}", address=address)
+    kind = MessageTooLarge if _is_too_large(words) else Unavailable
+    return kind(f"otto-handler at {address}: {words}", address=address)
 
 
 @asynccontextmanager

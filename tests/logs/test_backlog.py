@@ -154,9 +154,7 @@ async def test_a_full_disk_is_done_without(monkeypatch: pytest.MonkeyPatch) -> N
     assert backlog.pop() == line(0, 900)
 
 
-async def test_a_disk_that_was_full_is_tried_again(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_was_full_is_tried_again(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that waits for room goes on, on disk, a minute after there is some, and not only after a restart."""
     make, is_full = tempfile.TemporaryFile, True
 
