@@ -49,7 +49,7 @@ END_SECONDS = 5.0
 SETTLE_SECONDS = 0.1
 """A stream that is silent for so long after the container's end was seen is left: a read says what there is."""
 MOST_MISSES = 5
-"""After so many reads without the mark, some 8 s, the file is another one, whatever its head."""
+"""After so many reads without the mark, some 8 s, a file that shows no line is another one."""
 CERTAIN_SECONDS = 2.0
 """A read that began so long after `finishedAt` began after the container's end: that time has whole seconds, and clocks
 of nodes are taken to differ from ours by less than a second.
@@ -196,12 +196,13 @@ class Following:
         return True
 
     async def _is_rotated(self) -> bool:
-        """Whether reads missed the mark because the file is another one: one that was cut off does not find it either,
-        nor shows an empty look that there is nothing.
+        """Whether reads missed the mark because the file is another one: one that was cut off does not find it either, and
+        an empty look may have been, too.
         """
         if self._misses < 2:
             return False
-        return self._misses >= MOST_MISSES or await self._read_head() not in ("", self.position.head)
+        head = await self._read_head()
+        return head != self.position.head if head else self._misses >= MOST_MISSES
 
     async def _say_rotated(self, head: str) -> None:
         """The mark is not in the file any more; whether there was another file before it nobody has looked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,28 @@ async def test_after_a_rotation_one_read_without_the_mark_is_no_second_one(
         scene.end()
     assert scene.texts == words(1, 3, 4)
     assert [gap.why for gap in scene.gaps] == ["LogRotated"]
+
+
+async def test_however_many_reads_are_cut_off_the_file_is_the_same(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A file that begins as the one that was read before is that one, however often reads end short of the mark."""
+    async with opened(tmp_path) as scene:
+        scene.start()
+        scene.say(1, 2)
+        await trio.sleep(1)
+        read = scene.kubelet.read
+
+        async def read_one_line(**wanted: Any) -> AsyncGenerator[bytes, None]:
+            async for piece in read(**wanted):
+                yield piece[: piece.find(b"\n") + 1]
+
+        scene.following._read = read_one_line
+        scene.kubelet.cut(is_polite=True)
+        await trio.sleep(60)
+        scene.following._read = read
+        scene.say(3)
+        scene.end()
+    assert scene.texts == words(1, 2, 3)
+    assert not scene.gaps
 
 
 async def test_reads_that_are_cut_off_again_and_again_are_no_rotation(

@@ -36,7 +36,7 @@ def open_narrow_handler(got: list[Any]) -> Iterator[int]:
             yield pb.LogForwardResponse()
 
     server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", LIMIT)])
-    serve = grpc.stream_stream_rpc_method_handler(
+    serve: Any = grpc.stream_stream_rpc_method_handler(
         forward, pb.WorkerLogEntry.FromString, lambda message: message.SerializeToString()
     )
     service = "ottoscaler.v1.OttoHandlerLogService"
