@@ -196,8 +196,8 @@ class Following:
         return True
 
     async def _is_rotated(self) -> bool:
-        """Whether reads missed the mark because the file is another one: one that was cut off does not find it either, and
-        an empty look may have been, too.
+        """Whether reads missed the mark because the file is another one: one that was cut off does not find it either,
+        and an empty look may have been, too.
         """
         if self._misses < 2:
             return False
