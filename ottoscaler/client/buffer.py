@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
 
-from ottoscaler.client.limits import MOST_BYTES, Limits, Pace
+from ottoscaler.client.limits import LONGEST_LINE, MOST_BYTES, Limits, Pace
 
 Answer = Literal["ACK", "RETRY", "DROP"]
 WINDOW_LINES = 256
 WINDOW_BYTES = 1 << 20
 """Under way at a time; one line always may be."""
 FIRST_RETRY, LONGEST_RETRY = 0.1, 10.0
+SMALLEST_PART = 1 << 10
+"""No handler takes less than that and its metadata."""
 OVERHEAD = 300
 """Bytes that a line or a block takes beside its text."""
 
@@ -131,6 +133,8 @@ class Buffer:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._pace = Pace(self.limits.rate)
+        self._part_bytes = LONGEST_LINE
+        """What the handler takes at once beside what it says, as found out."""
         self._blocks: deque[Block] = deque()
         self._lines = 0
         """In the blocks."""
@@ -175,8 +179,14 @@ class Buffer:
         """From now on these hold."""
         if limits.rate != self._pace.rate:
             self._pace = Pace(limits.rate)
-        self.limits = limits
+        self.limits = replace(limits, line_bytes=min(limits.line_bytes, self._part_bytes))
         self._make_room()
+
+    def shrink(self) -> None:
+        """The handler takes no message as large as one under way: from now on lines go in parts of half that size."""
+        largest = max((len(line.text.encode()) for line in self._sent), default=0)
+        self._part_bytes = max(SMALLEST_PART, min(self._part_bytes, largest // 2))
+        self.set_limits(self.limits)
 
     def add(self, block: Block) -> None:
         """Add lines behind all others."""

@@ -7,6 +7,7 @@ task. Whatever cancels a task here cancels the gRPC call, which ends the threads
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -22,6 +23,10 @@ from ottoscaler.client.place import Handler
 from ottoscaler.rpc.v1 import log_streaming_pb2, log_streaming_pb2_grpc
 
 T = TypeVar("T")
+_is_too_large = re.compile(
+    r"(received|grpc) message (larger than|exceeds)( the)? max|decoded message length too large", re.IGNORECASE
+).search
+"""The words of gRPC's core, Node, Go, Java, .NET and Rust; the code is that of a quota that is used up, too."""
 
 
 class Cut(Exception):
@@ -30,6 +35,11 @@ class Cut(Exception):
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(f"{code}: {message}" if message else code)
+
+    @property
+    def is_for_size(self) -> bool:
+        """Whether the handler takes no message as large as one that it was sent."""
+        return _is_too_large(str(self)) is not None
 
 
 class Exchange:

@@ -140,6 +140,8 @@ class LogStream:
                 is_full = not await self._connect(self._handler)
             except Cut as cut:
                 is_full = False
+                if cut.is_for_size:
+                    self._buffer.shrink()
                 self._say(f"otto-handler {self._handler.address} is away: {cut}")
             except Invalid as invalid:
                 self._end(f"otto-handler {self._handler.address} refuses this worker: {invalid}")

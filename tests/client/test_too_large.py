@@ -1,0 +1,77 @@
+"""A handler whose gRPC server takes smaller messages than the client was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+import grpc
+import pytest
+
+from ottoscaler.client import Handler, Statistics, Worker, open_log_stream
+from ottoscaler.rpc.v1 import log_streaming_pb2 as pb
+
+LIMIT = 50_000
+
+
+@contextmanager
+def open_narrow_handler(got: list[Any]) -> Iterator[int]:
+    """A handler that takes no message above `LIMIT` bytes, and does not say so when a worker registers; its port."""
+
+    def stream(entries: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        for entry in entries:
+            got.append(entry)
+            yield pb.LogResponse()
+
+    def register(registration: Any, context: grpc.ServicerContext) -> Any:
+        return pb.RegistrationResponse()
+
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", LIMIT)])
+    handlers: dict[str, Any] = {
+        "RegisterWorker": grpc.unary_unary_rpc_method_handler(
+            register, pb.WorkerRegistration.FromString, lambda message: message.SerializeToString()
+        ),
+        "StreamLogs": grpc.stream_stream_rpc_method_handler(
+            stream, pb.LogEntry.FromString, lambda message: message.SerializeToString()
+        ),
+    }
+    service = "ottoscaler.v1.LogStreamingService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(0.2).wait()
+
+
+async def program(port: int, lines: list[str]) -> Statistics:
+    """Send these lines."""
+    async with open_log_stream(Handler(f"127.0.0.1:{port}"), Worker("otto-agent-1")) as logs:
+        with anyio.fail_after(30):
+            for line in lines:
+                await logs.send(line)
+            await logs.flush()
+    return logs.statistics()
+
+
+@pytest.mark.slow_clock
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_lines_go_in_parts_that_the_handler_takes(backend: str) -> None:
+    """Where a stream ends because a line was too large, it goes again in smaller parts; no line stands in the way."""
+    got: list[Any] = []
+    lines = ["first", "a" * 200_000, "between", "b" * 300_000, "last"]
+    with open_narrow_handler(got) as port:
+        statistics = anyio.run(partial(program, port, lines), backend=backend)
+    assert statistics == Statistics(acknowledged=5, dropped=0, left_out=0, waiting=0)
+    whole, said = list[str](), ""
+    for entry in got:
+        said += entry.message
+        if "continued" not in entry.metadata:
+            whole.append(said)
+            said = ""
+    assert list(dict.fromkeys(whole)) == lines
