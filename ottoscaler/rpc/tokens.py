@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,7 +55,18 @@ def read_tokens(path: str) -> tuple[Token, ...]:
     names = [token.name for token in tokens]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"has the name {min(twice)!r} twice")
+    _refuse_shared(tokens)
     return tokens
+
+
+def _refuse_shared(tokens: Sequence[Token]) -> None:
+    """One token is one caller: of two entries nobody could say whose roles count."""
+    first: dict[str, int] = {}
+    for number, token in enumerate(tokens, start=1):
+        before = first.setdefault(token.sha256.lower(), number)
+        if before != number:
+            where = f"{before} ({_short(tokens[before - 1].name)}) and {number} ({_short(token.name)})"
+            raise ValueError(f"has, in entries {where}, the same sha256, expected a token of its own for each")
 
 
 def _token(number: int, entry: object) -> Token:

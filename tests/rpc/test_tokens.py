@@ -40,6 +40,11 @@ from tests.rpc.test_access import entry
             "has, in entry 1 ('a'), no sha256, expected the SHA-256 of a token: 64 hexadecimal digits, in quotes",
         ),
         ("- {name: 7}", "has, in entry 1, name 7, expected a text of 1 to 253 characters"),
+        (entry("a", "x", "read") + entry("a", "y", "scale"), "has the name 'a' twice"),
+        (
+            entry("a", "x", "read") + entry("b", "y", "read") + entry("c", "x", "scale"),
+            "has, in entries 1 ('a') and 3 ('c'), the same sha256, expected a token of its own for each",
+        ),
         ("- {name: a, token: s3cret}", "has, in entry 1 ('a'), the field 'token', expected only name, sha256, roles"),
     ],
 )
@@ -83,6 +88,9 @@ def test_a_token_is_found_by_itself_alone(given_tokens: list[tuple[str, str]]) -
 
 def test_hashes_in_capitals_are_the_same_hash(tmp_path: Path) -> None:
     """Tools print hashes in either case."""
-    file = tmp_path / "tokens"
-    file.write_text(f"- {{name: a, sha256: {hashlib.sha256(b'x').hexdigest().upper()}, roles: [read]}}")
+    file, digest = tmp_path / "tokens", hashlib.sha256(b"x").hexdigest()
+    file.write_text(f"- {{name: a, sha256: {digest.upper()}, roles: [read]}}\n")
     assert Tokens(str(file)).find("x") == read_tokens(str(file))[0]
+    file.write_text(file.read_text() + entry("b", "x", "scale"))
+    with pytest.raises(ValueError, match=r"in entries 1 \('a'\) and 2 \('b'\), the same sha256"):
+        read_tokens(str(file))
