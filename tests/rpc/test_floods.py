@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
+import h2.settings
 import pytest
 import trio
 import trio.testing
@@ -53,6 +56,20 @@ async def test_a_few_small_frames_are_nothing(autojump_clock: MockClock) -> None
         await trio.sleep(10)
         await stage.client.send(FLOODS["SETTINGS"] * 3000)
         assert (await stage.client.call(SCALE_UP, ONE)).code == Code.OK
+
+
+async def test_a_huge_table_of_headers_is_not_filled(autojump_clock: MockClock) -> None:
+    """However much a client would keep of answers' headers: here no more is kept for it, and searched, than it is by
+    default.
+    """
+    async with open_raw(calls_per_second=0) as stage:
+        stage.client.h2.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
+        await stage.client.flush()
+        for number in range(100):
+            answer = await stage.client.call(f"/none/{number}")
+            assert (answer.code, f"/none/{number}" in unquote(answer.headers["grpc-message"])) == (12, True)
+        (connection,) = stage.server._connections
+        assert len(connection._streams._h2.encoder.header_table.dynamic_entries) < 64
 
 
 async def test_calls_that_are_begun_and_cancelled_at_once_end_their_connection(

@@ -25,6 +25,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WRITE_BYTES = 256 << 10
 """So much of messages is given to one write."""
 HEADER_BYTES = 16 << 10
+TABLE_BYTES = 4096
 ALL_WINDOWS_BYTES = 4 << 20
 """What clients may send before it is taken in: beside 64 KiB for each call, which is HTTP/2's own default."""
 ALL_STREAMS = 2**31 - 1
@@ -48,7 +49,18 @@ class _H2(h2.connection.H2Connection):
 
 
 class _Encoder(hpack.Encoder):
-    """Without Huffman's code, which saves a few bytes for a time that grows with the square of the text."""
+    """Without Huffman's code, which saves a few bytes for a time that grows with the square of the text; and with a
+    table of HTTP/2's own default size at most, however large a client allows: all of it is searched for every header.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        """Bytes."""
+        return int(self.header_table.maxsize)
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        hpack.Encoder.header_table_size.fset(self, min(value, TABLE_BYTES))  # type: ignore[attr-defined]  # a property
 
     def encode(self, headers: Any, huffman: bool = False) -> bytes:
         return super().encode(headers, huffman=False)
