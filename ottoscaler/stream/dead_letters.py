@@ -50,6 +50,7 @@ class DeadLetters(ABC):
     async def replay_dead_letters(self, letter_ids: Sequence[str]) -> list[Replayed]:
         """Add each one's entry to the event stream again, byte for byte and in order, with `otto.replay_of` = the
         event that it was (in place of any that it had), and remove the dead letter; per letter all of it or nothing.
+        A request id that means the event means the new one from then on.
         """
 
     @abstractmethod

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from ottoscaler.events import load_entry
 from ottoscaler.outcomes import newer_version
+from ottoscaler.stages import request_id_of
 from ottoscaler.stream.dead_letters import DeadLetters, Letter, Replayed, Restored
 from ottoscaler.stream.entry_id import parse_id
+from ottoscaler.stream.memory_requests import pass_request
 from ottoscaler.stream.memory_state import MemoryServer
 
 T = TypeVar("T")
@@ -65,10 +67,23 @@ def replay(server: MemoryServer, letter_id: str) -> Replayed:
         return Replayed("too_many" if pairs else "empty")
     kept = (pair for pair in pairs if pair[0] != REPLAY_OF)
     event_id = server.add_entry((*kept, (REPLAY_OF, former)))
+    pass_request(server, former.decode(), event_id, _request_of(dict(pairs)))
     server.remember(server.replayed, letter_id, event_id, DAY)
     _remember_ending(server, former.decode(), letter_id)
     server.dead_letters.delete(parse_id(letter_id))
     return Replayed("here", event_id)
+
+
+def _request_of(fields: Mapping[bytes, bytes]) -> str:
+    """Under which request id its sender asked for it: that of a pipeline is in its text."""
+    if (request_id := fields.get(b"otto.request_id")) is not None:
+        return request_id.decode(errors="replace")
+    try:
+        pipeline = msgspec.json.decode(fields.get(b"otto.pipeline", b"{}"))
+    except ValueError:
+        return ""
+    pipeline_id = pipeline.get("pipeline_id") if isinstance(pipeline, dict) else None
+    return request_id_of(pipeline_id) if isinstance(pipeline_id, str) else ""
 
 
 def drop(server: MemoryServer, letter_ids: Sequence[str]) -> int:

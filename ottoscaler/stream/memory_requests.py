@@ -96,6 +96,13 @@ def claim_request(server: MemoryServer, request_id: str, event_id: str, content:
     server.requested[event_id] = request_id
 
 
+def pass_request(server: MemoryServer, former: str, event_id: str, request_id: str) -> None:
+    """From now on the request id of an event, where it has one, means its replay."""
+    stands = _stands(server, request_id)
+    if stands and stands["event"] == former:
+        claim_request(server, request_id, event_id, stands["content"], "")
+
+
 def end_request(server: MemoryServer, event_id: str, progress: Mapping[str, str], not_created: str, kept: str) -> None:
     """Keep the request id of an event that ends for another day; those whose day is over go."""
     if (request_id := server.requested.pop(event_id, None)) is None:

@@ -6,6 +6,7 @@ import msgspec
 import trio
 from trio.testing import MockClock
 
+from ottoscaler.events import Limits
 from tests.calls.house import House, open_house
 
 PAIRS = (("type", "scale_up"), ("pod_count", "2"), ("task_id", "t"), ("otto.request_id", "r"))
@@ -87,3 +88,24 @@ async def test_a_replay_goes_on_under_its_request_id(autojump_clock: MockClock) 
         assert answer.status == "already_processed"
         assert all(replayed.event_id in name for name in answer.worker_pod_names)
         assert len(answer.worker_pod_names) == 2
+
+
+async def test_a_replay_that_is_refused_and_replayed_again_runs(autojump_clock: MockClock) -> None:
+    """Its request id means the last replay, from the moment of that on: who asks meanwhile waits for it."""
+    async with open_house() as house:
+        one = await house.open()
+        stream, poller = one.scaler.stream, one.scaler.rings._poller
+        poller._limits = Limits(max_pods=1)
+        assert (await one.up(2, task_id="t", request_id="r")).status == "failed"
+        ((letter_id, _),) = await stream.read_entries("dlq", "0", 10, 0)
+        await stream.replay_dead_letters([letter_id])
+        again = await one.up(2, task_id="t", request_id="r")
+        assert (again.first_status, "TooManyPods" in again.message) == ("failed", True)
+        poller._limits = Limits()
+        ((letter_id, _),) = await stream.read_entries("dlq", "0", 10, 0)
+        (replayed,) = await stream.replay_dead_letters([letter_id])
+        answer = await one.up(2, task_id="t", request_id="r")
+        assert (answer.status, answer.first_status) == ("already_processed", "success")
+        assert all(replayed.event_id in name for name in answer.worker_pod_names)
+        await trio.sleep(20)
+        assert house.workers_run == 2

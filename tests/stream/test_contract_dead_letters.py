@@ -14,6 +14,7 @@ from ottoscaler.events import BadEntry
 from ottoscaler.outcomes import dead_letter_pairs
 from ottoscaler.stream.base import Closing, Stream
 from ottoscaler.stream.dead_letters import Letter, Replayed, Restored
+from ottoscaler.stream.requests import Request
 from tests.stream.backends import Backend, Field, MemoryBackend, RedisBackend
 from tests.stream.steps import begin, claim, open_session
 
@@ -70,6 +71,36 @@ async def test_a_replay_is_the_entry_and_what_it_replays(backend: Backend, clock
     assert await next_entry(one) == (answer.event_id, (*BAD, (b"otto.replay_of", former.encode())))
     assert await letters(one) == []
     assert await one.dead_letter_of(former) == letter_id
+
+
+PIPELINE = '{"pipeline_id":"p é","stages":[{"stage_id":"a","worker_count":1}]}'
+
+
+@pytest.mark.parametrize(
+    ("request_id", "field"), [("r é", ("otto.request_id", "r é")), ("pipeline:p é", ("otto.pipeline", PIPELINE))]
+)
+async def test_a_request_id_means_the_replay_at_once(
+    backend: Backend, clock: trio.abc.Clock, request_id: str, field: tuple[str, str]
+) -> None:
+    """From the replay on, not only from when somebody reads it, and also where it is refused and replayed again; a
+    request id that means another event is left alone.
+    """
+    one, _ = await open_session(backend, "one")
+    pairs = [("type", "pipeline"), field]
+    asked = await one.request(pairs, request_id, "hash", "token")
+    for _ in range(2):
+        [entry] = await one.read(1, 1.0)
+        closed = await one.close(Closing(entry.id, "dlq", letter_pairs(entry.id, entry.fields or ())))
+        [answer] = await one.replay_dead_letters([closed.entry_id])
+        assert await one.read_request(request_id) == Request(answer.event_id, "hash")
+        again = await one.request(pairs, request_id, "hash other", "of another call")
+        assert (again.event_id, again.how) == (answer.event_id, "known")
+        assert (await one.look([answer.event_id]))[answer.event_id].where == "waiting"
+    assert answer.event_id != asked.event_id
+    [entry] = await one.read(1, 1.0)
+    _, letter_id = await refuse(backend, one, *[(name.encode(), value.encode()) for name, value in pairs])
+    await one.replay_dead_letters([letter_id])
+    assert await one.read_request(request_id) == Request(answer.event_id, "hash")
 
 
 async def test_a_replay_asked_twice_adds_one_event(backend: Backend, clock: trio.abc.Clock) -> None:

@@ -41,6 +41,26 @@ local function pairs_of(entry)
   return #all, flat
 end
 
+-- Under which request id its sender asked for it: that of a pipeline is in its text.
+local function request_of(flat)
+  local found = {}
+  for position = 1, #flat, 2 do
+    found[flat[position]] = flat[position + 1]
+  end
+  local is_readable, pipeline = pcall(cjson.decode, found['otto.pipeline'] or '{}')
+  local pipeline_id = is_readable and type(pipeline) == 'table' and pipeline.pipeline_id
+  return found['otto.request_id'] or (type(pipeline_id) == 'string' and 'pipeline:' .. pipeline_id)
+end
+
+-- From now on the request id of an event, where it has one, means its replay.
+local function pass_request(former, id, flat)
+  local request_id = request_of(flat)
+  local stands = request_id and redis.call('HMGET', key('request', request_id), 'event', 'content') or {}
+  if stands[1] == former then
+    claim_request(request_id, id, stands[2], '')
+  end
+end
+
 local function replay(id)
   local link = key('replayed', id)
   local event_id = redis.call('GET', link)
@@ -69,6 +89,7 @@ local function replay(id)
   flat[#flat + 1] = REPLAY_OF
   flat[#flat + 1] = fields.event_id
   event_id = redis.call('XADD', stream, '*', unpack(flat))
+  pass_request(fields.event_id, event_id, flat)
   redis.call('SET', link, event_id, 'PX', DAY)
   redis.call('SET', key('done', fields.event_id), 'dlq ' .. id, 'PX', DAY)
   redis.call('XDEL', letters, id)
