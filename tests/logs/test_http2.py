@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import h2.events
+import h2.settings
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -194,6 +195,23 @@ def _acknowledge_states(peer: Peer, event: h2.events.Event) -> None:
         peer.h2.send_headers(event.stream_id, HEADERS)
         peer.answer(event.stream_id, b"")
         peer.h2.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+
+
+async def test_states_that_are_refused_unread_take_no_stream_for_good() -> None:
+    """A server that answers without having let the message in is told that nothing comes: the stream counts no more,
+    on neither side.
+    """
+
+    def refuse_few(peer: Peer, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RemoteSettingsChanged) and not peer.got:
+            peer.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+        _refuse(peer, event)
+
+    async with called(refuse_few, window=0) as (handler, peers):
+        for _ in range(6):
+            with pytest.raises(Unavailable, match="leaving now"):
+                await handler.notify(b"state")
+        assert len(peers) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import math
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import h2.config
 import h2.connection
@@ -277,9 +277,16 @@ class Connection:
         elif isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
             exchange.headers.update((_text(name), _text(value)) for name, value in event.headers)
         elif isinstance(event, h2.events.StreamEnded):
+            self._leave_half(exchange)
             self._end(exchange, "it ended the stream")
         elif isinstance(event, h2.events.StreamReset):
             self._end(exchange, f"it broke off the stream ({_name(event.error_code)})")
+
+    def _leave_half(self, exchange: Exchange) -> None:
+        """End our half of what the server has ended, else it would count as an open stream for good, on both sides."""
+        if exchange.pending or not exchange.is_finished:
+            with suppress(h2.exceptions.ProtocolError):  # the server has broken it off behind that
+                self._h2.reset_stream(exchange.number, h2.errors.ErrorCodes.NO_ERROR)
 
     def _end(self, exchange: Exchange, words: str) -> None:
         self._exchanges.pop(exchange.number, None)
