@@ -2,10 +2,10 @@
 
 The map of the house; each room imports its own line or those above it, and a test checks that.
 
-    words       events spec stages trace_context outcomes repeats refusals causes verdicts pods pod_warnings errors
-                settings parsing
+    words       events spec stages trace_context timestamps outcomes repeats refusals causes verdicts pods
+                pod_warnings errors settings parsing
     tools       log metrics signals backoff fair throttle fleet startup drain supervisor garbage
-                termination_log                                          time and ends
+                termination_log stepwise                                    time and ends
     boundaries  stream/   Redis Streams: the promise (base), Redis (redis, lua/), the twin in memory, the session
                 kube/     the Kubernetes REST API: access, requests, client, the one watch, pod manifests, templates
     policy      policy policy_file patterns                          what a caller may ask

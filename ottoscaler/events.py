@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from ottoscaler.refusals import Refusal
 from ottoscaler.spec import Spec, WrongSpec, parse_spec
-from ottoscaler.stages import OF_PIPELINES, Pipeline, WrongPipeline, parse_pipeline, request_id_of, stage_entry
+from ottoscaler.stages import OF_PIPELINES, Pipeline, Stage, WrongPipeline, parse_pipeline, request_id_of, stage_entry
+from ottoscaler.timestamps import is_timestamp
 from ottoscaler.trace_context import FIELDS as CONTEXT
 from ottoscaler.trace_context import NO_CONTEXT, TraceContext, read_context
 
@@ -40,10 +40,6 @@ MOST_CONFIG = 1000
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_UNIX_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?", re.ASCII)
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
-)
 _SHOWN = 80
 
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -118,14 +114,24 @@ def environment_name(name: str) -> str:
 
 def parse_entry(entry_id: str, pairs: Pairs, limits: Limits) -> Event | BadEntry:
     """Read the pairs of one entry. Every refusal is a value, so that a bad entry stops nothing."""
+    *_, verdict = parse_in_steps(entry_id, pairs, limits)
+    return verdict
+
+
+def parse_in_steps(entry_id: str, pairs: Pairs, limits: Limits) -> Iterator[Event | BadEntry]:
+    """`parse_entry` for who lets others run in between: the last that comes is the verdict. One step, and one more for
+    each stage of a pipeline, which takes some milliseconds where it has a thousand names.
+    """
     try:
         event = _parse(entry_id, pairs, limits)
         if limits.policy and (reason := limits.policy(event)):
             raise _RefusedError("PolicyRefused", reason)
-        _check_stages(event, limits)
+        for at, stage in enumerate(event.pipeline.stages if event.pipeline else ()):
+            yield event
+            _check_stage(event, f"field otto.pipeline.stages[{at}]", stage, limits)
+        yield event
     except _RefusedError as refused:
-        return BadEntry(entry_id, refused.cause, refused.reason, pairs)
-    return event
+        yield BadEntry(entry_id, refused.cause, refused.reason, pairs)
 
 
 def _parse(entry_id: str, pairs: Pairs, limits: Limits) -> Event:
@@ -272,18 +278,16 @@ def _pipeline(fields: dict[str, str], kind: EventType, limits: Limits) -> Pipeli
         raise _RefusedError("BadPipeline", str(wrong)) from None
 
 
-def _check_stages(event: Event, limits: Limits) -> None:
+def _check_stage(event: Event, field: str, stage: Stage, limits: Limits) -> None:
     """Each stage must be an event that would be taken itself: metadata, template and policy are judged on it."""
-    for at, stage in enumerate(event.pipeline.stages if event.pipeline else ()):
-        field = f"field otto.pipeline.stages[{at}]"
-        for name in stage.config:
-            if name in KNOWN or name.startswith(RESERVED):
-                raise _RefusedError("BadPipeline", f"{field}.config has {_show(name)}, expected no reserved name")
-        if (count := len(stage.config)) > MOST_CONFIG:
-            raise _RefusedError("BadPipeline", f"{field}.config has {count} names, expected at most {MOST_CONFIG}")
-        pairs = tuple((name.encode(), value.encode()) for name, value in stage_entry(event, stage))
-        if isinstance(bad := parse_entry(event.id, pairs, limits), BadEntry):
-            raise _RefusedError(bad.cause, f"{field} makes an event that is refused: {bad.reason}")
+    for name in stage.config:
+        if name in KNOWN or name.startswith(RESERVED):
+            raise _RefusedError("BadPipeline", f"{field}.config has {_show(name)}, expected no reserved name")
+    if (count := len(stage.config)) > MOST_CONFIG:
+        raise _RefusedError("BadPipeline", f"{field}.config has {count} names, expected at most {MOST_CONFIG}")
+    pairs = tuple((name.encode(), value.encode()) for name, value in stage_entry(event, stage))
+    if isinstance(bad := parse_entry(event.id, pairs, limits), BadEntry):
+        raise _RefusedError(bad.cause, f"{field} makes an event that is refused: {bad.reason}")
 
 
 def _parent(fields: dict[str, str]) -> str:
@@ -350,20 +354,9 @@ def _check_environment(metadata: tuple[tuple[str, str], ...], task_id: str) -> N
 
 
 def _timestamp_note(raw: str | None) -> str:
-    if raw is None or _UNIX_SECONDS.fullmatch(raw) or _is_rfc3339(raw):
+    if raw is None or is_timestamp(raw):
         return ""
     return f"timestamp is {_show(raw)}, neither Unix seconds nor RFC 3339; kept as it is"
-
-
-def _is_rfc3339(raw: str) -> bool:
-    """Whether it is a date, a time and an offset (section 5.6), at a time that there was; leap seconds are unknown."""
-    if not _RFC3339.fullmatch(raw):
-        return False
-    try:
-        datetime.fromisoformat(raw.upper())
-    except ValueError:  # the 30th of February
-        return False
-    return True
 
 
 def _show(value: str | bytes) -> str:

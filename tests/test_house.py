@@ -18,8 +18,8 @@ FORBIDDEN_NAMES = {"util", "utils", "common", "helpers", "types", "constants", "
 LAYERS = (
     # words and tools: know nothing of the rest
     "secret errors backoff parsing settings log signals pods events fleet fair outcomes causes spec stages "
-    "retries verdicts pod_warnings refusals repeats trace_context "
-    "startup drain supervisor throttle garbage metrics termination_log",
+    "retries verdicts pod_warnings refusals repeats trace_context timestamps "
+    "startup drain supervisor throttle garbage metrics termination_log stepwise",
     # boundaries, which know nothing of each other
     "stream kube",
     # the spine, and what it is judged, counted and seen by

@@ -47,7 +47,7 @@ class ExecutePipeline:
         Raises `InvalidCall`, `PolicyRefused`, `RequestMismatch` (the id stands for another pipeline), `Unavailable`,
         and `DeadLetter` where it became a dead letter for no fault of the call.
         """
-        pairs = pipeline_pairs(call, self._limits, self._site.now())
+        pairs = await pipeline_pairs(call, self._limits, self._site.now())
         departed = Departed(call.pipeline_id, new_token())
         try:
             requested = await self._submit(call, pairs, departed.token)

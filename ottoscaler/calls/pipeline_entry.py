@@ -1,4 +1,4 @@
-"""What ExecutePipeline asks for, as the entry of a pipeline; what is wrong is said in the call's own words. Pure."""
+"""What ExecutePipeline asks for, as the entry of a pipeline; what is wrong is said in the call's own words."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from ottoscaler.calls.asking import MOST_NAMES, Pairs, check_names, check_text
-from ottoscaler.events import BadEntry, Limits, parse_entry
+from ottoscaler.events import BadEntry, Limits, parse_in_steps
 from ottoscaler.rpc.door import InvalidCall, PipelineCall, PolicyRefused, StageCall
 from ottoscaler.stages import WrongPipeline, parse_pipeline
+from ottoscaler.stepwise import last_of
 from ottoscaler.trace_context import FIELDS as CONTEXT
 from ottoscaler.trace_context import read_context
 
@@ -26,8 +27,11 @@ _OF_METADATA = re.compile(r"(?P<said>.*), expected (?P<allowed>.*)", re.S)
 _FIELDS = {"pod_count": "worker_count", "otto.spec.retry": "retry_policy"}
 
 
-def pipeline_pairs(call: PipelineCall, limits: Limits, now: float) -> Pairs:
-    """The entry of a pipeline; `now` in Unix seconds. Raises `InvalidCall` or `PolicyRefused`."""
+async def pipeline_pairs(call: PipelineCall, limits: Limits, now: float) -> Pairs:
+    """The entry of a pipeline; `now` in Unix seconds. Others run while its stages are judged, one after the other.
+
+    Raises `InvalidCall` or `PolicyRefused`.
+    """
     text = msgspec.json.encode(_asked(call), order="sorted").decode()
     try:
         parse_pipeline(text, limits.max_pods)
@@ -41,7 +45,8 @@ def pipeline_pairs(call: PipelineCall, limits: Limits, now: float) -> Pairs:
     metadata = sorted((name, value) for _, name, value in named)
     context, _ = read_context(call.metadata.items())
     pairs = (("type", "pipeline"), ("otto.pipeline", text), ("timestamp", f"{now:.3f}"), *context.pairs(), *metadata)
-    event = parse_entry("0-0", tuple((name.encode(), value.encode()) for name, value in pairs), limits)
+    entry = tuple((name.encode(), value.encode()) for name, value in pairs)
+    event = await last_of(parse_in_steps("0-0", entry, limits))
     if isinstance(event, BadEntry):
         raise refusal(event.cause, event.reason)
     return pairs

@@ -16,7 +16,7 @@ import trio
 
 from ottoscaler.backoff import Backoff
 from ottoscaler.errors import Unavailable
-from ottoscaler.events import BadEntry, Event, Limits, parse_entry
+from ottoscaler.events import BadEntry, Event, Limits, parse_in_steps
 from ottoscaler.log import log
 from ottoscaler.metrics import POLLS, StageClock, count_ending
 from ottoscaler.outcomes import dead_letter_pairs
@@ -24,6 +24,7 @@ from ottoscaler.repeats import content_of, mismatch, repeated_pairs
 from ottoscaler.spine.ledger import Ledger
 from ottoscaler.spine.roster import Roster
 from ottoscaler.spine.traces import NO_TRACES, Traces
+from ottoscaler.stepwise import last_of
 from ottoscaler.stream.base import MISMATCHED, REPEATED, Closing, Entry, Lane, Registration
 from ottoscaler.stream.progress import Progress
 
@@ -120,7 +121,7 @@ class Poller:
         self._in_hand.update((entry.id, entry) for entry in entries)
         events = []
         for entry in entries:
-            verdict = self._judge(entry)
+            verdict = await self._judge(entry)
             if isinstance(verdict, Event):
                 events.append(verdict)
             else:
@@ -198,10 +199,10 @@ class Poller:
             )
         )
 
-    def _judge(self, entry: Entry) -> Event | BadEntry:
+    async def _judge(self, entry: Entry) -> Event | BadEntry:
         if entry.fields is None:
             return BadEntry(entry.id, "Trimmed", "the entry was trimmed from the stream before anyone read it")
-        event = parse_entry(entry.id, entry.fields, self._limits)
+        event = await last_of(parse_in_steps(entry.id, entry.fields, self._limits))
         added = _added(entry.id)
         if isinstance(event, Event) and self._max_age and added < self._era_created - self._max_age * 1000:
             age = (self._era_created - added) / 1000

@@ -62,7 +62,7 @@ def test_json_that_asks_for_something_else_is_another_request(name: str, one: st
     assert not set(content_of([(name, one)]).split()) & set(content_of([(name, other)]).split())
 
 
-def test_a_call_is_written_in_the_one_form() -> None:
+async def test_a_call_is_written_in_the_one_form() -> None:
     """What a call puts on the stream is compared as earlier versions compared it: as it is written."""
     retry = RetryCall(max_attempts=2, retry_delay_seconds=3, retryable_failures=("OutOfMemory",))
     whole = StageCall(
@@ -79,7 +79,7 @@ def test_a_call_is_written_in_the_one_form() -> None:
         retry=retry,
     )
     for stages in ((BUILD, DEPLOY), (BUILD, whole)):
-        pairs = pipeline_pairs(PipelineCall(pipeline_id="p", stages=stages), Limits(), 1.0)
+        pairs = await pipeline_pairs(PipelineCall(pipeline_id="p", stages=stages), Limits(), 1.0)
         text = dict(pairs)["otto.pipeline"]
         assert dump_pipeline(parse_pipeline(text)) == text
         assert len(content_of(pairs).split()) == 1

@@ -242,21 +242,23 @@ async def test_what_cannot_be_is_refused(
         ),
     ],
 )
-def test_what_is_wrong_with_a_stages_config_is_said_without_its_values(asked: StageCall, said: str) -> None:
+async def test_what_is_wrong_with_a_stages_config_is_said_without_its_values(asked: StageCall, said: str) -> None:
     """They become metadata of its workers, and may be secrets as that may; the field is one of the call."""
     with pytest.raises(InvalidCall) as caught:
-        pipeline_pairs(call(BUILD, asked), Limits(), 0.0)
+        await pipeline_pairs(call(BUILD, asked), Limits(), 0.0)
     assert str(caught.value) == said
 
 
-def test_a_policy_that_cannot_be_used_is_named_in_its_own_words(tmp_path: Path) -> None:
+async def test_a_policy_that_cannot_be_used_is_named_in_its_own_words(tmp_path: Path) -> None:
     """The field is the stage, the value what it asks for, and what is allowed is none, with the reason of that."""
     path = tmp_path / "policy.yaml"
     path.write_text("version: 1")
     policy = Policy(PolicyFile(str(path)), frozenset(), lambda event, index, attempt: {})
     path.unlink()
     with pytest.raises(PolicyRefused) as caught:
-        pipeline_pairs(call(StageCall(stage_id="a", worker_count=1, image="b:1")), Limits(policy=policy.judge), 0.0)
+        await pipeline_pairs(
+            call(StageCall(stage_id="a", worker_count=1, image="b:1")), Limits(policy=policy.judge), 0.0
+        )
     assert (caught.value.field, caught.value.value) == ("stages[0]", '{"image":"b:1"}')
     assert caught.value.allowed.startswith("none while the policy cannot be used (POLICY_FILE is ")
 
@@ -276,7 +278,7 @@ async def test_the_policy_judges_every_stage(autojump_clock: MockClock) -> None:
         assert not house.server.events.entries
 
 
-def test_what_is_given_reaches_the_stage() -> None:
+async def test_what_is_given_reaches_the_stage() -> None:
     """Image, command, time and retries of a stage; what gRPC cannot tell from nothing is left to the service."""
     asked = call(
         StageCall(
@@ -293,7 +295,7 @@ def test_what_is_given_reaches_the_stage() -> None:
         StageCall(stage_id="b", worker_count=1, retry=RetryCall()),
         triggered_by="me",
     )
-    pairs = pipeline_pairs(asked, Limits(), 5.0)
+    pairs = await pipeline_pairs(asked, Limits(), 5.0)
     event = parse_entry("1-1", tuple((name.encode(), value.encode()) for name, value in pairs), Limits())
     assert isinstance(event, Event)
     assert event.pipeline is not None
