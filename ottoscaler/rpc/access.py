@@ -44,7 +44,8 @@ class Access:
         try:
             self._tokens = Tokens(path) if path else None
         except ValueError as error:
-            raise SettingsError([f"GRPC_TOKENS_FILE is {path!r}, expected {EXPECTED}: the file {error}"]) from error
+            words = f"the file {error}".removesuffix(f", expected {EXPECTED}")
+            raise SettingsError([f"GRPC_TOKENS_FILE is {path!r}, expected {EXPECTED}: {words}"]) from error
 
     def admit(self, host: str, head: Head, role: Role) -> str:
         """Let a call of an address in; returns the caller's name, empty without tokens.

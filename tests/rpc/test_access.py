@@ -205,8 +205,9 @@ def test_a_file_of_tokens_that_is_wrong_ends_the_start(tmp_path: Path, text: str
     """What cannot be read at the start is a problem of the settings, not a door that refuses all."""
     file = tmp_path / "tokens.yaml"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=r"GRPC_TOKENS_FILE is '.*tokens.yaml', expected a YAML list of"):
+    with pytest.raises(SettingsError, match=r"GRPC_TOKENS_FILE is '.*tokens.yaml', expected a YAML list of") as caught:
         Access(settings_with(tokens_file=file))
+    assert str(caught.value).count("a YAML list") == 1
 
 
 @pytest.mark.parametrize(
