@@ -136,9 +136,17 @@ async def look_at_ports(settings: Settings) -> AsyncIterator[Finding]:
     if settings.grpc_enabled:
         host = settings.grpc_host.strip("[]")
         yield await try_port("GRPC", host, settings.grpc_port)
+        if settings.http_port == settings.grpc_port and _overlap(settings.http_host.strip("[]"), host):
+            words = f"HTTP_PORT and GRPC_PORT are both {settings.grpc_port}, expected two ports"
+            yield Finding("FAIL", "port", words)
         if not (settings.grpc_tls_cert or settings.grpc_insecure or host == "localhost" or host.startswith("127.")):
             words = "gRPC is served on 127.0.0.1 only, as its calls are plain text"
             yield Finding("note", "port", words, "give GRPC_TLS_CERT, or allow it with GRPC_INSECURE=true")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two doors at one port of these addresses would be in each other's way."""
+    return one == other or not {one, other}.isdisjoint({"0.0.0.0", "::"})
 
 
 async def try_port(door: str, host: str, port: int) -> Finding:

@@ -188,6 +188,26 @@ async def test_ports_are_tried() -> None:
     assert await found(look_at_ports, HTTP_PORT="0", GRPC_ENABLED="false") == []
 
 
+@pytest.mark.parametrize(
+    ("http", "grpc", "is_refused"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("0.0.0.0", "0.0.0.0", True),
+        ("127.0.0.1", "[::]", True),
+        ("127.0.0.2", "127.0.0.1", False),
+    ],
+)
+async def test_two_doors_at_one_port_are_refused(http: str, grpc: str, is_refused: bool) -> None:
+    """Each port alone may be free: `serve` opens both, and where the addresses overlap the second one fails."""
+    port = str(find_free_port())
+    asked = {"HTTP_HOST": http, "HTTP_PORT": port, "GRPC_HOST": grpc, "GRPC_PORT": port, "GRPC_INSECURE": "true"}
+    refused = f"FAIL  port         HTTP_PORT and GRPC_PORT are both {port}, expected two ports"
+    assert (refused in await found(look_at_ports, **asked)) is is_refused
+    for without in ({"GRPC_ENABLED": "false"}, {"HTTP_PORT": "0"}):
+        assert refused not in await found(look_at_ports, **asked | without)
+
+
 async def test_a_grpc_door_that_only_this_machine_reaches_is_a_note() -> None:
     """Plain text that was not allowed is served to this machine only, which may surprise."""
     asked = {"HTTP_PORT": "0", "GRPC_PORT": str(find_free_port())}
