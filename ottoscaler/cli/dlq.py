@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from ottoscaler.cli.reach import open_stream_of
 
     settings = settings_from(args)
-    if getattr(args, "all", False) and not args.yes and not sys.stdin.isatty():
+    if getattr(args, "all", False) and not args.yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise NotAsked("--all needs --yes where nobody can be asked (stdin is no terminal)")
     act = ACTIONS[args.action](args)
 

@@ -14,6 +14,8 @@ from ottoscaler.errors import FixYourCall
 def written(name: str) -> Iterator[IO[bytes]]:
     """A file to write, or stdout for `-`; a file that exists is replaced when all is written, and not before."""
     if name == "-":
+        if sys.stdout is None:
+            raise FixYourCall("FILE is '-', expected a stdout that is open")
         yield sys.stdout.buffer
         return
     path = Path(name)
@@ -33,6 +35,8 @@ def written(name: str) -> Iterator[IO[bytes]]:
 def lines_of(name: str) -> list[bytes]:
     """The lines of a file, or of stdin for `-`."""
     if name == "-":
+        if sys.stdin is None:
+            raise FixYourCall("FILE is '-', expected a stdin that is open")
         return sys.stdin.buffer.readlines()
     with _explained(name, "a file that can be read"):
         return Path(name).read_bytes().splitlines()

@@ -285,6 +285,22 @@ def test_an_export_restores_what_was_dropped(
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
+def test_streams_that_are_closed_are_a_mistake_in_a_sentence(
+    server: MemoryServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started with `<&-` or `>&-` nobody can be asked, nothing be read, and no export be lost unnoticed."""
+    add_letter(server, "1-1")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert (call("replay", "--all"), call("import")) == (2, 2)
+    assert capsys.readouterr().err == (
+        "ottoscaler: --all needs --yes where nobody can be asked (stdin is no terminal)\n"
+        "ottoscaler: FILE is '-', expected a stdin that is open\n"
+    )
+    monkeypatch.setattr(sys, "stdout", None)
+    assert call("export") == 2
+    assert capsys.readouterr().err == "ottoscaler: FILE is '-', expected a stdout that is open\n"
+
+
 def test_an_export_goes_to_stdout_and_comes_from_stdin(
     server: MemoryServer, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
