@@ -149,7 +149,8 @@ def _credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
             context.load_cert_chain(args.cert, args.key, password=_no_password)
     except ssl.SSLError as error:
         given = " ".join(f"--{name} {file}" for name in ("ca", "cert", "key") if (file := getattr(args, name)))
-        raise WrongCall(f"{given}: expected certificates and their key in PEM, not encrypted ({error})") from error
+        expected = "certificates and their key in PEM, not encrypted" if args.cert else "certificates in PEM"
+        raise WrongCall(f"{given}: expected {expected} ({error})") from error
     if args.cert is None:
         return grpc.ssl_channel_credentials(ca)
     return grpc.ssl_channel_credentials(ca, _read("--key", args.key), _read("--cert", args.cert))

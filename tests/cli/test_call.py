@@ -159,7 +159,7 @@ async def test_a_refusal_is_one_sentence(
         ),
         (
             ["status", "--ca", __file__],
-            f"--ca {__file__}: expected certificates and their key in PEM, not encrypted ...",
+            f"--ca {__file__}: expected certificates in PEM ...",
         ),
         (["status", "--task", "\udcff"], "an argument is b'\\xff', expected UTF-8 text"),
         (["scale-up", "--workers", "1", "--meta", "a=\udcff"], "an argument is b'a=\\xff', expected UTF-8 text"),
