@@ -86,3 +86,16 @@ def test_the_notes_say_what_to_type_next(tmp_path: Path) -> None:
     assert "not for production" in tried
     assert "plain text" not in tried
     assert "is expected" not in tried
+
+
+def test_the_notes_tell_of_grpc_what_holds(tmp_path: Path) -> None:
+    """Tokens, a NetworkPolicy that is switched off, and a door that is shut are told as they are."""
+    policy = "the NetworkPolicy lets in otto-handler alone"
+    plain = notes(tmp_path, {}, "default")
+    assert "gRPC is in plain text and without tokens" in plain
+    assert policy in plain
+    guarded = notes(tmp_path, {"grpc": {"existingTokens": "mine"}, "networkPolicy": {"enabled": False}}, "default")
+    assert "gRPC is in plain text: " in guarded
+    assert policy not in guarded
+    assert "no NetworkPolicy" in guarded
+    assert "gRPC" not in notes(tmp_path, {"settings": {"GRPC_ENABLED": False}}, "default")
