@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, cast
 
+from ottoscaler.errors import SettingsError
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.base import Stream
 from ottoscaler.stream.keys import Keys
@@ -70,9 +72,25 @@ async def open_stream(settings: StreamSettings, session: str | None = None) -> A
     if settings.redis_address.scheme == "memory":
         yield MemoryStream(MemoryServer(keys, retention=retention), session)
         return
+    _check_tls_files(settings.redis_address)
     timeout = min(settings.lease_seconds * 0.6, LONGEST_TIMEOUT)  # a call ends before the lease does
     stream = RedisStream(settings.redis_address, keys, session, retention=retention, timeout=timeout)
     try:
         yield stream
     finally:
         stream.disconnect()
+
+
+def _check_tls_files(address: RedisAddress) -> None:
+    """SettingsError names the option of REDIS_URL whose file TLS cannot use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    name, expected = "ssl_ca_certs", "certificates"
+    try:
+        if ca := address.options.get(name):
+            context.load_verify_locations(ca)
+        name, expected = "ssl_certfile", "a certificate with its key, not encrypted,"
+        if cert := address.options.get(name):  # without a password an encrypted key would ask for it
+            context.load_cert_chain(cert, address.options.get("ssl_keyfile"), password="")
+    except OSError as error:
+        given = f"REDIS_URL has {name}={address.options[name]}"
+        raise SettingsError([f"{given}, expected {expected} in PEM ({error.strerror or error})"]) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from ottoscaler.errors import SettingsError
 from ottoscaler.parsing import RedisAddress
 from ottoscaler.stream.keys import Keys
 from ottoscaler.stream.memory import MemoryStream
@@ -55,3 +57,16 @@ def test_keys_of_two_groups_never_meet() -> None:
     assert other.results == "otto:scale:blue:results"
     assert Keys("{tag}:events", "ottoscaler").progress("1-1") == "{tag}:progress:1-1"
     assert default.held("blue") != other.held("")
+
+
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_certfile"])
+async def test_a_tls_file_that_cannot_be_used_is_a_wrong_setting(tmp_path: Path, name: str) -> None:
+    """It is named before anything is connected: that Redis cannot be reached would lead to the network."""
+    (tmp_path / "text").write_text("no PEM")
+    for file, why in (("nowhere", "No such file or directory"), ("text", "")):
+        address = RedisAddress(scheme="rediss", host="127.0.0.1", options={name: str(tmp_path / file)})
+        with pytest.raises(
+            SettingsError, match=rf"REDIS_URL has {name}={tmp_path / file}, expected .* in PEM \(.*{why}"
+        ):
+            async with open_stream(Wanted(address)):
+                pass
