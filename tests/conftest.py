@@ -1,6 +1,7 @@
 """What holds for the whole suite."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import pytest
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from hypothesis import HealthCheck, settings
+
+# A shell that runs the suite in the background has it ignore these, and programs that it starts would inherit that.
+for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 # The same examples every time, and no limits of time that a busy machine would break; `--hypothesis-profile=explore`
 # looks for others.
