@@ -52,10 +52,11 @@ async def test_the_documented_permissions_suffice(limited: RedisBackend) -> None
     await one.survey("")
     await one.held()
     await one.offer([claim(offered, "one")], clean=[True])
-    fence = Fence("pod", "uid", 1)
+    fence = Fence("pod", "uid", 0)
     for event_id in (up, down):
         await one.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"), (fence,)))
-    assert (await one.tend(0, 0, expire=False, audit=False)).fences == (fence,)
+    (due,) = (await one.tend(0, 0, expire=False, audit=False)).fences
+    assert (due.name, due.uid) == (fence.name, fence.uid)
     await one.drop_fences([fence])
     pipeline = await begin(limited, one, lane="pipelines")
     assert await one.start_stage(claim(pipeline, "one"), 1, PAIRS, News(0, ("news",)))
