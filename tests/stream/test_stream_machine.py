@@ -38,6 +38,7 @@ pytestmark = pytest.mark.slow_clock
 
 SESSIONS = ("a", "b")
 RETENTION = Retention(results_keep=3, results_max_bytes=200, trim="on")
+HOUR = 3_600_000  # ms: due on both sides or on none, at no time that is an entry's
 LONG, DEAD = 3600.0, 0.0  # leases: what is never renewed in time has expired at once
 session = st.sampled_from(SESSIONS)
 lane = st.sampled_from(["work", "control", "pipelines"])
@@ -276,7 +277,7 @@ class TwinMachine(RuleBasedStateMachine):
 
         async def call(side: Side) -> Any:
             claim = None if epoch == "none" else self.owner(side, number, epoch, session)
-            fences = (Fence("pod", "uid", 1), Fence("pod", f"uid-{number}", 2)) if fenced else ()
+            fences = (Fence("pod", "uid", -HOUR), Fence("pod", f"uid-{number}", HOUR)) if fenced else ()
             pairs = (("n", str(number)), ("pad", "x" * size))
             return await side.streams[session].close(Closing(side.event(number), ending, pairs, claim, fences))
 
