@@ -102,8 +102,11 @@ def _late_create(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) ->
 
 def _to_pod(act: Callable[[Run, str], None]) -> Harm:
     def harm(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+        strangers = made.truth.strangers if made.truth else set[str]()
         labelled = [
-            name for name, pod in sorted(made.world.pods.items()) if "ottoscaler/instance" in pod["metadata"]["labels"]
+            name
+            for name, pod in sorted(made.world.pods.items())
+            if "ottoscaler/instance" in pod["metadata"]["labels"] and name not in strangers
         ]
         if not labelled:
             return None
