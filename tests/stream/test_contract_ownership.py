@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from ottoscaler.stream.base import Candidate, Closing, Entry, Fence, GroupLost
+from ottoscaler.stream.base import Candidate, Closing, Entry, GroupLost
 from tests.stream.backends import Backend
 from tests.stream.steps import LEASE, PAIRS, begin, claim, lose, open_session, registration, strays, take
 
@@ -374,20 +374,3 @@ async def test_adopting_is_noted_once(backend: Backend, clock: trio.abc.Clock) -
     assert await one.read_progress(event_id) == first
     assert first is not None
     assert first.adopted[1]["session"] == "one"
-
-
-async def test_fences_are_lent(backend: Backend, clock: trio.abc.Clock) -> None:
-    """A fence is given out when it is due, to one process for ten seconds, and forgotten when dropped. Its time is
-    counted from the close on, by the clock of Redis.
-    """
-    one, era = await open_session(backend, "one")
-    event_id = await begin(backend, one)
-    fences = Fence("pod-1", "uid-1", 0), Fence("pod-2", "uid-2", 3_600_000)
-    await one.close(Closing(event_id, "results", (("v", "1"),), claim(event_id, "one"), fences))
-    due, later = await one.list_fences()
-    assert (due.name, later.name, later.due - due.due) == ("pod-1", "pod-2", 3_600_000)
-    assert due.due >= era.created
-    assert (await one.tend(0, 0, expire=False, audit=False)).fences == (due,)
-    assert (await one.tend(0, 0, expire=False, audit=False)).fences == ()
-    await one.drop_fences([due, later])
-    assert backend.keys.fences not in backend.contents()

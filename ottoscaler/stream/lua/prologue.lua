@@ -18,8 +18,11 @@ local function list_text(list)
   return #list == 0 and '[]' or cjson.encode(list)
 end
 
+-- The time in ms, one for all of a script; before Redis 7 its own clock goes on while a script runs.
+local at
 local function now()
-  local time = redis.call('TIME')
+  local time = at or redis.call('TIME')
+  at = time
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
