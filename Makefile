@@ -8,6 +8,8 @@ ifneq ($(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 $(shell rm -rf $(VENV))
 endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the tests start hundreds of processes: each would compile all of it anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test check format lint types proto lock manifests bench fuzz day chaos logs-proof redis test-event build deploy k8s-deploy logs k8s-logs clean
@@ -30,7 +32,7 @@ dev: setup ## Run Valkey, a local cluster and the scaler until Ctrl-C
 	@$(BIN)/ottoscaler dev
 
 test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadscope --no-loadscope-reorder
 
 check: setup lint types test ## Format, lint, types, then the tests
 
