@@ -135,6 +135,8 @@ class Buffer:
         self._pace = Pace(self.limits.rate)
         self._part_bytes = LONGEST_LINE
         """What the handler takes at once beside what it says, as found out."""
+        self._about_bytes = LONGEST_LINE
+        """What it takes beside the text, as found out."""
         self._blocks: deque[Block] = deque()
         self._lines = 0
         """In the blocks."""
@@ -183,8 +185,14 @@ class Buffer:
         self._make_room()
 
     def shrink(self) -> None:
-        """The handler takes no message as large as one under way: from now on lines go in parts of half that size."""
-        largest = max((len(line.text.encode()) for line in self._sent), default=0)
+        """The handler takes no message as large as one under way: from now on lines go in parts of half that size, and
+        where they are small already, without what was said beside the text from half its size on.
+        """
+        if not self._sent:
+            return
+        largest = max(len(line.text.encode()) for line in self._sent)
+        if largest <= SMALLEST_PART:
+            self._about_bytes = max(line.about_bytes for line in self._sent) // 2
         self._part_bytes = max(SMALLEST_PART, min(self._part_bytes, largest // 2))
         self.set_limits(self.limits)
 
@@ -203,13 +211,13 @@ class Buffer:
         if self._pace.wait(now) or not self._fits_window():
             return None
         if self._again and self._again[0][0] <= now:
-            line = heapq.heappop(self._again)[2]
+            line = self._bared(heapq.heappop(self._again)[2])
         elif self._gap:
             line = self._gap_line()
         elif self._first:
-            line = self._cut(self._first.popleft())
+            line = self._cut(self._bared(self._first.popleft()))
         elif self._blocks:
-            line = self._cut(self._pop_line())
+            line = self._cut(self._bared(self._pop_line()))
         else:
             return None
         self._pace.take(now)
@@ -271,6 +279,15 @@ class Buffer:
         if not block.lines:
             self._blocks.popleft()
             self._bytes -= block.weight
+        return line
+
+    def _bared(self, line: Line) -> Line:
+        """The line, without level, source and metadata where these alone are more than the handler takes."""
+        if line.about_bytes > self._about_bytes:
+            self._bytes -= line.about_bytes
+            line.level = line.source = ""
+            ours = {name: said for name, said in (line.metadata or {}).items() if name in ("continued", "escaped")}
+            line.metadata, line.about_bytes = {**ours, "left_out": "TooLarge"}, 0
         return line
 
     def _cut(self, line: Line) -> Line:

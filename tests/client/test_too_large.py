@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -49,14 +50,26 @@ def open_narrow_handler(got: list[Any]) -> Iterator[int]:
         server.stop(0.2).wait()
 
 
-async def program(port: int, lines: list[str]) -> Statistics:
-    """Send these lines."""
+async def program(port: int, lines: list[str], metadata: Mapping[str, str] = MappingProxyType({})) -> Statistics:
+    """Send these lines; all but the last say this beside their text."""
     async with open_log_stream(Handler(f"127.0.0.1:{port}"), Worker("otto-agent-1")) as logs:
         with anyio.fail_after(30):
-            for line in lines:
-                await logs.send(line)
+            for line in lines[:-1]:
+                await logs.send(line, level="warn", metadata=metadata)
+            await logs.send(lines[-1], level="warn", metadata={"kept": "yes"})
             await logs.flush()
     return logs.statistics()
+
+
+def join(got: list[Any]) -> list[str]:
+    """The lines, of which some came in parts."""
+    whole, said = list[str](), ""
+    for entry in got:
+        said += entry.message
+        if "continued" not in entry.metadata:
+            whole.append(said)
+            said = ""
+    return whole
 
 
 @pytest.mark.slow_clock
@@ -68,10 +81,20 @@ def test_lines_go_in_parts_that_the_handler_takes(backend: str) -> None:
     with open_narrow_handler(got) as port:
         statistics = anyio.run(partial(program, port, lines), backend=backend)
     assert statistics == Statistics(acknowledged=5, dropped=0, left_out=0, waiting=0)
-    whole, said = list[str](), ""
-    for entry in got:
-        said += entry.message
-        if "continued" not in entry.metadata:
-            whole.append(said)
-            said = ""
-    assert list(dict.fromkeys(whole)) == lines
+    assert list(dict.fromkeys(join(got))) == lines
+
+
+@pytest.mark.slow_clock
+def test_lines_that_say_too_much_beside_their_text_go_without_it() -> None:
+    """What a line says beside its text is left out, and that is said, where it alone is more than the handler takes."""
+    got: list[Any] = []
+    lines = ["first", "second " * 500, "last"]
+    with open_narrow_handler(got) as port:
+        statistics = anyio.run(program, port, lines, {"much": "x" * 200_000})
+    assert statistics == Statistics(acknowledged=3, dropped=0, left_out=0, waiting=0)
+    assert list(dict.fromkeys(join(got))) == lines
+    said = [(entry.message, entry.level, entry.metadata.get("left_out", "")) for entry in got]
+    assert said[0] == ("first", "", "TooLarge")
+    assert {left_out for message, _, left_out in said if message != "last"} == {"TooLarge"}
+    assert said[-1] == ("last", "warn", "")
+    assert got[-1].metadata["kept"] == "yes"
