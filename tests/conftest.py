@@ -13,10 +13,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from hypothesis import HealthCheck, settings
 
-# A shell that runs the suite in the background has it ignore these, and programs that it starts would inherit that.
-for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+# A shell that runs the suite in the background, and nohup, have it ignore these; what it starts would inherit that.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
     if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, action)
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 # The same examples every time, and no limits of time that a busy machine would break; `--hypothesis-profile=explore`
 # looks for others.
