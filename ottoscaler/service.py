@@ -178,6 +178,7 @@ async def _serve_era(
             era.id,
             believed=lambda: rings[0].roster.ids() if rings else frozenset(),
             on_lost=lambda lost: rings[0].lose(lost),
+            on_restart=lambda: rings[0].remind() if rings else None,
             outages=lambda: outages.look(rings[0].vitals) if rings else "",
         )
         async with open_kube(access, may_write=session.check, in_flight=IN_FLIGHT, on_request=observe_request) as kube:

@@ -12,7 +12,7 @@ from ottoscaler.errors import OttoscalerError, SettingsError
 from ottoscaler.settings import FIELDS, Settings
 
 if TYPE_CHECKING:
-    from ottoscaler.stream.base import ServerReport
+    from ottoscaler.stream.safekeeping import ServerReport
 
 LIMIT_SECONDS = 10.0
 NEEDED = (("pods", ("create", "get", "list", "watch", "delete", "deletecollection")),)

@@ -73,7 +73,7 @@ class PipelineRun:
         return False
 
     def notice(self) -> None:
-        """Somebody changed the progress (stop marks): read it again."""
+        """Somebody changed the progress (stop marks), or Redis may have forgotten some of it: read it again."""
         self._noticed.set()
 
     async def run(self) -> BadEntry | None:
@@ -83,11 +83,18 @@ class PipelineRun:
         await self._begin()
         while True:
             await self._decide()
-            if self._tracks.are_over:
+            if not self._tracks.are_over:
+                await self._follow()
+            elif await self._is_surely_over():
                 break
-            await self._follow()
         await self._close()
         return None
+
+    async def _is_surely_over(self) -> bool:
+        """Whether every end is on the disk of Redis: closed with one forgotten, whoever asked for it would not hear."""
+        await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
+        await self._recall()
+        return self._tracks.are_over
 
     async def _begin(self) -> None:
         is_adopted = self.claim.epoch > 1
@@ -107,13 +114,16 @@ class PipelineRun:
             await self._record([], opening)
 
     async def _recall(self) -> None:
-        """Read what the progress says, by whomever it was written."""
+        """Read what the progress says, by whomever it was written; what Redis has forgotten of it did not happen."""
         self._noticed = trio.Event()
         stream = self._site.ledger.stream
         progress = await self._site.ledger.insist(partial(stream.read_progress, self._event.id))
         if progress is None:
             raise NotOurs(self.claim)
         self._told = progress.told
+        if self._tracks.is_ahead_of(progress):
+            log.warning("Redis had forgotten stages: begun anew", event_id=self._event.id)
+            self._tracks = Tracks(self._pipeline)
         self._tracks.heed(progress)
 
     # -- deciding
@@ -164,9 +174,10 @@ class PipelineRun:
             found.update(await self._site.standings.wait_change(known))
 
         await trio_util.wait_any(self._noticed.wait, look)
-        if self._noticed.is_set():
+        tracks, has_vanished = self._tracks, any(standing.where == "nowhere" for standing in found.values())
+        if self._noticed.is_set() or has_vanished:
             await self._recall()
-        for event_id, standing in found.items():
+        for event_id, standing in found.items() if tracks is self._tracks else ():
             await self._heed(running[event_id], standing)
         for track in self._tracks.running().values():
             if track.stop and not track.is_marked:
@@ -190,6 +201,8 @@ class PipelineRun:
     async def _note_end(self, track: Track) -> None:
         stream, now = self._site.ledger.stream, self._site.now()
         ending = await self._site.ledger.insist(partial(stream.read_ending, track.event_id))
+        if ending is None and track.standing and track.standing.where == "ended":
+            return  # Redis has forgotten that in between, and the next look will show how it stands
         if ending and (version := newer_version(ending[1])):  # who knows it will go on with the pipeline
             id_, stage_id = self._event.id, track.stage.stage_id
             log.warning("stage ended; a newer version wrote how", event_id=id_, stage_id=stage_id, version=version)

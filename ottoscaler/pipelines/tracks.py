@@ -78,6 +78,15 @@ class Tracks:
             if (mark := progress.stops.get(track.index)) is not None:
                 track.stop = mark["cause"]
 
+    def is_ahead_of(self, progress: Progress) -> bool:
+        """Whether it knows of starts or ends that the progress does not: Redis has forgotten them in a crash."""
+        begun = {index: made["uid"] for (index, _), made in progress.accepted.items()}
+        return any(
+            (track.event_id and begun.get(track.index) != track.event_id)
+            or (track.end is not None and track.index not in progress.outcomes)
+            for track in self
+        )
+
     def startable(self) -> list[Track]:
         """Those that may begin now."""
         return [self._by_id[stage_id] for stage_id in self._graph.startable(self._states())]

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 
 from ottoscaler.outcomes import WorkerOutcome, outcome_from
+from ottoscaler.stream.base import Outcome
 from ottoscaler.stream.progress import Progress
 
 
@@ -60,6 +61,19 @@ class Attempts:
         """When the API accepted the pod of an attempt, as an earlier owner saw it (Unix s, 0 = it did not)."""
         made = self._accepted.get((index, attempt))
         return made["at"] / 1000 if made else 0.0
+
+    def forgotten_in(self, progress: Progress) -> tuple[Outcome, ...]:
+        """The ends that were recorded and that the progress as Redis has it now lacks, to be recorded again."""
+        retried = (
+            Outcome(ended.index, ended.to_json(), retried=ended.attempt)
+            for attempts in self._earlier.values()
+            for ended in attempts
+            if (ended.index, ended.attempt) not in progress.attempts
+        )
+        final = (
+            Outcome(index, ended.to_json()) for index, ended in self.outcomes.items() if index not in progress.outcomes
+        )
+        return (*retried, *final)
 
     def note(self, index: int, outcome: WorkerOutcome) -> None:
         """An attempt has ended: for good, or to be followed by another."""

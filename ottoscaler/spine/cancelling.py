@@ -18,6 +18,8 @@ LOOK_AGAIN_SECONDS = 0.5
 class Cancel(ScaleDown):
     """The work on one cancel: a scale_down of all that is left of one event."""
 
+    cause = "Cancelled"
+
     async def _choose(self) -> tuple[tuple[str, int], ...] | BadEntry:
         if self._progress.victims_chosen:
             return self._progress.victims
@@ -27,10 +29,8 @@ class Cancel(ScaleDown):
         last_first = range(target.planned, 0, -1)  # each mark looks for one that is still open, from the first on
         open_indices = (index for index in last_first if index not in target.outcomes)
         names = _name_stages(target)
-        candidates = (
-            self._candidate(target.event_id, index, "Cancelled", name=names.get(index)) for index in open_indices
-        )
-        return await self._mark(candidates, target.planned, "Cancelled")
+        candidates = (self._candidate(target.event_id, index, names.get(index)) for index in open_indices)
+        return await self._mark(candidates, target.planned)
 
     async def _find_target(self) -> Progress | BadEntry | None:
         """The event's progress; None where it has ended; why not where it cannot be cancelled, or is nowhere."""

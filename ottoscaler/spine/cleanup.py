@@ -6,7 +6,7 @@ collections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -23,9 +23,11 @@ COLLECTION_FROM = 10
 
 
 class Cleanup:
-    """The pods that one event leaves. `fences` are those that stay, due by our own clock."""
+    """The pods that one event leaves. `fences` are those that stay, due by our own clock. `recall` records again what
+    Redis may have forgotten of the event in a crash.
+    """
 
-    def __init__(self, site: Site, guard: Guard, event: Event) -> None:
+    def __init__(self, site: Site, guard: Guard, event: Event, recall: Callable[[], Awaitable[None]]) -> None:
         self.fences: dict[str, Fence] = {}
         self.logs: EventLogs = NO_LOGS
         self._site = site
@@ -35,6 +37,8 @@ class Cleanup:
         self._left: dict[str, str] = {}
         self._clocks: dict[str, StageClock] = {}  # of what is in `_left`
         self._event_ended = trio.Event()
+        self._recall = recall
+        self._begun_since = site.ledger.stream.restarts
 
     def note_event_ended(self) -> None:
         """Every outcome is recorded: what waits to be deleted goes at once."""
@@ -62,14 +66,16 @@ class Cleanup:
         now = int(self._site.now() * 1000)
         return tuple(Fence(fence.name, fence.uid, max(0, fence.due - now)) for fence in self.fences.values())
 
-    async def clean(self, outcome: WorkerOutcome) -> None:
-        """Delete the pod of an attempt that has ended: with the others if the event ends soon, else by itself."""
+    async def clean(self, outcome: WorkerOutcome, since: int | None = None) -> None:
+        """Delete the pod of an attempt that has ended: with the others if the event ends soon, else by itself. `since`:
+        the count of restarts before its end was recorded, None where an earlier owner did that.
+        """
         if self.fence_off(outcome) or not outcome.uid:
             return
         self._left[outcome.name] = outcome.uid
         on_gap = self._site.traces.gaps(self._event, outcome.index, outcome.attempt)
         self._clocks[outcome.name] = StageClock("recorded", self._site.now(), on_gap)
-        await self._wait_durable()
+        await self._wait_durable(since)
         await self.logs.wait_pod(outcome.name)
         with trio.move_on_after(self._site.patience.cleanup_delay):
             await self._event_ended.wait()
@@ -110,8 +116,14 @@ class Cleanup:
             for name, uid in pods.items():
                 nursery.start_soon(self._site.delete, self._event_id, name, uid)
 
-    async def _wait_durable(self) -> None:
-        await self._site.ledger.insist(self._site.ledger.stream.wait_durable)
+    async def _wait_durable(self, since: int | None = None) -> None:
+        """Return when all that was recorded is on the disk of Redis; where it may have crashed before, once more."""
+        ledger, since = self._site.ledger, self._begun_since if since is None else since
+        await ledger.insist(ledger.stream.wait_durable)
+        while since != ledger.stream.restarts:
+            since = ledger.stream.restarts
+            await self._recall()
+            await ledger.insist(ledger.stream.wait_durable)
 
     def _pods_shown(self) -> dict[str, str]:
         """Name → uid of the pods of this event that the fleet shows, without fences and those on their way out."""

@@ -141,6 +141,11 @@ class Rings:
             if self._handler is not None:
                 self._handler.cancel(event_id, "NotOurs: the session had expired and the event was taken over")
 
+    def remind(self) -> None:
+        """Redis may have forgotten what was last written: let all work look whether it has."""
+        for work in self.roster:
+            work.notice()
+
     async def _open_outer(self, outer: trio.Nursery, startup: Startup) -> None:
         site = self._site
         redis, api = f"Redis at {site.ledger.stream.address}", f"the Kubernetes API at {site.kube.address}"

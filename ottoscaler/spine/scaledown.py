@@ -7,7 +7,7 @@ knows why.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from itertools import islice
 
@@ -35,6 +35,7 @@ class ScaleDown:
 
     is_clean = True
     queued = 0
+    cause = "Stopped"
 
     def __init__(self, site: Site, roster: Roster, event: Event, progress: Progress, claim: Claim) -> None:
         self.claim = claim
@@ -58,7 +59,7 @@ class ScaleDown:
         return False
 
     def notice(self) -> None:
-        """A victim's outcome was recorded: look again."""
+        """A victim's outcome was recorded, or the marks may have been forgotten: look again."""
         self._noticed.set()
 
     async def run(self) -> BadEntry | None:
@@ -98,20 +99,20 @@ class ScaleDown:
         survey = partial(self._site.ledger.stream.survey, self._event.task_id)
         live = await self._site.ledger.insist(survey)
         if self._event.remain is None:
-            return await self._mark(self._candidates(live), self._event.pod_count, "Stopped")
+            return await self._mark(self._candidates(live), self._event.pod_count)
         started = [event for event in live if event.epoch > 0]
         present = [*self._ending(started), *self._candidates(started)]
         wanted = len(self._progress.victims) + max(0, len(present) - self._event.remain)
-        return await self._mark(iter(present), wanted, "Stopped", is_target=True)
+        return await self._mark(iter(present), wanted, is_target=True)
 
     async def _mark(
-        self, candidates: Iterator[Candidate], wanted: int, cause: str, *, is_target: bool = False
+        self, candidates: Iterator[Candidate], wanted: int, *, is_target: bool = False
     ) -> tuple[tuple[str, int], ...]:
         """Mark them in order; with a target, workers that are found to be on their way out need not be stopped."""
         ledger, stream = self._site.ledger, self._site.ledger.stream
         while True:
             chunk = list(islice(candidates, CHUNK))
-            mark = partial(stream.mark_victims, self.claim, wanted, chunk, cause=cause, passed_count=is_target)
+            mark = partial(stream.mark_victims, self.claim, wanted, chunk, cause=self.cause, passed_count=is_target)
             chosen = await ledger.insist(partial(mark, last=not chunk))
             if chosen is None:
                 raise NotOurs(self.claim)
@@ -158,23 +159,25 @@ class ScaleDown:
                 if record is not None and not _can_stop(record) and not _has_succeeded(record):
                     yield self._candidate(event.event_id, index)
 
-    def _candidate(self, event_id: str, index: int, cause: str = "Stopped", *, name: str | None = None) -> Candidate:
+    def _candidate(self, event_id: str, index: int, name: str | None = None) -> Candidate:
         name = name or self._site.name_pod(event_id, index, 1)
-        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(cause)
+        outcome = WorkerOutcome(name, index, 1, STOPPED.outcome).stopped(self.cause)
         return Candidate(event_id, index, outcome.to_json())
 
-    async def _wait_outcomes(self, victims: Iterable[tuple[str, int]]) -> list[WorkerOutcome]:
+    async def _wait_outcomes(self, victims: tuple[tuple[str, int], ...]) -> list[WorkerOutcome]:
         """Return when the outcome of every victim is recorded; each record sends a notice to this event's owner."""
-        progress: Progress | None = self._progress
         stream = self._site.ledger.stream
         while True:
             self._noticed = trio.Event()
             progress = await self._site.ledger.insist(lambda: stream.read_progress(self._event.id))
             if progress is None:
                 raise NotOurs(self.claim)
-            if all(victim in progress.victim_outcomes for victim in victims):
+            if forgotten := [victim for victim in victims if victim not in progress.victims]:
+                victims = await self._mark((self._candidate(*victim) for victim in forgotten), len(victims))
+            elif all(victim in progress.victim_outcomes for victim in victims):
                 return [outcome_from(raw) for raw in progress.victim_outcomes.values()]
-            await self._noticed.wait()
+            else:
+                await self._noticed.wait()
 
 
 def _can_stop(record: PodRecord) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import trio
 
@@ -23,10 +24,11 @@ from ottoscaler.spine.attempts import Attempts
 from ottoscaler.spine.cleanup import Cleanup
 from ottoscaler.spine.creation import STOPPED
 from ottoscaler.spine.fences import Guard
+from ottoscaler.spine.ledger import NotOurs
 from ottoscaler.spine.site import Site
 from ottoscaler.spine.worker import Worker
 from ottoscaler.spine.worker_logs import NO_LOGS, EventLogs
-from ottoscaler.stream.base import Claim, Closing, Outcome
+from ottoscaler.stream.base import Accepted, Claim, Closing, Outcome
 from ottoscaler.stream.progress import Progress
 
 TRACE_AGAIN_SECONDS = 30.0
@@ -44,7 +46,10 @@ class Scaling:
         self._progress = progress
         self._settled = settled
         self._attempts = Attempts(progress, event.pod_count)
-        self._cleanup = Cleanup(site, guard, event)
+        self._cleanup = Cleanup(site, guard, event, self._recall)
+        self._recalled = site.ledger.stream.restarts
+        self._recalling = trio.Lock()
+        self._accepted: list[Accepted | None] = []  # of attempts that others followed
         self._passed_on = site.traces.pass_on(event)
         trace_id = self._passed_on.context.trace_id or None
         self._facts = {"event_id": event.id, "task_id": event.task_id, "trace_id": trace_id}
@@ -227,8 +232,9 @@ class Scaling:
         self._logs.end(outcome)
         self._note_whether_over()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cleanup.clean, outcome)
+            nursery.start_soon(self._cleanup.clean, outcome, worker.recorded_since)
             if outcome.retry_at:
+                self._accepted.append(worker.accepted)
                 again = self._enlist(index, is_new=True)
                 if worker.stop_cause:  # its mark was set after the end was written down, and read before we heard of it
                     again.stop(worker.stop_cause)
@@ -252,12 +258,31 @@ class Scaling:
             while True:
                 await self._noticed.wait()
                 self._noticed = trio.Event()
-                progress = await self._site.ledger.insist(self._read_progress)
+                progress = await self._read_progress()
                 if progress is not None:
                     self._heed(progress, nursery)
+                    await self._recall()
 
     async def _read_progress(self) -> Progress | None:
-        return await self._site.ledger.stream.read_progress(self._event.id)
+        ledger = self._site.ledger
+        return await ledger.insist(partial(ledger.stream.read_progress, self._event.id))
+
+    async def _recall(self) -> None:
+        """After each chance that Redis has crashed: record again what it has forgotten. Raises `NotOurs`."""
+        async with self._recalling:
+            if (restarts := self._site.ledger.stream.restarts) == self._recalled:
+                return
+            progress = await self._read_progress()
+            if progress is None:
+                raise NotOurs(self.claim)
+            made = (*self._accepted, *(worker.accepted for worker in self._workers.values()))
+            accepted = tuple(one for one in made if one and (one.index, one.attempt) not in progress.accepted)
+            ends = self._attempts.forgotten_in(progress)
+            if accepted or ends:
+                await self._site.ledger.record(self.claim, accepted=accepted, outcomes=ends)
+                again = len(accepted) + len(ends)
+                log.warning("Redis had forgotten records", event_id=self._event.id, written_again=again)
+            self._recalled = restarts
 
     def _heed(self, progress: Progress, nursery: trio.Nursery) -> None:
         for index, mark in progress.stops.items():

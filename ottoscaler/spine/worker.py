@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -65,9 +66,14 @@ class Worker:
             site, event, index, attempt, stop=self._stop, note=self._note, uid=accepted_uid, fence_from=fence_from
         )
         self._is_accepted = bool(accepted_uid)
+        self.accepted: Accepted | None = None
+        """What was recorded of it here."""
+        self.recorded_since = 0
+        """The count of restarts before its end was recorded."""
         self.accepted_at = math.inf
         self._last: PodRecord | None = None
         self._deleted = False
+        self._is_stop_durable = False
         self._uncertain_since = 0.0
         self._diagnosis = Diagnosis(site, self.name, self._log, site.policy_for(event), self._note)
         self._named: tuple[str, ...] = ()
@@ -123,6 +129,7 @@ class Worker:
             verdict = await self._live(follow)
         self._clock.reach("ended", self._site.now())
         outcome = self._outcome(verdict)
+        self.recorded_since = self._site.ledger.stream.restarts
         stands = await self._record(outcome)
         recorded_at = self._site.now()
         self._clock.reach("recorded", recorded_at)
@@ -163,8 +170,8 @@ class Worker:
         self._clock.reach("accepted", self.accepted_at)
         fence_from = self._creation.fence_from
         fence = int((fence_from + self._site.patience.create_fence) * 1000) if fence_from else 0
-        accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000), fence)
-        await self._site.ledger.record(self._claim, accepted=(accepted,))
+        self.accepted = Accepted(self._index, self._attempt, self._uid, int(self.accepted_at * 1000), fence)
+        await self._site.ledger.record(self._claim, accepted=(self.accepted,))
         self._is_accepted = True
 
     # -- waiting
@@ -199,8 +206,8 @@ class Worker:
         limit = final_by if verdict else self._diagnosis.stuck_until(record)
         if limit <= now:
             return verdict or await self._give_up(follow, record) or now
-        if not verdict:  # else it has ended by itself, and is about to say so
-            await self._stop_once(record)
+        if not verdict and await self._stop_once(record):  # else it has ended by itself, and is about to say so
+            return now
         return min(limit, self._diagnosis.late_at(record))
 
     async def _wait_appearance(self, follow: Follow) -> None:
@@ -226,9 +233,31 @@ class Worker:
             else:
                 await changed()
 
-    async def _stop_once(self, record: PodRecord) -> None:
-        if self._stop.is_set() and not self._deleted:
-            await self._delete(record)
+    async def _stop_once(self, record: PodRecord) -> bool:
+        """Delete the pod if it is to stop; True: time has passed, judge it again before that. What is known of it must
+        be on the disk of Redis first: forgotten in a crash, with its pod gone, the worker would run once more.
+        """
+        if not self._stop.is_set() or self._deleted:
+            return False
+        if not self._is_stop_durable:
+            await self._make_stop_durable()
+            return True
+        await self._delete(record)
+        return False
+
+    async def _make_stop_durable(self) -> None:
+        """Return when Redis cannot forget the stop any more, or has, perhaps with all of the event: then it is none."""
+        ledger, stream = self._site.ledger, self._site.ledger.stream
+        since = stream.restarts
+        await ledger.insist(stream.wait_durable)
+        while since != stream.restarts:
+            since = stream.restarts
+            progress = await ledger.insist(partial(stream.read_progress, self._event.id))
+            if progress is None or progress.owner != self._claim.session or self._index not in progress.stops:
+                self._stop = trio.Event()
+                return
+            await ledger.insist(stream.wait_durable)
+        self._is_stop_durable = True
 
     async def _delete(self, record: PodRecord) -> None:
         await self._site.delete(self._event.id, self.name, record.uid)

@@ -26,6 +26,7 @@ from ottoscaler.stream.marks import Marks
 from ottoscaler.stream.pipelines import News, Pipelines
 from ottoscaler.stream.progress import Progress
 from ottoscaler.stream.requests import Requests
+from ottoscaler.stream.safekeeping import Safekeeping
 
 Lane = Literal["work", "control", "pipelines"]
 LANES: tuple[Lane, ...] = ("work", "control", "pipelines")
@@ -205,25 +206,11 @@ class Closed:
     entry_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerReport:
-    """What the server says of itself; None where it does not say. `promise` is a sentence on what survives a crash,
-    `strangers` has one on each of our keys that holds something else.
-    """
-
-    version: str
-    append_only: bool | None
-    fsync: str | None
-    eviction: str | None
-    promise: str
-    strangers: tuple[str, ...] = ()
-
-
 class GroupLost(Exception):
     """The consumer group or the era is gone: Redis was emptied, restored, or another database answers."""
 
 
-class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
+class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines, Safekeeping):
     """One process's view of the stream and of all that is kept beside it.
 
     Every method raises `ottoscaler.errors.Unavailable` when Redis does not answer, answers that it cannot serve now
@@ -368,12 +355,6 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
         """Forget fences whose pods were deleted."""
 
     @abstractmethod
-    async def wait_durable(self) -> None:
-        """Return when all that this process recorded before the call would survive a `kill -9` of Redis, as far as its
-        configuration promises it: WAITAOF where there is an append-only file and the server knows it, at once with
-        fsync `always`, without persistence or in memory, else after 3 s."""
-
-    @abstractmethod
     async def add_event(self, pairs: Pairs, token: str) -> str:
         """Append an event; the same token within an hour answers with the same entry id."""
 
@@ -391,7 +372,3 @@ class Stream(DeadLetters, Marks, Requests, HasBacklog, Pipelines):
     @abstractmethod
     async def live_events(self) -> list[str]:
         """Ids of all events with progress, oldest first."""
-
-    @abstractmethod
-    async def report(self) -> ServerReport:
-        """Version, persistence and eviction policy of the server, and keys of ours that hold something else."""

@@ -14,8 +14,8 @@ import trio
 from redis.exceptions import ResponseError
 
 from ottoscaler.parsing import RedisAddress
-from ottoscaler.stream.base import ServerReport
 from ottoscaler.stream.link import Exchange, Link
+from ottoscaler.stream.safekeeping import ServerReport
 
 BLIND_WAIT = 3.0  # seconds: where the server cannot tell, everysec has synced by then
 ROUND_MS = 1000  # longest WAITAOF, then it is asked again
@@ -102,6 +102,16 @@ class Durability:
                 self._ended = this_round
         if way == "blind":
             await trio.sleep(BLIND_WAIT)
+            await self.connect()
+
+    @property
+    def connects(self) -> int:
+        """How often the connection was opened: after a crash of Redis it is another, whoever waited meanwhile."""
+        return self._link.connects
+
+    async def connect(self) -> None:
+        """Open the connection, if it is not open."""
+        await self._link.run(lambda exchange: None)
 
     def disconnect(self) -> None:
         """Close the connection."""

@@ -45,6 +45,8 @@ class Link:
         self._grace = grace
         self._breaker = Breaker()
         self._connection: RedisConnection = make_connection(address, self._breaker, timeout)
+        self.connects = 0
+        """How often it was connected."""
         self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
@@ -123,6 +125,7 @@ class Link:
         try:
             if not _is_open(connection):
                 connection.connect()
+                self.connects += 1
                 if self._greet is not None:
                     self._greet(self._exchange)
             return work(self._exchange)

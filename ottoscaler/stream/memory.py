@@ -31,7 +31,6 @@ from ottoscaler.stream.base import (
     Pairs,
     Registration,
     Renewal,
-    ServerReport,
     Stream,
     Tending,
     Writing,
@@ -48,6 +47,7 @@ from ottoscaler.stream.memory_state import MemoryServer
 from ottoscaler.stream.memory_tending import tend
 from ottoscaler.stream.progress import Progress, read_progress
 from ottoscaler.stream.recovery import Deliveries
+from ottoscaler.stream.safekeeping import ServerReport
 
 __all__ = ["MemoryServer", "MemoryStream"]
 
@@ -243,6 +243,11 @@ class MemoryStream(MemoryDeadLetters, MemoryMarks, MemoryRequests, MemoryBacklog
         await self._call(
             "drop_fences", lambda: [self._server.fences.pop((fence.name, fence.uid), None) for fence in fences]
         )
+
+    @property
+    def restarts(self) -> int:
+        """None: it ends with the process."""
+        return 0
 
     async def wait_durable(self) -> None:
         """Nothing survives a crash in memory, so nothing is waited for."""

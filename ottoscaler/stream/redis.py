@@ -29,7 +29,6 @@ from ottoscaler.stream.base import (
     LiveEvent,
     Registration,
     Renewal,
-    ServerReport,
     Stream,
     Tending,
     Writing,
@@ -49,6 +48,7 @@ from ottoscaler.stream.redis_marks import RedisMarks
 from ottoscaler.stream.redis_pipelines import RedisPipelines
 from ottoscaler.stream.redis_requests import RedisRequests
 from ottoscaler.stream.retention import Retention
+from ottoscaler.stream.safekeeping import ServerReport
 from ottoscaler.stream.scripts import Scripts
 
 T = TypeVar("T")
@@ -102,6 +102,7 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         raw = await self._call("open_group", start=start, namespace=namespace, era=secrets.token_hex(5))
         era = answers.era(raw)
         self._era = {"era": era.id}
+        await self._durability.connect()  # so that the first wait is no sign of a crash
         return era
 
     async def read_era(self) -> Era | None:
@@ -285,6 +286,11 @@ class RedisStream(RedisDeadLetters, RedisMarks, RedisRequests, RedisBacklog, Red
         for page in _pages(fences):
             members = [_json((fence.name, fence.uid)) for fence in page]
             await self._calls.command("ZREM", self._keys.fences, *members)
+
+    @property
+    def restarts(self) -> int:
+        """Grows with each new connection of those that are used all the time."""
+        return self._lease.connects + self._durability.connects
 
     async def wait_durable(self) -> None:
         """Return when all recorded before would survive a crash of Redis, as far as it can promise that."""

@@ -21,7 +21,7 @@ def _nothing() -> frozenset[str]:
     return frozenset()
 
 
-def _ignore(lost: frozenset[str]) -> None:
+def _ignore(lost: frozenset[str] = frozenset()) -> None:
     """Nobody wants to know."""
 
 
@@ -29,8 +29,9 @@ class Session:
     """Keeps one stream's session alive; times in seconds.
 
     `believed` says which events the process thinks it holds (without those whose close or offer is under way), and
-    `on_lost` hears of those that it holds no more, before the lease counts as valid again. `outages` says what each
-    renewal tells of them. `era_lost` is set when a renewal found another era, or none: Redis has forgotten everything.
+    `on_lost` hears of those that it holds no more, before the lease counts as valid again; `on_restart`, that Redis may
+    have forgotten something of those that it holds. `outages` says what each renewal tells of them. `era_lost` is set
+    when a renewal found another era, or none: Redis has forgotten everything.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Session:
         *,
         believed: Callable[[], frozenset[str]] = _nothing,
         on_lost: Callable[[frozenset[str]], None] = _ignore,
+        on_restart: Callable[[], None] = _ignore,
         outages: Callable[[], str] = str,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -50,6 +52,8 @@ class Session:
         self._era_id = era_id
         self._believed = believed
         self._on_lost = on_lost
+        self._on_restart = on_restart
+        self._restarts = stream.restarts
         self._outages = outages
         self._clock = clock
         self._valid_until = -math.inf
@@ -122,6 +126,9 @@ class Session:
             self.era_lost.set()
             return False
         self._note_success(sent, is_late=self._clock() - planned > self._lease / 3)
+        if self._restarts != self._stream.restarts:
+            self._restarts = self._stream.restarts
+            self._on_restart()
         return True
 
     async def _find_lost(self, renewal: Renewal, before: frozenset[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import trio
 
 from ottoscaler.stream.memory import MemoryServer
-from tests.chaos.aimed_harms import AIMED, OPENING, Aim
+from tests.chaos.aimed_harms import AIMED, OPENING, Aim, Later
 from tests.chaos.aimed_scenes import SCENES, Scene
 from tests.chaos.aimed_truth import Truth
 from tests.chaos.asking import ask_last, watch_entries
@@ -78,9 +78,10 @@ class Steps:
         self._aims.clear()
 
 
-async def _do_later(seconds: float, act: Callable[[], None]) -> None:
+async def _do_later(seconds: float, act: Callable[[], Later]) -> None:
     await trio.sleep(seconds)
-    act()
+    if later := act():
+        await _do_later(*later)
 
 
 def run(seed: int) -> Run:

@@ -10,12 +10,13 @@ from functools import partial
 import trio
 
 from ottoscaler.errors import Refused, Unavailable
+from ottoscaler.stream.entry_id import parse_id
 from tests.chaos.light_harms import take_away
 from tests.chaos.light_stage import Replica, Run, no_fault
 from tests.spine.stage import INSTANCE
 from tests.spine.world import ambiguous, lost
 
-Later = tuple[float, Callable[[], None]] | None
+Later = tuple[float, Callable[[], "Later"]] | None
 Harm = Callable[[Run, Sequence[Replica], str, "Aim"], Later]
 """Of the run, the replicas (the one that is aimed at first), the word of the step, and the aim."""
 
@@ -139,9 +140,27 @@ def _strip(made: Run, name: str) -> None:
 
 def _empty(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
     made.forgotten |= set(made.sent)
+    made.redis.keep_all()
     made.world.unguarded.update(made.world.creates_to_come)
     made.server.flush()
     return None
+
+
+def _crash(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
+    """What is written from now on never reaches the disk; a second later at most Redis crashes, and comes back."""
+    if made.redis.is_losing:
+        return None
+    made.redis.lose_from_now()
+    last = made.server.events.last
+
+    def crash() -> Later:
+        if not made.redis.is_losing:  # it was emptied meanwhile, and that is on the disk
+            return None
+        made.redis.crash()
+        made.forgotten |= {id_ for id_ in made.sent if parse_id(id_) > last}
+        return min(aim.seconds, 4.0), partial(setattr, made.server, "weather", "fine")
+
+    return aim.dice, crash
 
 
 def _trim(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later:
@@ -261,6 +280,7 @@ AIMED: dict[str, Harm] = {
     "one cut off from Redis": _link("silent"),
     "one answered late by Redis": _link("slow"),
     "double takeover": _double,
+    "Redis crashes": _crash,
     "Redis emptied": _empty,
     "stream trimmed": _trim,
 }

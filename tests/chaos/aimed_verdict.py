@@ -41,9 +41,9 @@ def judge_aimed(made: Run) -> None:
                 _judge_worker(made, made.truth, fields["event_id"], worker)
         elif fields["type"] == "scale_down":
             stopped["downs"] += len(workers)
-    if not made.forgotten:
+    if not (made.forgotten or made.redis.restarts):
         _must(stopped["ups"] == stopped["downs"], f"as many are stopped as scale_downs say: {stopped}")
-    if made.scene == "remain":
+    if made.scene == "remain" and not made.redis.restarts:
         _must(stopped["ups"] <= 2, f"two who want one to remain leave one: {stopped}")
     for name in made.truth.strangers:
         _must(name in made.world.pods, f"somebody else's pod was deleted: {name}")
@@ -64,7 +64,8 @@ def _judge_worker(made: Run, truth: Truth, event_id: str, worker: dict[str, Any]
     names = {attempt: _name(event_id, index, attempt) for attempt in range(1, 12)}
     _must(worker["name"] == names[last], f"the name of {worker}")
     later = [name for attempt, name in names.items() if attempt > last and truth.ours(name)]
-    _must(not later, f"attempts after the last one that the result names ({worker}): {later}")
+    is_known = not made.redis.restarts  # else Redis may have forgotten a later attempt
+    _must(not (later and is_known), f"attempts after the last one that the result names ({worker}): {later}")
     for attempt in range(1, last):
         _judge_earlier(made, truth, names[attempt], worker)
     lives, harmed = truth.ours(names[last]), names[last] in made.excused

@@ -94,7 +94,8 @@ def take_away(made: Run, name: str, how: Callable[[str], None]) -> None:
     labels = made.world.pods[name]["metadata"]["labels"]
     progress = made.server.progress.get(labels.get("ottoscaler/event-id", ""), {})
     is_recorded = f"a:{labels.get('ottoscaler/index')}:{labels.get('ottoscaler/attempt')}" in progress
-    if not is_recorded and not any(replica.is_session(progress.get("owner", "")) for replica in made.replicas):
+    is_known = any(replica.is_session(progress.get("owner", "")) for replica in made.replicas)
+    if made.redis.is_losing or (not is_recorded and (made.redis.restarts or not is_known)):
         made.unseen.add(name)
     made.excused.add(name)
     how(name)

@@ -16,9 +16,10 @@ from ottoscaler.errors import Unavailable
 from ottoscaler.events import Limits
 from ottoscaler.startup import StartupFailed, StartupStopped
 from ottoscaler.stream.dead_letters import Replayed
-from ottoscaler.stream.memory import MemoryServer, MemoryStream
+from ottoscaler.stream.memory import MemoryServer
 from tests.chaos.aimed_truth import Truth
 from tests.chaos.asking import Asked
+from tests.spine.forgetting import CrashingRedis, CrashingStream
 from tests.spine.scaler import Scaler
 from tests.spine.world import World
 from tests.spine.world_kube import WorldKube
@@ -64,7 +65,12 @@ class Run:
     waited: float = 0.0
     """So long after that the last event had its entry (s)."""
     asked: Asked = field(default_factory=Asked)
+    redis: CrashingRedis = field(init=False)
+    """What can make the server forget."""
     replicas: list[Replica] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.redis = CrashingRedis(self.server)
 
     def is_poison(self, pod: str) -> bool:
         """Whether this is a pod of an event whose handling breaks."""
@@ -215,18 +221,19 @@ class Replica:
         return gated
 
 
-class Redis(MemoryStream):
+class Redis(CrashingStream):
     """Redis as a replica sees it. A call takes one turn of the loop, by chance on its way there or on its way back: in
     either others may come in between, and one for both is most of what a run costs.
     """
 
     def __init__(self, server: MemoryServer, session: str, replica: Replica) -> None:
-        super().__init__(server, session)
+        super().__init__(server, session, replica.run.redis)
         self._replica = replica
         self._wait_thawed = replica.wait_thawed
         self._on_step = replica.run.on_step
 
     async def _call(self, name: str, script: Callable[[], T]) -> T:
+        restarts = self.restarts
         if is_late := random.random() < 0.5:
             await trio.lowlevel.checkpoint()
         await self._wait_thawed()
@@ -246,6 +253,8 @@ class Redis(MemoryStream):
         if not is_late:
             await trio.lowlevel.checkpoint()
         await self._wait_thawed()
+        if restarts != self.restarts:
+            raise Unavailable("Redis has crashed meanwhile", address="memory://")
         return answer
 
 

@@ -26,8 +26,8 @@ from ottoscaler.cli.playground import find_free_port
 from ottoscaler.otto_handler.server import open_otto_handler
 from ottoscaler.otto_handler.store import Printed
 from ottoscaler.settings import Settings, load_settings
-from ottoscaler.stream.base import ServerReport
 from ottoscaler.stream.key_types import SCATTERED
+from ottoscaler.stream.safekeeping import ServerReport
 
 ADDRESS = "redis://localhost:6379/0"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
 import trio
 
-from tests.process.bench import Bench
+from tests.process.bench import Bench, wait_until
 from tests.process.together import together
 
 
@@ -72,6 +73,30 @@ async def test_workers_end_while_redis_is_away(bench: Bench) -> None:
             await trio.sleep(0.5)
             assert len(await place.pods()) == 2
             valkey.start()
+            await place.judge()
+
+
+@together
+async def test_redis_comes_back_without_its_last_second(bench: Bench) -> None:
+    """With fsync everysec and a machine that crashes: the pods of workers that ended meanwhile are still there, their
+    ends are recorded again, and none runs twice.
+    """
+    async with bench.own_valkey("--appendfsync", "everysec") as valkey, bench.place(valkey=valkey) as place:
+        async with place.serve() as serving:
+            event_id = await place.start_workers(2)
+            place.command("CONFIG", "SET", "appendfsync", "no")  # from now on nothing is surely on the disk
+            written, kept = valkey.folder / "appendonlydir", valkey.folder / "kept"
+            shutil.copytree(written, kept)
+            place.open_gate()
+            progress = f"{place.prefix}:progress:{event_id}"
+            await wait_until(lambda: place.command("HGET", progress, "ended") == b"2")
+            await trio.sleep(0.3)
+            assert len(await place.pods()) == 2
+            valkey.kill()
+            shutil.rmtree(written)
+            kept.rename(written)
+            valkey.start()
+            await serving.hear("Redis had forgotten records")
             await place.judge()
 
 

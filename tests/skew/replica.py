@@ -80,6 +80,7 @@ class Replica:
             era.id,
             believed=lambda: self.rings.roster.ids() if hasattr(self, "rings") else frozenset(),
             on_lost=lambda lost: self.rings.lose(lost),
+            on_restart=lambda: self.rings.remind() if hasattr(self, "rings") else None,
         )
         kube: Any = self.kube  # it has the methods that the spine uses
         site = _build_site(self.settings, self.stream, session, kube, era, Templates(), PolicyFile(None))

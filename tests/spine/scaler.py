@@ -63,6 +63,7 @@ class Scaler:
             era.id,
             believed=lambda: self.rings.roster.ids() if hasattr(self, "rings") else frozenset(),
             on_lost=lambda lost: self.rings.lose(lost),
+            on_restart=lambda: self.rings.remind() if hasattr(self, "rings") else None,
             outages=lambda: outages.look(self.rings.vitals) if hasattr(self, "rings") else "",
         )
         self.kube._may_write = session.check

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
+from ottoscaler.errors import Unavailable
 from ottoscaler.stream.base import Closing
 from ottoscaler.stream.durability import BLIND_WAIT
 from tests.stream.backends import RedisBackend
@@ -64,6 +66,43 @@ async def test_what_was_awaited_survives_a_kill(tmp_path: Path) -> None:
     finally:
         backend.disconnect()
         server.kill()
+
+
+async def test_a_restart_is_known_when_the_wait_is_over(tmp_path: Path) -> None:
+    """Whatever the server promises: who waits after a crash knows that there may have been one, and only then."""
+    for fsync in ("always", "everysec"):
+        folder = tmp_path / fsync
+        folder.mkdir()
+        server = start_own(folder, "--appendonly", "yes", "--appendfsync", fsync)
+        backend = RedisBackend(server)
+        try:
+            one, _ = await open_session(backend, "one")
+            before = one.restarts
+            await one.wait_durable()
+            assert one.restarts == before
+            server.restart()
+            while True:
+                with suppress(Unavailable):
+                    await one.wait_durable()
+                    break
+            assert one.restarts > before
+        finally:
+            backend.disconnect()
+            server.kill()
+
+
+async def test_a_restart_is_known_after_a_blind_wait(own: RedisBackend) -> None:
+    """Where nobody is asked for three seconds, the server is asked once behind them."""
+    own.server.command("CONFIG", "SET", "appendfsync", "everysec", "appendonly", "yes")
+    own.server.command("ACL", "SETUSER", "default", "-waitaof")
+    one, _ = await open_session(own, "one")
+    before = one.restarts
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.wait_durable)
+        await trio.sleep(BLIND_WAIT / 2)
+        assert one.restarts == before
+        own.server.restart()
+    assert one.restarts > before
 
 
 async def test_waits_share_rounds(own: RedisBackend) -> None:

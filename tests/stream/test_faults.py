@@ -73,6 +73,7 @@ async def test_a_cancelled_call_ends_at_once(own: RedisBackend, name: str, is_fr
     """A cancel ends every call when Redis is frozen, and a waiting read when it is not, long before an answer is given
     up.
     """
+    own.server.command("CONFIG", "SET", "appendfsync", "everysec", "appendonly", "yes")  # else nothing is waited for
     stream, _ = await open_session(own, "one")
     await stream.read(1, 0)
     await stream.report()

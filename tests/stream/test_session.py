@@ -13,7 +13,9 @@ from trio.testing import MockClock
 from ottoscaler.errors import Unavailable, WritesSuspended
 from ottoscaler.stream.base import Renewal, Stream
 from ottoscaler.stream.keys import Keys
+from ottoscaler.stream.memory import MemoryServer
 from ottoscaler.stream.session import Session
+from tests.spine.forgetting import CrashingRedis, CrashingStream
 from tests.stream.backends import MemoryBackend
 from tests.stream.steps import begin, claim, open_session, take
 
@@ -88,6 +90,26 @@ async def test_a_lease_holds_while_redis_answers(autojump_clock: MockClock) -> N
         for _ in range(50):
             session.check()
             await trio.sleep(0.7)
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_each_restart_is_told_of_once_redis_is_back(autojump_clock: MockClock) -> None:
+    """Redis may have forgotten what is held: that is told behind the renewal that finds out, once for each restart."""
+    server, told = MemoryServer(), list[bool]()
+    redis = CrashingRedis(server)
+    stream = CrashingStream(server, "one", redis)
+    era = await stream.open_group("0", "default")
+    session = Session(stream, LEASE, era.id, on_restart=lambda: told.append(session.is_valid()))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(session.run)
+        for count in range(3):
+            await trio.sleep(2 * LEASE)
+            assert told == [True] * count
+            redis.lose_from_now()
+            redis.crash()
+            await trio.sleep(LEASE)
+            assert told == [True] * count
+            server.weather = "fine"
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
