@@ -152,6 +152,7 @@ async def _play(made: Run, scene: Scene, count: int, aims: list[Aim]) -> None:
                     await trio.sleep(0.25)
             made.steps = steps.count
             steps.give_up()
+        made.redis.keep_all()
         made.server.weather, made.is_cured = "fine", True
         made.world.late_creates.clear()
         made.world.strangers.clear()

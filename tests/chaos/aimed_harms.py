@@ -10,8 +10,7 @@ from functools import partial
 import trio
 
 from ottoscaler.errors import Refused, Unavailable
-from ottoscaler.stream.entry_id import parse_id
-from tests.chaos.light_harms import take_away
+from tests.chaos.light_harms import crash_redis, take_away
 from tests.chaos.light_stage import Replica, Run, no_fault
 from tests.spine.stage import INSTANCE
 from tests.spine.world import ambiguous, lost
@@ -154,10 +153,8 @@ def _crash(made: Run, replicas: Sequence[Replica], what: str, aim: Aim) -> Later
     last = made.server.events.last
 
     def crash() -> Later:
-        if not made.redis.is_losing:  # it was emptied meanwhile, and that is on the disk
+        if not crash_redis(made, last):
             return None
-        made.redis.crash()
-        made.forgotten |= {id_ for id_ in made.sent if parse_id(id_) > last}
         return min(aim.seconds, 4.0), partial(setattr, made.server, "weather", "fine")
 
     return aim.dice, crash

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ottoscaler.errors import Unavailable
+from ottoscaler.stream.entry_id import Id, parse_id
 from tests.chaos.light_stage import Replica, Run, no_fault
 from tests.spine.world import ambiguous, lost
 
@@ -26,6 +27,7 @@ async def harm_all(made: Run, replicas: list[Replica], dice: random.Random) -> N
                 name, act = dice.choice(HARMS)
                 made.harm.append(f"{trio.current_time():.1f} {name} r{replica.number} {seconds}")
                 nursery.start_soon(act, made, replica, seconds, dice)
+    made.redis.keep_all()
     made.server.weather = "fine"
     for replica in replicas:
         replica.recover()
@@ -47,6 +49,26 @@ async def _redis_away(made: Run, replica: Replica, seconds: float, dice: random.
     made.server.weather = dice.choice(["refusing", "silent"])
     await trio.sleep(seconds)
     made.server.weather = "fine"
+
+
+def crash_redis(made: Run, last: Id) -> bool:
+    """What was written since it began to lose is forgotten, with all events behind `last`; False: it loses no more."""
+    if not made.redis.is_losing:
+        return False
+    made.redis.crash()
+    made.forgotten |= {id_ for id_ in made.sent if parse_id(id_) > last}
+    return True
+
+
+async def _redis_crashes(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
+    """What is written for up to a second never reaches the disk."""
+    if not made.redis.is_losing:
+        made.redis.lose_from_now()
+        last = made.server.events.last
+        await trio.sleep(dice.random())
+        if crash_redis(made, last):
+            await trio.sleep(min(seconds, 4.0))
+            made.server.weather = "fine"
 
 
 async def _lost_answer(made: Run, replica: Replica, seconds: float, dice: random.Random) -> None:
@@ -116,6 +138,7 @@ async def _empty_redis(made: Run, replica: Replica, seconds: float, dice: random
     """Redis comes back with nothing: what it had is forgotten, and no running worker may pay for it."""
     if dice.random() < 0.3:
         made.forgotten |= set(made.sent)
+        made.redis.keep_all()
         made.world.unguarded.update(made.world.creates_to_come)  # their fences are forgotten, too
         made.server.flush()
 
@@ -140,6 +163,7 @@ HARMS: list[tuple[str, Callable[[Run, Replica, float, random.Random], Any]]] = [
     ("SIGTERM", _drain),
     ("SIGSTOP", _freeze),
     ("Redis away", _redis_away),
+    ("Redis crashes", _redis_crashes),
     ("lost answer", _lost_answer),
     ("API away", _api_away),
     ("API busy", _api_busy),
