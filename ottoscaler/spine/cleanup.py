@@ -63,8 +63,9 @@ class Cleanup:
 
     def fences_left(self) -> tuple[Fence, ...]:
         """The fences for the close to hand over, each with how long it is still needed (ms)."""
-        now = int(self._site.now() * 1000)
-        return tuple(Fence(fence.name, fence.uid, max(0, fence.due - now)) for fence in self.fences.values())
+        now, longest = int(self._site.now() * 1000), int(self._site.patience.create_fence * 1000)
+        left = {fence: min(max(0, fence.due - now), longest) for fence in self.fences.values()}  # the clock may go back
+        return tuple(Fence(fence.name, fence.uid, due) for fence, due in left.items())
 
     async def clean(self, outcome: WorkerOutcome, since: int | None = None) -> None:
         """Delete the pod of an attempt that has ended: with the others if the event ends soon, else by itself. `since`:

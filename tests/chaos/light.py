@@ -65,8 +65,10 @@ async def _play(made: Run, dice: random.Random) -> None:
 
 def is_guarded(made: Run, replicas: Sequence[Replica], event_id: str) -> bool:
     """Whether a late create for an event would be undone at once: by all who follow the list of fences, and by its
-    owner, which knows those that are not in the list yet.
+    owner, which knows those that are not in the list yet, once it has recorded the ends that they belong to.
     """
+    if made.server.weather != "fine":
+        return False
     owner = made.server.progress.get(event_id, {}).get("owner")
     return all(replica.can_delete() for replica in replicas) and (
         owner is None or any(replica.is_session(owner) for replica in replicas)

@@ -56,6 +56,7 @@ def crash_redis(made: Run, last: Id) -> bool:
     if not made.redis.is_losing:
         return False
     made.redis.crash()
+    made.world.unguarded.update(made.world.creates_to_come)  # that somebody had sent them may be forgotten
     made.forgotten |= {id_ for id_ in made.sent if parse_id(id_) > last}
     return True
 

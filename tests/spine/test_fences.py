@@ -102,3 +102,24 @@ async def test_a_former_owner_whose_clock_was_ahead_makes_no_fence_last_longer(a
             await trio.sleep(200)
             assert (world.pods, await producer.list_fences()) == ({}, [])
             nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_clock_that_goes_back_makes_no_fence_last_longer(autojump_clock: MockClock) -> None:
+    """Between the end of a worker and the close of its event the owner's clock is set back by an hour."""
+    async with open_play() as scaler:
+        world, server = scaler.kube._world, scaler.stream._server
+        world.plan = lambda labels: Plan()
+        scaler.kube.fail = lambda verb, name: ambiguous(verb) if verb == "created" else None
+        wait_durable = scaler.stream.wait_durable
+
+        async def wait_and_go_back() -> None:
+            await wait_durable()
+            scaler.skew = -3600.0
+
+        scaler.stream.wait_durable = wait_and_go_back  # type: ignore[method-assign]  # before each close
+        producer = MemoryStream(server, "producer")
+        await producer.add_event([("type", "scale_up"), ("pod_count", "1"), ("task_id", "a")], "token")
+        await trio.sleep(50)
+        assert len(world.pods) == len(await producer.list_fences()) == 1
+        await trio.sleep(15)
+        assert (world.pods, await producer.list_fences()) == ({}, [])
