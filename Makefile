@@ -65,8 +65,8 @@ fuzz: setup ## Fuzz the watch: SEED=n STEPS=n, a million from a random seed if n
 day: setup ## Play a simulated day of traffic, faults and rollouts, and judge: SEED=n HOURS=n
 	@$(BIN)/python -m tests.proof.day $(if $(SEED),--seed $(SEED)) $(if $(HOURS),--hours $(HOURS))
 
-chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=light|aimed|heavy|all
-	@$(BIN)/python -m tests.chaos $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
+chaos: setup ## Harm whole scalers from a seed and judge: SEED=n RUNS=n KIND=light|aimed|heavy|all HARM=name
+	@$(BIN)/python -m tests.chaos $(if $(KIND),--kind $(KIND)) $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) $(if $(HARM),--harm '$(HARM)')
 
 logs-proof: setup ## Forward a million lines while everything is killed, cut and rotated: SEED=n LINES=n
 	@$(BIN)/python -m tests.logs $(if $(SEED),--seed $(SEED)) $(if $(LINES),--lines $(LINES))

@@ -2,7 +2,7 @@
 
     python -m tests.chaos --kind heavy --seed 1 --runs 20
     make chaos KIND=light SEED=0 RUNS=10000
-    make chaos KIND=aimed SEED=0 RUNS=10000
+    make chaos KIND=aimed SEED=0 RUNS=10000 HARM='Redis crashes'
 
 Seeds count up from the one given. The exit code is 1 where a promise broke; what broke and how to play that seed again
 is printed. A light or aimed seed plays exactly the same run again; a heavy one the same events and harm, at the pace of
@@ -24,18 +24,20 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import trio
 from rich.console import Console
 
 from tests.chaos import aimed, aimed_verdict, heavy, light, light_verdict, verdict
+from tests.chaos.aimed_harms import AIMED
 from tests.chaos.light_stage import Run
 from tests.chaos.reports import Report, heavy_table, light_table
 
 LIGHT_RUNS = 2000
 JUDGES: dict[str, Callable[[Run], None]] = {"light": light_verdict.judge, "aimed": aimed_verdict.judge_aimed}
-IN_ONE_PROCESS: dict[str, Callable[[int], Run]] = {"light": light.run, "aimed": aimed.run}
+Play = Callable[[int], Run]
 HEAVY_RUNS = 10
 BATCH = 20
 AT_ONCE = 2
@@ -48,18 +50,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kind", choices=["light", "aimed", "heavy", "all"], default="all")
     parser.add_argument("--seed", type=int, default=None, help="the first seed; a random one if not said")
     parser.add_argument("--runs", type=int, help=f"how many seeds (light and aimed {LIGHT_RUNS}, heavy {HEAVY_RUNS})")
+    parser.add_argument(
+        "--harm", choices=sorted(AIMED), metavar="NAME", help="do this in each aimed seed, beside others"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folders of heavy runs that went well, too")
     asked = parser.parse_args(arguments)
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     broken: list[Report] = []
-    for kind in IN_ONE_PROCESS:
+    for kind in JUDGES:
         if asked.kind in (kind, "all"):
-            broken += _light(kind, range(seed, seed + (asked.runs or LIGHT_RUNS)))
+            play = partial(aimed.run, harm=asked.harm or "") if kind == "aimed" else light.run
+            broken += _light(kind, play, range(seed, seed + (asked.runs or LIGHT_RUNS)))
     if asked.kind in ("heavy", "all"):
         broken += _heavy(range(seed, seed + (asked.runs or HEAVY_RUNS)), keep=asked.keep)
     for report in broken:
         console.print(f"\nseed {report.seed} broke a promise:\n{report.broken}", style="red", markup=False)
-        console.print(f"again: make chaos KIND={report.kind} SEED={report.seed} RUNS=1")
+        harm = f" HARM='{asked.harm}'" if asked.harm and report.kind == "aimed" else ""
+        console.print(f"again: make chaos KIND={report.kind} SEED={report.seed} RUNS=1{harm}", markup=False)
         if report.folder:
             console.print(f"logs and journal: {report.folder}")
     return 1 if broken else 0
@@ -68,12 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
 # -- light and aimed
 
 
-def _light(kind: str, seeds: range) -> list[Report]:
+def _light(kind: str, play: Play, seeds: range) -> list[Report]:
     """All light or aimed seeds, on every core."""
     console.print(f"{kind}: seeds {seeds.start} to {seeds.stop - 1}")
     begun, reports = time.monotonic(), list[Report]()
     with ProcessPoolExecutor(os.cpu_count(), initializer=_prepare) as pool:
-        parts = [pool.submit(_play_light, kind, seeds[at : at + BATCH]) for at in range(0, len(seeds), BATCH)]
+        parts = [pool.submit(_play_light, kind, play, seeds[at : at + BATCH]) for at in range(0, len(seeds), BATCH)]
         for part in as_completed(parts):
             before = len(reports)
             reports += part.result()
@@ -91,14 +98,14 @@ def _prepare() -> None:
     gc.freeze()
 
 
-def _play_light(kind: str, seeds: range) -> list[Report]:
-    return [_play_one_light(kind, seed) for seed in seeds]
+def _play_light(kind: str, play: Play, seeds: range) -> list[Report]:
+    return [_play_one_light(kind, play, seed) for seed in seeds]
 
 
-def _play_one_light(kind: str, seed: int) -> Report:
+def _play_one_light(kind: str, play: Play, seed: int) -> Report:
     begun = time.monotonic()
     try:
-        made = IN_ONE_PROCESS[kind](seed)
+        made = play(seed)
     except Exception:  # noqa: BLE001 - a run that cannot even be judged is a finding, too
         return Report(kind, seed, broken=_last_words())
     harm = Counter(_kind_of(words) for words in made.harm)

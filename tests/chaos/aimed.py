@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -84,14 +85,18 @@ async def _do_later(seconds: float, act: Callable[[], Later]) -> None:
         await _do_later(*later)
 
 
-def run(seed: int) -> Run:
-    """Play a seed."""
+def run(seed: int, harm: str = "") -> Run:
+    """Play a seed; `harm`: a kind of harm that one of its aims is to be."""
     dice = random.Random(seed)
     scene = dice.choice(sorted(SCENES))
     attempts = dice.choice([1, 1, 3])
     work = Work(scene, dice.randrange(len(PLANS)), dice.randint(1, 3), SCENES[scene].attempts or attempts)
     steps = steps_of(work)
-    return play(seed, work, dice.choice(PHASE_LAGS), list(_aims(dice, steps)))
+    phase_lag, aims = dice.choice(PHASE_LAGS), list(_aims(dice, steps))
+    if harm:
+        at = dice.randrange(len(aims))
+        aims[at] = replace(aims[at], name=harm)
+    return play(seed, work, phase_lag, aims)
 
 
 def _aims(dice: random.Random, steps: int) -> Iterator[Aim]:
