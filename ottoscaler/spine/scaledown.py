@@ -172,7 +172,8 @@ class ScaleDown:
             progress = await self._site.ledger.insist(lambda: stream.read_progress(self._event.id))
             if progress is None:
                 raise NotOurs(self.claim)
-            if forgotten := [victim for victim in victims if victim not in progress.victims]:
+            marked = frozenset(progress.victims)
+            if forgotten := [victim for victim in victims if victim not in marked]:
                 victims = await self._mark((self._candidate(*victim) for victim in forgotten), len(victims))
             elif all(victim in progress.victim_outcomes for victim in victims):
                 return [outcome_from(raw) for raw in progress.victim_outcomes.values()]
