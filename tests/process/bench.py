@@ -151,6 +151,8 @@ class Place:
         os.mkfifo(self._gate)
         self._log.touch()
         self._holding: int | None = None
+        self._pods_seen: list[str] = []
+        self._heard: list[list[str]] = []
         who = "$OTTO_EVENT_ID $OTTO_WORKER_INDEX $OTTO_ATTEMPT"
         script = f'echo "start {who}" >> {self._log}; : < {self._gate}; echo "end {who}" >> {self._log}'
         self.environ = {
@@ -175,7 +177,7 @@ class Place:
     @asynccontextmanager
     async def serve(self, **settings: str) -> AsyncIterator[Serving]:
         """A `serve` here, entered when it is ready."""
-        lines: list[str] = []
+        lines = self._listen()
         environ = {**self.environ, **settings}
         async with open_serve(self.bench.nursery, environ, show=lines.append) as program:
             yield Serving(program, lines)
@@ -183,7 +185,7 @@ class Place:
     @asynccontextmanager
     async def start(self, **settings: str) -> AsyncIterator[Serving]:
         """A `serve` here, entered with its first word, whatever becomes of it."""
-        lines: list[str] = []
+        lines = self._listen()
         environ = {**self.environ, **settings}
         command = (sys.executable, "-m", "ottoscaler", "serve")
         program = open_program(self.bench.nursery, "serve", command, ready="", environ=environ, show=lines.append)
@@ -263,7 +265,17 @@ class Place:
 
     async def has_no_pods(self) -> bool:
         """Whether no pod is left."""
-        return not await self.pods()
+        self._pods_seen = [f"{pod['metadata']} {pod['status'].get('phase')}" for pod in await self.pods()]
+        return not self._pods_seen
+
+    def _listen(self) -> list[str]:
+        """What one more `serve` will say."""
+        self._heard.append([])
+        return self._heard[-1]
+
+    def _last_words(self) -> str:
+        """The pods that were seen last, and what every `serve` said at the end."""
+        return "\n".join([*self._pods_seen, *("\n".join(["-- serve", *lines[-20:]]) for lines in self._heard)])
 
     # -- judging
 
@@ -286,7 +298,7 @@ class Place:
         """Nothing is left in Redis but what is meant to stay, no pod and no worker's process."""
         await wait_until(lambda: self.pending() == 0)
         await wait_until(lambda: self.leftovers() == [])
-        await wait_until(self.has_no_pods)
+        await wait_until(self.has_no_pods, about=self._last_words)
         await wait_until(lambda: self.processes() == [])
 
     def pending(self) -> int:

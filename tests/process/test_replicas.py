@@ -87,7 +87,7 @@ async def test_one_is_frozen_in_the_middle_of_creating(bench: Bench) -> None:
         place.send(pods=2 * IN_FLIGHT)
         await place.cluster.wait_suffered(fault, IN_FLIGHT)
         one.send(signal.SIGSTOP)
-        async with place.serve() as other:
+        async with place.serve(CREATE_FENCE_SECONDS="5") as other:  # longer than the creates under way take
             await other.hear("scale_up adopted")
             one.send(signal.SIGCONT)
             await place.judge()
