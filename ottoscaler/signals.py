@@ -9,7 +9,7 @@ call `restore_signals`.
 import signal
 from types import FrameType
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
+ENDING = (signal.SIGINT, signal.SIGTERM)  # in this order: whoever sees that SIGTERM has its handler may send either
 _noted: list[int] = []
 _before: dict[int, object] = {}
 
