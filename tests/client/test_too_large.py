@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -15,6 +14,7 @@ import pytest
 
 from ottoscaler.client import Handler, Statistics, Worker, open_log_stream
 from ottoscaler.rpc.v1 import log_streaming_pb2 as pb
+from tests.rpc.narrow_server import open_narrow_server
 
 LIMIT = 50_000
 
@@ -31,7 +31,6 @@ def open_narrow_handler(got: list[Any]) -> Iterator[int]:
     def register(registration: Any, context: grpc.ServicerContext) -> Any:
         return pb.RegistrationResponse()
 
-    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", LIMIT)])
     handlers: dict[str, Any] = {
         "RegisterWorker": grpc.unary_unary_rpc_method_handler(
             register, pb.WorkerRegistration.FromString, lambda message: message.SerializeToString()
@@ -40,14 +39,8 @@ def open_narrow_handler(got: list[Any]) -> Iterator[int]:
             stream, pb.LogEntry.FromString, lambda message: message.SerializeToString()
         ),
     }
-    service = "ottoscaler.v1.LogStreamingService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
+    with open_narrow_server("ottoscaler.v1.LogStreamingService", handlers, LIMIT) as port:
         yield port
-    finally:
-        server.stop(0.2).wait()
 
 
 async def program(port: int, lines: list[str], metadata: Mapping[str, str] = MappingProxyType({})) -> Statistics:

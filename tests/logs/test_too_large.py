@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +20,7 @@ from ottoscaler.logs.messages import Who, Wording
 from ottoscaler.logs.outbox import Outbox
 from ottoscaler.rpc.handler_link import _unavailable, open_handler
 from ottoscaler.rpc.v1 import worker_logs_pb2 as pb
+from tests.rpc.narrow_server import open_narrow_server
 
 STAMP = "2026-11-20T20:41:21.000000000Z"
 LIMIT = 100_000
@@ -35,18 +35,11 @@ def open_narrow_handler(got: list[Any]) -> Iterator[int]:
             got.append(entry)
             yield pb.LogForwardResponse()
 
-    server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", LIMIT)])
     serve: Any = grpc.stream_stream_rpc_method_handler(
         forward, pb.WorkerLogEntry.FromString, lambda message: message.SerializeToString()
     )
-    service = "ottoscaler.v1.OttoHandlerLogService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ForwardWorkerLogs": serve}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
+    with open_narrow_server("ottoscaler.v1.OttoHandlerLogService", {"ForwardWorkerLogs": serve}, LIMIT) as port:
         yield port
-    finally:
-        server.stop(0.2).wait()
 
 
 class Worker:
